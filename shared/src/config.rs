@@ -1,0 +1,174 @@
+//! Settings: defaults in code, then the file, then the environment. Unknown keys are refused.
+//!
+//! Every key can be set as `DIM_JOINER__KAFKA__BROKERS`: the service's name, then the sections and the key, in upper case, with
+//! two underscores between.
+
+use std::fmt;
+use std::path::Path;
+
+use ::config::{Config, Environment, File, FileFormat};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::failure::{Failure, FailureKind};
+
+/// Loads the settings of `service` from the file, where one is named, and the environment.
+pub fn load<C: DeserializeOwned>(service: &str, file: Option<&Path>) -> Result<C, Failure> {
+    load_from(service, file, None)
+}
+
+fn load_from<C: DeserializeOwned>(
+    service: &str,
+    file: Option<&Path>,
+    environment: Option<std::collections::HashMap<String, String>>,
+) -> Result<C, Failure> {
+    let refused = |error: ::config::ConfigError| {
+        let place = file.map_or("the environment".to_owned(), |path| format!("{} or the environment", path.display()));
+        Failure::new(FailureKind::Settings, format!("the configuration of {service} in {place} is not right"))
+            .caused_by(error)
+            .cure(format!("correct the key; config/{service}.toml documents every one"))
+    };
+    let prefix = service.replace('-', "_").to_uppercase();
+    let mut builder = Config::builder();
+    if let Some(path) = file {
+        builder = builder.add_source(File::from(path).format(FileFormat::Toml));
+    }
+    let variables = Environment::with_prefix(&prefix).prefix_separator("__").separator("__").source(environment);
+    builder.add_source(variables).build().and_then(Config::try_deserialize).map_err(refused)
+}
+
+/// A password. Shown as `***` wherever it would be printed.
+#[derive(Clone, Default, Deserialize, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(text.into())
+    }
+
+    /// The secret itself, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// How often a failed chain is built again, and when the process gives up.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestartConfig {
+    /// Wait before the first restart; doubled for each further one.
+    pub backoff_first_ms: u64,
+    /// Longest wait between two restarts.
+    pub backoff_longest_ms: u64,
+    /// Restarts in a row, with no generation that lived as long as `stable_after_ms`, before the process exits with an error.
+    pub attempts_max: u32,
+    /// A generation that lived this long counts as well: the next failure starts from the first wait again.
+    pub stable_after_ms: u64,
+    /// Longest wait for records in flight when the service is asked to stop.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for RestartConfig {
+    fn default() -> Self {
+        RestartConfig {
+            backoff_first_ms: 100,
+            backoff_longest_ms: 5_000,
+            attempts_max: 60,
+            stable_after_ms: 10_000,
+            drain_timeout_ms: 10_000,
+        }
+    }
+}
+
+/// Where the service answers over HTTP.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Address to bind: `127.0.0.1` for this machine only, `0.0.0.0` for all.
+    pub host: String,
+    pub port: u16,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        HttpConfig { host: "127.0.0.1".into(), port: 8081 }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// A level (`info`) or a filter (`info,cdc_ingest=debug`).
+    pub filter: String,
+    /// `human` or `json`.
+    pub format: LogFormat,
+}
+
+/// The forms of a log line.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { filter: "info".into(), format: LogFormat::Human }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, HashMap};
+    use std::io::Write as _;
+
+    #[derive(Debug, Deserialize, Default)]
+    #[serde(deny_unknown_fields, default)]
+    struct Example {
+        http: HttpConfig,
+        restart: RestartConfig,
+        map: BTreeMap<String, String>,
+        password: Secret,
+    }
+
+    fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Example, Failure> {
+        static FILES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = FILES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tidemill-config-{}-{number}.toml", std::process::id()));
+        std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        let environment: HashMap<_, _> = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let loaded = load_from("dim-joiner", Some(&path), Some(environment));
+        std::fs::remove_file(&path).unwrap();
+        loaded
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_file_over_the_code() {
+        let text = "[http]\nport = 9000\n[map]\nPENDING = \"待处理\"\n\"电子产品\" = \"ELECTRONICS\"";
+        let config = load_text(text, &[("DIM_JOINER__HTTP__PORT", "9001"), ("DIM_JOINER__PASSWORD", "007")]).unwrap();
+        assert_eq!((config.http.port, config.http.host.as_str()), (9001, "127.0.0.1"));
+        assert_eq!(config.map.get("PENDING").unwrap(), "待处理");
+        assert_eq!(config.map.get("电子产品").unwrap(), "ELECTRONICS");
+        assert_eq!(config.password.reveal(), "007");
+        assert!(!format!("{config:?}").contains("007"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        for (text, variables) in [("[http]\nprot = 1", vec![]), ("", vec![("DIM_JOINER__HTTP__PROT", "1")])] {
+            let failure = load_text(text, &variables).unwrap_err();
+            assert_eq!(failure.kind, FailureKind::Settings);
+            assert!(failure.chain().contains("prot"), "{}", failure.chain());
+        }
+    }
+}

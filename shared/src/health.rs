@@ -1,0 +1,154 @@
+//! What a service says of itself: is it ready, and what does it do just now.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::metrics;
+use crate::record::time;
+
+/// The state behind `/health` and `/api/state`, shared by all parts of a service.
+#[derive(Clone)]
+pub struct Health {
+    state: Arc<Mutex<State>>,
+}
+
+/// What `/api/state` shows.
+#[derive(Debug, Clone, Serialize)]
+pub struct State {
+    pub service: &'static str,
+    pub version: &'static str,
+    /// UTC, to the millisecond; so are all times here.
+    pub started_at: String,
+    pub ready: bool,
+    /// What readiness waits for; empty when ready.
+    pub waiting_for: Vec<String>,
+    pub generation: Generation,
+    /// What the service has to say beyond that: partitions, slot, snapshot, tables.
+    pub details: BTreeMap<&'static str, Value>,
+    #[serde(skip)]
+    latches: BTreeMap<&'static str, String>,
+}
+
+/// The chain that runs now, and why the one before ended.
+#[derive(Debug, Clone, Serialize, Default)]
+pub struct Generation {
+    pub number: u64,
+    pub phase: Phase,
+    pub since: String,
+    pub last_failure: Option<String>,
+    pub last_failure_at: Option<String>,
+}
+
+/// The life of a generation.
+#[derive(Debug, Clone, Copy, Serialize, Default, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    #[default]
+    Starting,
+    Running,
+    BackingOff,
+    Draining,
+    Stopped,
+}
+
+impl Health {
+    pub fn new(service: &'static str, version: &'static str) -> Self {
+        metrics::UP.with_label_values(&[service, version]).set(1);
+        let state = State {
+            service,
+            version,
+            started_at: time::milliseconds(Timestamp::now()),
+            ready: false,
+            waiting_for: Vec::new(),
+            generation: Generation::default(),
+            details: BTreeMap::new(),
+            latches: BTreeMap::new(),
+        };
+        let health = Health { state: Arc::new(Mutex::new(state)) };
+        health.enter(Phase::Starting);
+        health
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds readiness back until [`Health::release`] is called for the same part.
+    pub fn hold(&self, part: &'static str, waiting_for: impl Into<String>) {
+        let mut state = self.lock();
+        state.latches.insert(part, waiting_for.into());
+        state.refresh();
+    }
+
+    pub fn release(&self, part: &'static str) {
+        let mut state = self.lock();
+        if state.latches.remove(part).is_some() {
+            state.refresh();
+        }
+    }
+
+    /// Sets one of the service's own details.
+    pub fn detail(&self, name: &'static str, value: impl Serialize) {
+        let value = serde_json::to_value(value).unwrap_or(Value::Null);
+        self.lock().details.insert(name, value);
+    }
+
+    /// The chain enters a phase; only a running one can be ready.
+    pub fn enter(&self, phase: Phase) {
+        let mut state = self.lock();
+        state.generation.phase = phase;
+        state.generation.since = time::milliseconds(Timestamp::now());
+        if phase == Phase::Starting {
+            state.generation.number += 1;
+            state.latches.clear();
+        }
+        state.refresh();
+    }
+
+    pub fn failed(&self, failure: &str) {
+        let mut state = self.lock();
+        state.generation.last_failure = Some(failure.to_owned());
+        state.generation.last_failure_at = Some(time::milliseconds(Timestamp::now()));
+    }
+
+    pub fn state(&self) -> State {
+        self.lock().clone()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.lock().ready
+    }
+}
+
+impl State {
+    fn refresh(&mut self) {
+        self.waiting_for = self.latches.values().cloned().collect();
+        if self.generation.phase != Phase::Running {
+            self.waiting_for.insert(0, format!("the chain is {:?}", self.generation.phase));
+        }
+        self.ready = self.waiting_for.is_empty();
+        metrics::READY.set(i64::from(self.ready));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_is_running_with_every_latch_released() {
+        let health = Health::new("test", "0");
+        health.hold("partitions", "partitions of ods_orders");
+        health.enter(Phase::Running);
+        assert!(!health.is_ready());
+        assert_eq!(health.state().waiting_for, ["partitions of ods_orders"]);
+        health.release("partitions");
+        assert!(health.is_ready());
+        health.enter(Phase::BackingOff);
+        assert!(!health.is_ready());
+    }
+}

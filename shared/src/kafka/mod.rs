@@ -1,0 +1,176 @@
+//! Kafka: settings, topics, and the three ways in and out: reader, publisher, tail.
+
+pub mod partitioner;
+pub mod progress;
+pub mod publisher;
+pub mod reader;
+pub mod tail;
+pub mod topics;
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use serde::Deserialize;
+
+/// How to reach Kafka and how much may be on its way.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaConfig {
+    /// `host:port`, several with commas.
+    pub brokers: String,
+    /// Name of this instance in its consumer group (static membership). Stable over restarts, unique among replicas. Empty: the
+    /// host's name, which is the pod's name on Kubernetes.
+    pub instance_id: String,
+    /// Longest wait for one answer of the broker to a question of ours.
+    pub request_timeout_ms: u64,
+    /// A member that is silent for this long loses its partitions.
+    pub session_timeout_ms: u64,
+    /// How often acknowledged positions are committed to the group.
+    pub commit_interval_ms: u64,
+    /// Longest wait for records in flight when partitions are given up or taken over.
+    pub rebalance_drain_timeout_ms: u64,
+    /// Most records of one batch.
+    pub batch_records_max: usize,
+    /// Most bytes of one batch.
+    pub batch_bytes_max: usize,
+    /// Batches that wait between the reading thread and the first actor.
+    pub queue_batches_max: usize,
+    /// Bytes that librdkafka fetches ahead.
+    pub prefetch_kilobytes_max: usize,
+    /// How long the producer waits for more records before it sends; 0 sends at once and still fills batches under load.
+    pub linger_ms: u64,
+    /// `none`, `lz4`, `snappy`.
+    pub compression: String,
+    /// Records that wait in the producer.
+    pub producer_records_max: usize,
+    /// Bytes that wait in the producer.
+    pub producer_kilobytes_max: usize,
+    /// A record that is not acknowledged within this time ends the generation; it is sent again by the next one.
+    pub delivery_timeout_ms: u64,
+    /// Settings of topics that this service makes.
+    pub topics: TopicConfig,
+}
+
+/// How topics are made where they are missing, and what present ones are held against.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TopicConfig {
+    /// Partitions of the ODS topics. Later stages take the number of their input.
+    pub partitions: i32,
+    pub replication_factor: i32,
+    /// Every version of a row stays readable for this long; a reader may be away so long without missing one.
+    pub compaction_lag_ms: u64,
+    /// Tombstones stay readable for this long.
+    pub tombstone_retention_ms: u64,
+}
+
+impl Default for TopicConfig {
+    fn default() -> Self {
+        const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
+        TopicConfig {
+            partitions: 4,
+            replication_factor: 1,
+            compaction_lag_ms: WEEK_MS,
+            tombstone_retention_ms: WEEK_MS,
+        }
+    }
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        KafkaConfig {
+            brokers: "127.0.0.1:9092".into(),
+            instance_id: String::new(),
+            request_timeout_ms: 10_000,
+            session_timeout_ms: 10_000,
+            commit_interval_ms: 1_000,
+            rebalance_drain_timeout_ms: 30_000,
+            batch_records_max: 1_000,
+            batch_bytes_max: 1 << 20,
+            queue_batches_max: 2,
+            prefetch_kilobytes_max: 16_384,
+            linger_ms: 0,
+            compression: "lz4".into(),
+            producer_records_max: 100_000,
+            producer_kilobytes_max: 65_536,
+            delivery_timeout_ms: 30_000,
+            topics: TopicConfig::default(),
+        }
+    }
+}
+
+impl KafkaConfig {
+    /// Longest wait for one answer.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// How long this process may sleep and still own its partitions: the broker counts the session from the last heartbeat, which may
+    /// be a third of the session old.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.session_timeout_ms * 2 / 3)
+    }
+
+    fn instance(&self, service: &str) -> String {
+        if !self.instance_id.is_empty() {
+            return self.instance_id.clone();
+        }
+        let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
+        let host = host.or_else(|| std::fs::read_to_string("/etc/hostname").ok()).unwrap_or_default();
+        format!("{service}-{}", host.trim())
+    }
+
+    fn client(&self, service: &str) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", service)
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("socket.keepalive.enable", "true")
+            .set("socket.nagle.disable", "true")
+            .set("log_level", "4");
+        client
+    }
+
+    /// A member of a consumer group.
+    pub(crate) fn member(&self, service: &str, group: &str) -> ClientConfig {
+        let mut client = self.looker(service);
+        client
+            .set("group.id", group)
+            .set("group.instance.id", self.instance(service))
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", self.session_timeout_ms.to_string())
+            .set("heartbeat.interval.ms", (self.session_timeout_ms / 3).to_string())
+            .set("statistics.interval.ms", "1000")
+            .set("enable.partition.eof", "false");
+        client
+    }
+
+    /// A consumer outside of any group, for tails and whole topics.
+    pub(crate) fn looker(&self, service: &str) -> ClientConfig {
+        let mut client = self.client(service);
+        client
+            .set("group.id", format!("{service}-look"))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("enable.partition.eof", "true")
+            .set("fetch.queue.backoff.ms", "20")
+            .set("queued.max.messages.kbytes", self.prefetch_kilobytes_max.to_string());
+        client
+    }
+
+    pub(crate) fn producer(&self, service: &str) -> ClientConfig {
+        let mut client = self.client(service);
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", self.linger_ms.to_string())
+            .set("compression.type", &self.compression)
+            .set("delivery.timeout.ms", self.delivery_timeout_ms.to_string())
+            .set("queue.buffering.max.messages", self.producer_records_max.to_string())
+            .set("queue.buffering.max.kbytes", self.producer_kilobytes_max.to_string());
+        client
+    }
+}

@@ -1,0 +1,91 @@
+//! What the reading thread and the last stage of a chain know of each other: how much is in flight, and what is done.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::generation::Lease;
+
+/// Positions behind the acknowledgement, by partition, and the count of batches between.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    shared: Arc<Shared>,
+    lease: Lease,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    issued: AtomicU64,
+    completed: AtomicU64,
+    positions: Mutex<BTreeMap<i32, i64>>,
+}
+
+impl Progress {
+    pub fn new(lease: Lease) -> Self {
+        Progress { shared: Arc::default(), lease }
+    }
+
+    /// The lease that the reading thread renews and every writer checks.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    fn positions_mut(&self) -> MutexGuard<'_, BTreeMap<i32, i64>> {
+        self.shared.positions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A batch goes into the chain.
+    pub fn issue(&self) {
+        self.shared.issued.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A batch has left the chain for good: all that it became is acknowledged.
+    pub fn complete(&self, next_offsets: &[(i32, i64)]) {
+        {
+            let mut positions = self.positions_mut();
+            for &(partition, next) in next_offsets {
+                if let Some(position) = positions.get_mut(&partition) {
+                    *position = (*position).max(next);
+                }
+            }
+        }
+        self.shared.completed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Nothing is in flight.
+    pub fn is_drained(&self) -> bool {
+        self.shared.completed.load(Ordering::SeqCst) == self.shared.issued.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn assign(&self, partition: i32, next_offset: i64) {
+        self.positions_mut().insert(partition, next_offset);
+    }
+
+    pub(crate) fn revoke(&self, partition: i32) {
+        self.positions_mut().remove(&partition);
+    }
+
+    /// The next offset to handle, by partition that this instance owns.
+    pub fn positions(&self) -> BTreeMap<i32, i64> {
+        self.positions_mut().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn positions_follow_completed_batches_of_owned_partitions() {
+        let progress = Progress::new(Lease::new(Duration::from_secs(1)));
+        progress.assign(0, 5);
+        progress.issue();
+        assert!(!progress.is_drained());
+        progress.complete(&[(0, 8), (1, 3)]);
+        assert!(progress.is_drained());
+        assert_eq!(progress.positions(), BTreeMap::from([(0, 8)]));
+        progress.revoke(0);
+        assert!(progress.positions().is_empty());
+    }
+}

@@ -1,0 +1,255 @@
+//! The sink of a Kafka stage: an actor around an idempotent producer, and the ledger of what is acknowledged.
+//!
+//! A batch's position is handed to `on_acked` once all its records, and those of all batches before it, are acknowledged by the
+//! broker (`acks=all`).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use actix::prelude::*;
+use jiff::Timestamp;
+use rdkafka::client::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header as KafkaHeader, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+
+use super::KafkaConfig;
+use super::topics::unreachable_broker;
+use crate::batch::{OutRecord, Outgoing};
+use crate::failure::{Failure, FailureKind};
+use crate::generation::{Fate, Lease};
+use crate::ledger::Ledger;
+use crate::metrics;
+use crate::record::header;
+use crate::record::header::Operation;
+
+impl<P: Send + 'static> actix::Message for Outgoing<P> {
+    type Result = ();
+}
+
+/// Called with each position, in order, once it is durable. It runs on the producer's thread: no waiting.
+pub type OnAcked<P> = Box<dyn Fn(P) + Send + Sync>;
+
+/// What a publisher needs.
+pub struct PublisherSetup<'a, P> {
+    pub config: &'a KafkaConfig,
+    pub service: &'static str,
+    /// [`OutRecord::topic`] is the index in this list.
+    pub topics: Vec<String>,
+    pub fate: Fate,
+    pub lease: Lease,
+    pub on_acked: OnAcked<P>,
+}
+
+/// The last actor of a chain that writes to Kafka.
+pub struct Publisher<P: Send + 'static> {
+    outbox: Arc<Outbox<P>>,
+}
+
+struct Outbox<P: Send + 'static> {
+    producer: ThreadedProducer<Deliveries<P>>,
+    deliveries: Arc<DeliveryState<P>>,
+    topics: Vec<String>,
+    fate: Fate,
+    lease: Lease,
+    full_wait_max: Duration,
+}
+
+/// What the producer's thread works on.
+struct DeliveryState<P> {
+    ledger: Mutex<Accounts<P>>,
+    on_acked: OnAcked<P>,
+    topics: Vec<String>,
+    fate: Fate,
+}
+
+struct Accounts<P> {
+    ledger: Ledger<P>,
+    /// Beside the ledger: what the metrics need of each batch.
+    tallies: VecDeque<Tally>,
+}
+
+struct Tally {
+    commit_times_us: Vec<i64>,
+    records: Vec<(usize, Operation, u64)>,
+}
+
+struct Deliveries<P>(Arc<DeliveryState<P>>);
+
+impl<P: Send + 'static> Publisher<P> {
+    pub fn new(setup: PublisherSetup<'_, P>) -> Result<Self, Failure> {
+        let deliveries = Arc::new(DeliveryState {
+            ledger: Mutex::new(Accounts { ledger: Ledger::default(), tallies: VecDeque::new() }),
+            on_acked: setup.on_acked,
+            topics: setup.topics.clone(),
+            fate: setup.fate.clone(),
+        });
+        let producer = setup
+            .config
+            .producer(setup.service)
+            .create_with_context(Deliveries(Arc::clone(&deliveries)))
+            .map_err(|error| unreachable_broker(setup.config, error))?;
+        let full_wait_max = Duration::from_millis(setup.config.delivery_timeout_ms);
+        let outbox =
+            Outbox { producer, deliveries, topics: setup.topics, fate: setup.fate, lease: setup.lease, full_wait_max };
+        Ok(Publisher { outbox: Arc::new(outbox) })
+    }
+}
+
+impl<P: Send + Unpin + 'static> Actor for Publisher<P> {
+    type Context = Context<Self>;
+}
+
+impl<P: Send + Unpin + 'static> Handler<Outgoing<P>> for Publisher<P> {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, outgoing: Outgoing<P>, _: &mut Self::Context) -> Self::Result {
+        let outbox = Arc::clone(&self.outbox);
+        let publish = async move {
+            if let Err(failure) = outbox.publish(outgoing).await {
+                outbox.fate.end(failure);
+            }
+        };
+        AtomicResponse::new(Box::pin(publish.into_actor(self)))
+    }
+}
+
+impl<P: Send + 'static> Outbox<P> {
+    async fn publish(&self, outgoing: Outgoing<P>) -> Result<(), Failure> {
+        if self.fate.has_ended() {
+            return Ok(());
+        }
+        self.lease.check()?;
+        let (mut outgoing, position) = outgoing.into_parts();
+        let tally = Tally::of(&mut outgoing);
+        let number = self.deliveries.enter(outgoing.len(), position, tally);
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        for record in outgoing.records() {
+            self.send(&record, number).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, record: &OutRecord<'_>, number: usize) -> Result<(), Failure> {
+        let topic = self.topics.get(record.topic).ok_or_else(|| {
+            Failure::new(FailureKind::Broken, format!("a record names topic {} of {}", record.topic, self.topics.len()))
+        })?;
+        let headers =
+            OwnedHeaders::new_with_capacity(1).insert(KafkaHeader { key: header::NAME, value: Some(record.header) });
+        let mut message =
+            BaseRecord::with_opaque_to(topic, number).key(record.key).partition(record.partition).headers(headers);
+        if let Some(value) = record.value {
+            message = message.payload(value);
+        }
+        let waiting_since = std::time::Instant::now();
+        loop {
+            match self.producer.send(message) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if waiting_since.elapsed() < self.full_wait_max =>
+                {
+                    message = back;
+                }
+                Err((error, _)) => {
+                    return Err(Failure::new(FailureKind::Refused, format!("a record for topic `{topic}` could not be queued"))
+                        .caused_by(error)
+                        .cure("look at the broker: the producer's queue (kafka.producer_records_max) stays full, or the record is too large"));
+                }
+            }
+            if self.fate.has_ended() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+impl Tally {
+    fn of(outgoing: &mut Outgoing<()>) -> Self {
+        let mut tally = Tally { commit_times_us: std::mem::take(&mut outgoing.commit_times_us), records: Vec::new() };
+        for record in outgoing.records() {
+            let found = tally.records.iter_mut().find(|(t, o, _)| *t == record.topic && *o == record.operation);
+            match found {
+                Some((_, _, count)) => *count += 1,
+                None => tally.records.push((record.topic, record.operation, 1)),
+            }
+        }
+        tally
+    }
+
+    fn report(&self, topics: &[String]) {
+        for (topic, operation, count) in &self.records {
+            if let Some(topic) = topics.get(*topic) {
+                metrics::RECORDS_OUT.with_label_values(&[topic, operation.as_str()]).inc_by(*count);
+            }
+        }
+        observe_end_to_end(&self.commit_times_us);
+    }
+}
+
+/// Enters the time since each commit at the source into the histogram.
+pub fn observe_end_to_end(commit_times_us: &[i64]) {
+    let now = Timestamp::now().as_microsecond();
+    for committed in commit_times_us {
+        #[expect(clippy::cast_precision_loss, reason = "a duration in seconds for a histogram")]
+        metrics::END_TO_END.observe((now - committed).max(0) as f64 / 1e6);
+    }
+}
+
+impl<P> DeliveryState<P> {
+    fn lock(&self) -> MutexGuard<'_, Accounts<P>> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, pending: usize, position: P, tally: Tally) -> u64 {
+        let mut accounts = self.lock();
+        accounts.tallies.push_back(tally);
+        let number = accounts.ledger.enter(pending, position);
+        self.release(accounts);
+        number
+    }
+
+    fn acknowledge(&self, number: usize) {
+        let mut accounts = self.lock();
+        accounts.ledger.acknowledge(number as u64);
+        self.release(accounts);
+    }
+
+    /// Hands on what is durable, in order: the lock is held, so that no later position overtakes.
+    fn release(&self, mut accounts: MutexGuard<'_, Accounts<P>>) {
+        while let Some(position) = accounts.ledger.release() {
+            if let Some(tally) = accounts.tallies.pop_front() {
+                tally.report(&self.topics);
+            }
+            (self.on_acked)(position);
+        }
+    }
+}
+
+impl<P: Send + 'static> ClientContext for Deliveries<P> {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka producer");
+    }
+}
+
+impl<P: Send + 'static> ProducerContext for Deliveries<P> {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        match result {
+            Ok(_) => self.0.acknowledge(number),
+            Err((error, message)) => {
+                let topic = rdkafka::Message::topic(message);
+                self.0.fate.end(
+                    Failure::new(
+                        FailureKind::Unreachable,
+                        format!("a record for topic `{topic}` was not acknowledged"),
+                    )
+                    .caused_by(error.clone())
+                    .cure("look at the broker; the record is sent again when the chain has started again"),
+                );
+            }
+        }
+    }
+}

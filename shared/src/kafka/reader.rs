@@ -1,0 +1,540 @@
+//! The source of a Kafka stage: a thread that polls, and the actor that hands on what it read.
+//!
+//! ```text
+//!  librdkafka ──poll──▶ reading thread ──bounded channel──▶ Feed (actor) ──send──▶ worker
+//!                            │  ▲
+//!        group offsets ◀─────┘  └── Progress: what the last stage has acknowledged
+//! ```
+//!
+//! On **every** assignment, behind everything in flight, the stage says where a partition goes on ([`StartPoint`]): read only once, a
+//! frozen and thawed replica would write thousands of records twice. On a revoke the thread stops, drains, and only then gives up.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::KafkaConfig;
+use super::progress::Progress;
+use super::tail::record_of;
+use super::topics::unreachable_broker;
+use crate::batch::Batch;
+use crate::failure::{Failure, FailureKind};
+use crate::generation::Fate;
+use crate::health::Health;
+use crate::metrics;
+
+/// Where a partition goes on, and what the worker must know about it.
+#[derive(Debug)]
+pub struct Start<S> {
+    /// The first offset to read; `None` is the beginning of the partition.
+    pub offset: Option<i64>,
+    pub state: S,
+}
+
+/// Decides at every assignment where a partition goes on. Called on the reading thread: it may block.
+pub trait StartPoint: Send + 'static {
+    type State: Send + std::fmt::Debug + 'static;
+    /// `committed` is the group's offset, the lower bound where the output says nothing.
+    fn locate(&mut self, partition: i32, committed: Option<i64>) -> Result<Start<Self::State>, Failure>;
+}
+
+/// The offset behind what the output's tail names and what the group has committed, whichever is further.
+pub fn behind_tail_and_commit(tail_input_offset: Option<i64>, committed: Option<i64>) -> Option<i64> {
+    tail_input_offset.map(|offset| offset + 1).max(committed)
+}
+
+/// What the reading thread sends to the worker, in order.
+#[derive(Debug)]
+pub enum FromReader<S> {
+    /// Partitions begin here.
+    Assigned(Vec<(i32, S)>),
+    /// Partitions are another instance's now; nothing of them is in flight.
+    Revoked(Vec<i32>),
+    Batch(Batch),
+}
+
+impl<S: Send + 'static> actix::Message for FromReader<S> {
+    type Result = ();
+}
+
+/// What a reader needs.
+pub struct ReaderSetup<'a, S> {
+    pub config: &'a KafkaConfig,
+    pub service: &'static str,
+    pub topic: &'a str,
+    pub group: &'a str,
+    pub start: S,
+    pub fate: Fate,
+    pub progress: Progress,
+    pub health: Health,
+}
+
+/// The health latch that the reader holds until it has caught up to where it started.
+const LATCH: &str = "partitions";
+
+/// The channel that the thread fills, and the thread.
+pub type Reader<S> = (mpsc::Receiver<FromReader<S>>, JoinHandle<()>);
+
+/// Starts the reading thread.
+pub fn spawn<S: StartPoint>(
+    setup: ReaderSetup<'_, S>,
+) -> Result<Reader<S::State>, Failure> {
+    let (sender, receiver) = mpsc::channel(setup.config.queue_batches_max.max(1));
+    setup.health.hold(LATCH, format!("partitions of topic {}", setup.topic));
+    let context = Assignments {
+        config: setup.config.clone(),
+        topic: setup.topic.to_owned(),
+        start: Mutex::new(setup.start),
+        sender,
+        fate: setup.fate.clone(),
+        progress: setup.progress,
+        health: setup.health,
+        revoked: Mutex::default(),
+        goals: Mutex::default(),
+        ends: Mutex::default(),
+    };
+    let consumer: BaseConsumer<_> = setup
+        .config
+        .member(setup.service, setup.group)
+        .create_with_context(context)
+        .map_err(|error| unreachable_broker(setup.config, error))?;
+    consumer.subscribe(&[setup.topic]).map_err(|error| unreachable_broker(setup.config, error))?;
+    let fate = setup.fate;
+    let thread = std::thread::Builder::new()
+        .name("kafka-reader".into())
+        .spawn(move || {
+            if let Err(failure) = Reading::new(&consumer).run() {
+                fate.end(failure);
+            }
+        })
+        .map_err(|error| Failure::new(FailureKind::Broken, "the reading thread cannot start").caused_by(error))?;
+    Ok((receiver, thread))
+}
+
+/// Assignment of partitions; called by librdkafka on the reading thread, inside of poll.
+struct Assignments<S: StartPoint> {
+    config: KafkaConfig,
+    topic: String,
+    start: Mutex<S>,
+    sender: mpsc::Sender<FromReader<S::State>>,
+    fate: Fate,
+    progress: Progress,
+    health: Health,
+    /// Revoked since the thread last looked: their records in its hands are void.
+    revoked: Mutex<Vec<i32>>,
+    /// End offsets at the time of assignment, by partition: reached, the instance has caught up. `None` before the first assignment.
+    goals: Mutex<Option<BTreeMap<i32, i64>>>,
+    /// End offsets as librdkafka's statistics tell them.
+    ends: Mutex<BTreeMap<i32, i64>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S: StartPoint> Assignments<S> {
+    fn unreachable(&self, error: KafkaError) -> Failure {
+        unreachable_broker(&self.config, error)
+    }
+
+    /// Waits until nothing is in flight, within the bound.
+    fn drain(&self) -> Result<(), Failure> {
+        let deadline = Instant::now() + Duration::from_millis(self.config.rebalance_drain_timeout_ms);
+        while !self.progress.is_drained() {
+            if self.fate.has_ended() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::new(
+                    FailureKind::Unreachable,
+                    format!(
+                        "records in flight were not acknowledged within {} ms",
+                        self.config.rebalance_drain_timeout_ms
+                    ),
+                )
+                .cure("look for the stage that stands still: kafka.rebalance_drain_timeout_ms is the bound"));
+            }
+            self.progress.lease().renew()?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn send(&self, message: FromReader<S::State>) -> Result<(), Failure> {
+        let mut message = message;
+        loop {
+            match self.sender.try_send(message) {
+                Ok(()) => return Ok(()),
+                Err(mpsc::error::TrySendError::Full(back)) if !self.fate.has_ended() => message = back,
+                Err(_) => return Err(Failure::new(FailureKind::Broken, "the first actor of the chain is gone")),
+            }
+            self.progress.lease().renew()?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &mut TopicPartitionList) -> Result<(), Failure> {
+        self.drain()?;
+        let timeout = self.config.request_timeout();
+        let committed = consumer.committed_offsets(partitions.clone(), timeout).map_err(|e| self.unreachable(e))?;
+        let mut started = Vec::new();
+        let mut goals = BTreeMap::new();
+        for element in committed.elements() {
+            let partition = element.partition();
+            let (low, high) =
+                consumer.fetch_watermarks(&self.topic, partition, timeout).map_err(|e| self.unreachable(e))?;
+            let start = locked(&self.start).locate(partition, element.offset().to_raw().filter(|&raw| raw >= 0))?;
+            let next = start.offset.unwrap_or(low).max(low);
+            if next > high {
+                return Err(self.topic_made_anew(partition, next, high));
+            }
+            partitions
+                .set_partition_offset(&self.topic, partition, Offset::Offset(next))
+                .map_err(|e| self.unreachable(e))?;
+            self.progress.assign(partition, next);
+            if low < high {
+                goals.insert(partition, high);
+            }
+            tracing::info!(topic = self.topic, partition, offset = next, end = high, "partition taken over");
+            started.push((partition, start.state));
+        }
+        locked(&self.goals).get_or_insert_default().extend(goals);
+        if !started.is_empty() {
+            self.send(FromReader::Assigned(started))?;
+        }
+        Ok(())
+    }
+
+    fn topic_made_anew(&self, partition: i32, next: i64, end: i64) -> Failure {
+        Failure::new(
+            FailureKind::Settings,
+            format!(
+                "topic `{}`, partition {partition}, ends at offset {end}, but this stage has handled it up to {next}: it was made anew",
+                self.topic
+            ),
+        )
+        .cure("make this stage's output topics anew as well, and reset its consumer group and sink offsets")
+    }
+
+    fn revoke(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> Result<(), Failure> {
+        let revoked: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
+        locked(&self.revoked).extend(&revoked);
+        self.drain()?;
+        if !consumer.assignment_lost() {
+            commit(consumer, CommitMode::Sync);
+        }
+        for &partition in &revoked {
+            self.progress.revoke(partition);
+            locked(&self.goals).get_or_insert_default().remove(&partition);
+            locked(&self.ends).remove(&partition);
+            let _ = metrics::LAG.remove_label_values(&[&self.topic, &partition.to_string()]);
+            tracing::info!(topic = self.topic, partition, "partition given up");
+        }
+        if revoked.is_empty() || self.fate.has_ended() || self.fate.is_draining() {
+            return Ok(());
+        }
+        self.send(FromReader::Revoked(revoked))
+    }
+}
+
+impl<S: StartPoint> ClientContext for Assignments<S> {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(topic = self.topic, %error, reason, "kafka client");
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        // The few fields that are used, of librdkafka's STATISTICS.md.
+        #[derive(Deserialize)]
+        struct Statistics {
+            topics: BTreeMap<String, Topic>,
+        }
+        #[derive(Deserialize)]
+        struct Topic {
+            partitions: BTreeMap<i32, Partition>,
+        }
+        #[derive(Deserialize)]
+        struct Partition {
+            hi_offset: i64,
+        }
+        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
+        let Some(topic) = statistics.topics.get(&self.topic) else { return };
+        let ends = topic.partitions.iter().filter(|(_, found)| found.hi_offset >= 0);
+        *locked(&self.ends) = ends.map(|(&partition, found)| (partition, found.hi_offset)).collect();
+    }
+}
+
+impl<S: StartPoint> ConsumerContext for Assignments<S> {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let (decided, applied) = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            let decided = self.assign(consumer, partitions);
+            // After a failure nothing may be fetched, but librdkafka needs its answer.
+            let assignment = if decided.is_ok() { &*partitions } else { &TopicPartitionList::new() };
+            let applied =
+                if cooperative { consumer.incremental_assign(assignment) } else { consumer.assign(assignment) };
+            (decided, applied)
+        } else {
+            let decided = self.revoke(consumer, partitions);
+            (decided, if cooperative { consumer.incremental_unassign(partitions) } else { consumer.unassign() })
+        };
+        if let Err(failure) = decided.and(applied.map_err(|error| self.unreachable(error))) {
+            self.fate.end(failure);
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        let outcome = if result.is_ok() { "ok" } else { "failed" };
+        metrics::COMMITS.with_label_values(&[outcome]).inc();
+        if let Err(error) = result {
+            tracing::warn!(%error, "group offsets were not committed; they are committed again with the next ones");
+        }
+    }
+}
+
+/// Commits the acknowledged positions of the owned partitions. They are a lower bound only: the output says more.
+fn commit<S: StartPoint>(consumer: &BaseConsumer<Assignments<S>>, mode: CommitMode) {
+    let context = consumer.context();
+    let mut offsets = TopicPartitionList::new();
+    for (partition, next) in context.progress.positions() {
+        let _ = offsets.add_partition_offset(&context.topic, partition, Offset::Offset(next));
+    }
+    if offsets.count() == 0 {
+        return;
+    }
+    if let Err(error) = consumer.commit(&offsets, mode) {
+        tracing::warn!(%error, "group offsets were not committed; they are committed again with the next ones");
+    }
+}
+
+/// A partition in `/api/state`.
+#[derive(Serialize)]
+struct PartitionState {
+    partition: i32,
+    next_offset: i64,
+    end_offset: Option<i64>,
+    lag: Option<i64>,
+}
+
+/// The loop of the reading thread.
+struct Reading<'a, S: StartPoint> {
+    consumer: &'a BaseConsumer<Assignments<S>>,
+    context: &'a Assignments<S>,
+    batch: Batch,
+    /// Since when the batch could not be sent on.
+    blocked_since: Option<Instant>,
+    last_commit: Instant,
+    committed: BTreeMap<i32, i64>,
+}
+
+impl<'a, S: StartPoint> Reading<'a, S> {
+    fn new(consumer: &'a BaseConsumer<Assignments<S>>) -> Self {
+        Reading {
+            consumer,
+            context: consumer.context(),
+            batch: Batch::default(),
+            blocked_since: None,
+            last_commit: Instant::now(),
+            committed: BTreeMap::new(),
+        }
+    }
+
+    fn run(mut self) -> Result<(), Failure> {
+        let context = self.context;
+        while !context.fate.has_ended() {
+            context.progress.lease().renew()?;
+            if context.fate.is_draining() {
+                context.drain()?;
+                commit(self.consumer, CommitMode::Sync);
+                context.fate.finish();
+                return Ok(());
+            }
+            let idle = self.poll()?;
+            self.batch.remove_partitions(&std::mem::take(&mut *locked(&context.revoked)));
+            if idle || self.is_full() {
+                self.send_on()?;
+            }
+            self.housekeeping();
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        let config = &self.context.config;
+        self.batch.len() >= config.batch_records_max || self.batch.size_bytes() >= config.batch_bytes_max
+    }
+
+    /// Takes in one record. True when there was none: what is in hand should go.
+    fn poll(&mut self) -> Result<bool, Failure> {
+        // A full batch waits for its place; the group is still polled, so that a rebalance is served.
+        let wait = match (self.batch.is_empty(), self.blocked_since.is_some()) {
+            (true, _) => Duration::from_millis(100),
+            (false, true) => Duration::from_millis(1),
+            (false, false) => Duration::ZERO,
+        };
+        if self.is_full() {
+            std::thread::sleep(Duration::from_millis(1));
+            return Ok(true);
+        }
+        match self.consumer.poll(wait) {
+            None => Ok(true),
+            Some(Ok(message)) => {
+                self.batch.push(record_of(&message));
+                Ok(false)
+            }
+            Some(Err(error)) => self.poll_error(error).map(|()| true),
+        }
+    }
+
+    fn poll_error(&self, error: KafkaError) -> Result<(), Failure> {
+        let topic = &self.context.topic;
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Err(Failure::new(FailureKind::Unreachable, format!("topic `{topic}` is gone"))
+                    .caused_by(error)
+                    .cure("the stage that writes it makes it again when it starts"))
+            }
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Err(Failure::new(
+                FailureKind::Data,
+                format!("topic `{topic}` no longer has the offset that comes next"),
+            )
+            .caused_by(error)
+            .cure("records were deleted from it: the chain starts again from what is there")),
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Err(Failure::new(
+                FailureKind::Fenced,
+                format!("another member took over this one's place in the group of `{topic}`"),
+            )
+            .caused_by(error)
+            .cure("give each replica its own kafka.instance_id; after a freeze this is expected and heals itself")),
+            _ => {
+                tracing::warn!(topic, %error, "while polling; the client tries again by itself");
+                Ok(())
+            }
+        }
+    }
+
+    fn send_on(&mut self) -> Result<(), Failure> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.context.progress.lease().check()?;
+        // Counted first: the last stage may complete the batch before try_send returns.
+        self.context.progress.issue();
+        match self.context.sender.try_send(FromReader::Batch(std::mem::take(&mut self.batch))) {
+            Ok(()) => {
+                if let Some(since) = self.blocked_since.take() {
+                    let waited = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    metrics::WAITING_MICROSECONDS.inc_by(waited);
+                }
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Full(FromReader::Batch(back))) => {
+                self.context.progress.complete(&[]);
+                self.batch = back;
+                self.blocked_since.get_or_insert_with(Instant::now);
+                Ok(())
+            }
+            Err(_) if self.context.fate.has_ended() => Ok(()),
+            Err(_) => Err(Failure::new(FailureKind::Broken, "the first actor of the chain is gone")),
+        }
+    }
+
+    fn housekeeping(&mut self) {
+        let interval = Duration::from_millis(self.context.config.commit_interval_ms);
+        let due = self.last_commit.elapsed() >= interval;
+        if !due && self.context.health.is_ready() {
+            return;
+        }
+        let positions = self.context.progress.positions();
+        self.report_caught_up(&positions);
+        if !due {
+            return;
+        }
+        self.last_commit = Instant::now();
+        self.report_positions(&positions);
+        if positions != self.committed {
+            commit(self.consumer, CommitMode::Async);
+            self.committed = positions;
+        }
+    }
+
+    fn report_caught_up(&self, positions: &BTreeMap<i32, i64>) {
+        let goals = locked(&self.context.goals);
+        let Some(goals) = &*goals else { return };
+        if goals.iter().all(|(partition, end)| positions.get(partition).is_some_and(|next| next >= end)) {
+            self.context.health.release(LATCH);
+        }
+    }
+
+    fn report_positions(&self, positions: &BTreeMap<i32, i64>) {
+        let ends = locked(&self.context.ends).clone();
+        let states: Vec<PartitionState> = positions
+            .iter()
+            .map(|(&partition, &next_offset)| {
+                let end_offset = ends.get(&partition).copied();
+                let lag = end_offset.map(|end| (end - next_offset).max(0));
+                if let Some(lag) = lag {
+                    metrics::LAG.with_label_values(&[&self.context.topic, &partition.to_string()]).set(lag);
+                }
+                PartitionState { partition, next_offset, end_offset, lag }
+            })
+            .collect();
+        self.context.health.detail("input", serde_json::json!({"topic": self.context.topic, "partitions": states}));
+    }
+}
+
+/// The first actor of a chain: takes what a thread or client queued and sends it on, one message at a time. The next one is taken
+/// only when the worker has handled the last, so the bounds add up down to the socket.
+pub struct Feed<M: actix::Message<Result = ()> + Send + 'static> {
+    receiver: Option<mpsc::Receiver<M>>,
+    next: Option<Recipient<M>>,
+    fate: Fate,
+}
+
+impl<M: actix::Message<Result = ()> + Send + 'static> Feed<M> {
+    pub fn new(receiver: mpsc::Receiver<M>, next: Recipient<M>, fate: Fate) -> Self {
+        Feed { receiver: Some(receiver), next: Some(next), fate }
+    }
+}
+
+impl<M: actix::Message<Result = ()> + Send + Unpin + 'static> Actor for Feed<M> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        let (Some(mut receiver), Some(next)) = (self.receiver.take(), self.next.take()) else { return };
+        let fate = self.fate.clone();
+        let feed = async move {
+            while let Some(message) = receiver.recv().await {
+                if next.send(message).await.is_err() {
+                    return fate.end_broken("worker");
+                }
+            }
+        };
+        context.spawn(feed.into_actor(self));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_goes_on_behind_whatever_is_further() {
+        assert_eq!(behind_tail_and_commit(None, None), None);
+        assert_eq!(behind_tail_and_commit(Some(9), None), Some(10));
+        assert_eq!(behind_tail_and_commit(None, Some(4)), Some(4));
+        // Rejected records leave no trace in the output; the group's offset knows of them.
+        assert_eq!(behind_tail_and_commit(Some(9), Some(12)), Some(12));
+        // The last second of commits was lost in a crash; the output knows.
+        assert_eq!(behind_tail_and_commit(Some(9), Some(4)), Some(10));
+    }
+}

@@ -1,0 +1,159 @@
+//! Reading outside of any group: the last record of a partition, and whole partitions to the end that stood when reading began.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::Offset;
+
+use super::KafkaConfig;
+use super::topics::unreachable_broker;
+use crate::batch::Record;
+use crate::failure::{Failure, FailureKind};
+use crate::generation::Fate;
+use crate::record::header::{self, Header};
+
+/// The header `tidemill` of a message.
+pub(crate) fn tidemill_header<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {
+    let headers = message.headers()?;
+    headers.iter().find(|found| found.key == header::NAME).and_then(|found| found.value)
+}
+
+/// A message as a [`Record`].
+pub(crate) fn record_of<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
+    Record {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key(),
+        value: message.payload(),
+        header: tidemill_header(message),
+    }
+}
+
+/// A consumer for tails and scans.
+pub struct TailReader {
+    config: KafkaConfig,
+    consumer: BaseConsumer,
+    fate: Fate,
+}
+
+/// How many records before the end are looked at first; the step grows tenfold while nothing is found.
+const FIRST_STEP_BACK: i64 = 1;
+
+impl TailReader {
+    pub fn new(config: &KafkaConfig, service: &str, fate: &Fate) -> Result<Self, Failure> {
+        let consumer = config.looker(service).create().map_err(|error| unreachable_broker(config, error))?;
+        Ok(TailReader { config: config.clone(), consumer, fate: fate.clone() })
+    }
+
+    /// First offset and end offset of a partition.
+    pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Failure> {
+        self.consumer
+            .fetch_watermarks(topic, partition, self.config.request_timeout())
+            .map_err(|error| unreachable_broker(&self.config, error))
+    }
+
+    /// The header of the last record in the partition. The end offset may lie beyond it (compaction, control records), so the look goes
+    /// back in growing steps.
+    pub fn last_header(&self, topic: &str, partition: i32) -> Result<Option<Header>, Failure> {
+        let (low, high) = self.watermarks(topic, partition)?;
+        let mut step = FIRST_STEP_BACK;
+        let mut start = high;
+        while start > low {
+            start = high.saturating_sub(step).max(low);
+            let mut last = None;
+            self.scan(topic, &[(partition, start)], &mut |record| {
+                last = Some(Header::parse(record.header));
+                Ok(())
+            })?;
+            if let Some(header) = last {
+                return header.map(Some).map_err(|error| {
+                    Failure::new(
+                        FailureKind::Settings,
+                        format!(
+                            "the last record of topic `{topic}`, partition {partition}, was not written by Tidemill"
+                        ),
+                    )
+                    .caused_by(error)
+                    .cure("a foreign writer writes to this topic: stop it, and make the topic anew")
+                });
+            }
+            step = step.saturating_mul(10);
+        }
+        Ok(None)
+    }
+
+    /// Reads each partition from its start offset to the end that stands now, in order for each partition.
+    pub fn scan(
+        &self,
+        topic: &str,
+        from: &[(i32, i64)],
+        visit: &mut dyn FnMut(&Record<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut open = BTreeMap::new();
+        let mut assignment = TopicPartitionList::new();
+        for &(partition, start) in from {
+            let (low, high) = self.watermarks(topic, partition)?;
+            let start = start.max(low);
+            if start < high {
+                open.insert(partition, high);
+                let at = assignment.add_partition_offset(topic, partition, Offset::Offset(start));
+                at.map_err(|error| unreachable_broker(&self.config, error))?;
+            }
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        self.consumer.assign(&assignment).map_err(|error| unreachable_broker(&self.config, error))?;
+        let read = self.read_to_ends(topic, &mut open, visit);
+        self.consumer.unassign().map_err(|error| unreachable_broker(&self.config, error))?;
+        read
+    }
+
+    fn read_to_ends(
+        &self,
+        topic: &str,
+        open: &mut BTreeMap<i32, i64>,
+        visit: &mut dyn FnMut(&Record<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut last_heard = Instant::now();
+        while !open.is_empty() {
+            if self.fate.has_ended() {
+                return Err(Failure::new(FailureKind::Broken, format!("reading topic `{topic}` was given up")));
+            }
+            match self.consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    last_heard = Instant::now();
+                    let Some(&end) = open.get(&message.partition()) else { continue };
+                    if message.offset() < end {
+                        visit(&record_of(&message))?;
+                    }
+                    if message.offset() + 1 >= end {
+                        open.remove(&message.partition());
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    last_heard = Instant::now();
+                    open.remove(&partition);
+                }
+                Some(Err(error)) => tracing::debug!(topic, %error, "while reading a topic"),
+                None => {}
+            }
+            if last_heard.elapsed() > self.config.request_timeout() {
+                return Err(Failure::new(
+                    FailureKind::Unreachable,
+                    format!(
+                        "topic `{topic}` gave nothing for {} ms, with {} partitions not read to their end",
+                        self.config.request_timeout_ms,
+                        open.len()
+                    ),
+                )
+                .cure("look at the broker's log; the service tries again by itself"));
+            }
+        }
+        Ok(())
+    }
+}

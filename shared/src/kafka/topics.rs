@@ -1,0 +1,139 @@
+//! Topics: made with the right settings where they are missing, refused with a clear message where they are wrong.
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::KafkaConfig;
+use crate::failure::{Failure, FailureKind};
+
+/// A topic that a stage needs.
+#[derive(Debug, Clone)]
+pub struct TopicSpec {
+    pub name: String,
+    pub partitions: i32,
+    /// A table of the pipeline: compacted, tombstones kept. Otherwise (dead letters) any settings do.
+    pub compacted: bool,
+}
+
+/// Looks at topics and makes them.
+pub struct Topics<'a> {
+    config: &'a KafkaConfig,
+    admin: AdminClient<DefaultClientContext>,
+}
+
+impl<'a> Topics<'a> {
+    pub fn connect(config: &'a KafkaConfig, service: &str) -> Result<Self, Failure> {
+        let admin = config.client(service).create().map_err(|error| settings(config, error))?;
+        Ok(Topics { config, admin })
+    }
+
+    /// The number of partitions of a topic; `None` where it does not exist.
+    pub fn partitions(&self, topic: &str) -> Result<Option<i32>, Failure> {
+        let timeout = self.config.request_timeout();
+        let metadata = self
+            .admin
+            .inner()
+            .fetch_metadata(Some(topic), timeout)
+            .map_err(|error| unreachable_broker(self.config, error))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        Ok(found
+            .filter(|found| found.error().is_none() && !found.partitions().is_empty())
+            .map(|found| i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)))
+    }
+
+    /// The number of partitions of a topic that another service makes.
+    pub fn required(&self, topic: &str, maker: &str) -> Result<i32, Failure> {
+        self.partitions(topic)?.ok_or_else(|| {
+            Failure::new(FailureKind::Unreachable, format!("topic `{topic}` does not exist yet"))
+                .cure(format!("start {maker}, which makes it"))
+        })
+    }
+
+    /// Makes the topic where it is missing; otherwise holds it against the specification.
+    pub async fn ensure(&self, spec: &TopicSpec) -> Result<(), Failure> {
+        match self.partitions(&spec.name)? {
+            Some(partitions) => self.hold_against(spec, partitions).await,
+            None => self.create(spec).await,
+        }
+    }
+
+    /// Whether a present topic is as it must be.
+    pub async fn hold_against(&self, spec: &TopicSpec, partitions: i32) -> Result<(), Failure> {
+        if partitions != spec.partitions {
+            return Err(Failure::new(
+                FailureKind::Settings,
+                format!("topic `{}` has {partitions} partitions, but {} are needed", spec.name, spec.partitions),
+            )
+            .cure("topics of one pipeline have one partition count: make the topic anew with that count, or set kafka.topics.partitions of cdc-ingest"));
+        }
+        let policy = self.cleanup_policy(&spec.name).await?;
+        if spec.compacted && policy != "compact" {
+            return Err(Failure::new(
+                FailureKind::Settings,
+                format!(
+                    "topic `{}` has cleanup.policy={policy}: rows would be deleted from it by age or size",
+                    spec.name
+                ),
+            )
+            .cure(format!("kafka-configs.sh --alter --topic {} --add-config cleanup.policy=compact", spec.name)));
+        }
+        Ok(())
+    }
+
+    async fn cleanup_policy(&self, topic: &str) -> Result<String, Failure> {
+        let options = AdminOptions::new().request_timeout(Some(self.config.request_timeout()));
+        let mut answers = self
+            .admin
+            .describe_configs(&[ResourceSpecifier::Topic(topic)], &options)
+            .await
+            .map_err(|error| unreachable_broker(self.config, error))?;
+        let resource = answers.pop().and_then(Result::ok).ok_or_else(|| {
+            Failure::new(FailureKind::Refused, format!("the settings of topic `{topic}` cannot be read"))
+                .cure("grant DESCRIBE_CONFIGS on the topic")
+        })?;
+        let entry = resource.entries.into_iter().find(|entry| entry.name == "cleanup.policy");
+        Ok(entry.and_then(|entry| entry.value).unwrap_or_default())
+    }
+
+    async fn create(&self, spec: &TopicSpec) -> Result<(), Failure> {
+        let topics = &self.config.topics;
+        let (lag, retention) = (topics.compaction_lag_ms.to_string(), topics.tombstone_retention_ms.to_string());
+        let mut topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(topics.replication_factor))
+            .set("cleanup.policy", "compact");
+        if spec.compacted {
+            topic = topic.set("min.compaction.lag.ms", &lag).set("delete.retention.ms", &retention);
+        }
+        let options = AdminOptions::new().request_timeout(Some(self.config.request_timeout()));
+        let answers = self
+            .admin
+            .create_topics(&[topic], &options)
+            .await
+            .map_err(|error| unreachable_broker(self.config, error))?;
+        for answer in answers {
+            match answer {
+                Ok(name) => tracing::info!(topic = name, partitions = spec.partitions, "topic made"),
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, code)) => {
+                    return Err(Failure::new(FailureKind::Refused, format!("topic `{name}` could not be made"))
+                        .caused_by(KafkaError::AdminOp(code))
+                        .cure("grant CREATE on the cluster, or make the topic by hand: compacted, with the partition count of the pipeline"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn settings(config: &KafkaConfig, error: KafkaError) -> Failure {
+    Failure::new(FailureKind::Settings, format!("a Kafka client for {} cannot be made", config.brokers))
+        .caused_by(error)
+        .cure("correct the section [kafka]")
+}
+
+/// The failure for a broker that does not answer.
+pub(crate) fn unreachable_broker(config: &KafkaConfig, error: KafkaError) -> Failure {
+    Failure::new(FailureKind::Unreachable, format!("Kafka at {} does not answer", config.brokers))
+        .caused_by(error)
+        .cure("start the broker, or set kafka.brokers; the service tries again by itself")
+}

@@ -1,0 +1,118 @@
+//! Every metric of the pipeline, by name and label. All carry the prefix `tidemill_`.
+
+use std::sync::LazyLock;
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder, register_histogram,
+    register_int_counter, register_int_counter_vec, register_int_gauge, register_int_gauge_vec,
+};
+
+macro_rules! metric {
+    ($name:ident, $type:ty, $register:expr) => {
+        pub static $name: LazyLock<$type> = LazyLock::new(|| $register.expect("metric names are unique"));
+    };
+}
+
+metric!(
+    RECORDS_IN,
+    IntCounterVec,
+    register_int_counter_vec!(
+        "tidemill_records_in_total",
+        "Records taken in, by topic or source table and operation (r, c, u, d).",
+        &["table", "operation"]
+    )
+);
+metric!(
+    RECORDS_OUT,
+    IntCounterVec,
+    register_int_counter_vec!(
+        "tidemill_records_out_total",
+        "Records acknowledged by Kafka or committed to the sink, by topic or sink table and operation.",
+        &["table", "operation"]
+    )
+);
+metric!(
+    REJECTED,
+    IntCounterVec,
+    register_int_counter_vec!(
+        "tidemill_rejected_total",
+        "Records set aside in the dead-letter topic, by reason.",
+        &["reason"]
+    )
+);
+metric!(
+    REPEATS_DROPPED,
+    IntCounter,
+    register_int_counter!(
+        "tidemill_repeats_dropped_total",
+        "Records dropped because a record of the same or a newer version was there before."
+    )
+);
+metric!(
+    END_TO_END,
+    Histogram,
+    register_histogram!(
+        HistogramOpts::new(
+            "tidemill_end_to_end_seconds",
+            "From the commit at the source until this stage's output was acknowledged or committed."
+        )
+        .buckets(vec![
+            0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+            10.0, 30.0, 60.0, 300.0
+        ])
+    )
+);
+metric!(
+    LAG,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_lag_records",
+        "Records of the input that are not yet handled and acknowledged, by topic and partition.",
+        &["topic", "partition"]
+    )
+);
+metric!(
+    WAITING_MICROSECONDS,
+    IntCounter,
+    register_int_counter!(
+        "tidemill_waiting_microseconds_total",
+        "Time that the source of the chain waited for the next stage to take a batch."
+    )
+);
+metric!(
+    GENERATIONS,
+    IntCounter,
+    register_int_counter!(
+        "tidemill_generations_total",
+        "Generations of the chain that were started; the first one counts too."
+    )
+);
+metric!(
+    GENERATION_FAILURES,
+    IntCounterVec,
+    register_int_counter_vec!(
+        "tidemill_generation_failures_total",
+        "Generations that ended with a failure, by kind.",
+        &["kind"]
+    )
+);
+metric!(
+    COMMITS,
+    IntCounterVec,
+    register_int_counter_vec!(
+        "tidemill_position_commits_total",
+        "Positions made durable (slot confirmed, group offsets or sink offsets committed), by outcome.",
+        &["outcome"]
+    )
+);
+metric!(READY, IntGauge, register_int_gauge!("tidemill_ready", "1 while /health/ready says ready."));
+metric!(
+    UP,
+    IntGaugeVec,
+    register_int_gauge_vec!("tidemill_up", "1; the labels say which service and version.", &["service", "version"])
+);
+
+/// The page of `/metrics`.
+pub fn render() -> Result<String, prometheus::Error> {
+    TextEncoder::new().encode_to_string(&prometheus::gather())
+}

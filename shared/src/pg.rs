@@ -1,0 +1,161 @@
+//! PostgreSQL: settings of a connection, and what its errors mean.
+
+use serde::Deserialize;
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+
+use crate::config::Secret;
+use crate::failure::{Failure, FailureKind};
+
+/// How to reach a PostgreSQL server.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PostgresConfig {
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    pub user: String,
+    pub password: Secret,
+    /// Longest wait for a connection.
+    pub connect_timeout_ms: u64,
+}
+
+impl Default for PostgresConfig {
+    fn default() -> Self {
+        PostgresConfig {
+            host: "127.0.0.1".into(),
+            port: 5432,
+            database: "postgres".into(),
+            user: "postgres".into(),
+            password: Secret::default(),
+            connect_timeout_ms: 5_000,
+        }
+    }
+}
+
+/// Session settings under which values have one text form, whatever the server's or the role's defaults are.
+pub const TEXT_FORM: [(&str, &str); 6] = [
+    ("DateStyle", "ISO"),
+    ("IntervalStyle", "postgres"),
+    ("TimeZone", "UTC"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+];
+
+impl PostgresConfig {
+    /// For messages: who connects where, without the password.
+    pub fn address(&self) -> String {
+        format!("{}@{}:{}/{}", self.user, self.host, self.port, self.database)
+    }
+
+    fn options(&self, application: &str) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .host(&self.host)
+            .port(self.port)
+            .database(&self.database)
+            .username(&self.user)
+            .password(self.password.reveal())
+            .ssl_mode(PgSslMode::Disable)
+            .application_name(application)
+            .options(TEXT_FORM)
+            .disable_statement_logging()
+    }
+
+    /// Opens a connection.
+    pub async fn connect(&self, application: &str) -> Result<PgConnection, Failure> {
+        let wait = std::time::Duration::from_millis(self.connect_timeout_ms);
+        match tokio::time::timeout(wait, self.options(application).connect()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(self.connect_failure(error)),
+            Err(_) => Err(Failure::new(
+                FailureKind::Unreachable,
+                format!("PostgreSQL at {} did not answer within {} ms", self.address(), self.connect_timeout_ms),
+            )
+            .cure("start the server, or correct host and port")),
+        }
+    }
+
+    fn connect_failure(&self, error: sqlx::Error) -> Failure {
+        let code = error.as_database_error().and_then(|found| found.code()).map(|code| code.into_owned());
+        let (kind, cure) = match code.as_deref() {
+            Some("28P01" | "28000") => (FailureKind::Settings, "correct user and password of the configuration"),
+            Some("3D000") => (FailureKind::Settings, "correct the database's name, or make the database"),
+            Some("42501") => (FailureKind::Settings, "grant CONNECT on the database to this role"),
+            Some("53300") => (FailureKind::Refused, "raise max_connections of the server"),
+            Some(_) => (FailureKind::Refused, "look at the server's log; the service tries again by itself"),
+            None => (
+                FailureKind::Unreachable,
+                "start the server, or correct host and port; the service tries again by itself",
+            ),
+        };
+        Failure::new(kind, format!("cannot connect to PostgreSQL as {}", self.address())).caused_by(error).cure(cure)
+    }
+}
+
+/// A statement that failed: what it was for, and the server's words.
+pub fn refused(what: impl Into<String>, error: sqlx::Error) -> Failure {
+    let code = error.as_database_error().and_then(|found| found.code()).map(|code| code.into_owned());
+    let what = what.into();
+    match code.as_deref() {
+        Some("42501") => Failure::new(FailureKind::Settings, what).caused_by(error).cure(
+            "grant the role what the message names; the SQL files of postgres_source and postgres_sink show all grants",
+        ),
+        Some("42P01" | "42703" | "3F000") => Failure::new(FailureKind::Settings, what)
+            .caused_by(error)
+            .cure("make the schema, table or column; the SQL files of postgres_source and postgres_sink have them"),
+        Some(_) => Failure::new(FailureKind::Refused, what).caused_by(error),
+        None => Failure::new(FailureKind::Unreachable, what).caused_by(error),
+    }
+}
+
+/// An SQL identifier in quotes.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table by schema and name; `orders` alone means `public.orders`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableName {
+    pub schema: String,
+    pub name: String,
+}
+
+impl TableName {
+    /// Reads `schema.table`. The schema ends at the first dot.
+    pub fn parse(text: &str) -> Self {
+        match text.split_once('.') {
+            Some((schema, name)) => TableName { schema: schema.to_owned(), name: name.to_owned() },
+            None => TableName { schema: "public".to_owned(), name: text.to_owned() },
+        }
+    }
+
+    /// Quoted, for SQL.
+    pub fn sql(&self) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
+    }
+}
+
+impl std::fmt::Display for TableName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_whatever_they_are() {
+        assert_eq!(TableName::parse("business.orders").sql(), "\"business\".\"orders\"");
+        assert_eq!(TableName::parse("订单").sql(), "\"public\".\"订单\"");
+        assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+    }
+
+    #[test]
+    fn a_password_is_in_no_message() {
+        let config = PostgresConfig { password: Secret::new("hunter2"), ..PostgresConfig::default() };
+        assert!(!format!("{config:?} {}", config.address()).contains("hunter2"));
+    }
+}

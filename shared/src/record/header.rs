@@ -1,0 +1,174 @@
+//! What is not the row: one small Kafka header, written by every stage and read by the next.
+//!
+//! ```text
+//! tidemill: op=u v=1.16B3748.0.0 tx=742 ts=1752226555145000 in=81
+//! ```
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `op` | `r` snapshot, `c` insert, `u` update, `d` delete |
+//! | `v` | version of the row (of the order, in a result) |
+//! | `u` | version of the user that was joined; absent where none was |
+//! | `tx` | transaction id at the source |
+//! | `ts` | commit time at the source of what caused this record, microseconds since 1970; absent for snapshot rows |
+//! | `in` | offset of the input record that this output partition has come to: a restarted stage goes on behind it |
+//! | `n` | length in bytes of the cleaned row at the start of a result's value |
+
+use std::fmt::Write as _;
+
+use crate::position::{ResultVersion, Version};
+
+/// The header's name.
+pub const NAME: &str = "tidemill";
+
+/// What happened to the row at the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operation {
+    Snapshot,
+    Insert,
+    Update,
+    Delete,
+}
+
+impl Operation {
+    /// The one-letter form of the header, also the label of metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Snapshot => "r",
+            Operation::Insert => "c",
+            Operation::Update => "u",
+            Operation::Delete => "d",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "r" => Operation::Snapshot,
+            "c" => Operation::Insert,
+            "u" => Operation::Update,
+            "d" => Operation::Delete,
+            _ => return None,
+        })
+    }
+}
+
+/// The parsed header of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    pub operation: Operation,
+    pub version: Version,
+    pub user_version: Option<Version>,
+    pub transaction: u32,
+    /// Microseconds since 1970.
+    pub commit_time_us: Option<i64>,
+    pub input_offset: Option<i64>,
+    pub cleaned_bytes: Option<usize>,
+}
+
+/// A header that a stage cannot read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum HeaderError {
+    #[error("the record has no header `{NAME}`: it was not written by a stage of this pipeline")]
+    Missing,
+    #[error("header `{NAME}` is not readable at {0:?}")]
+    Unreadable(String),
+}
+
+impl Header {
+    /// A header with nothing but what every record has.
+    pub fn new(operation: Operation, version: Version) -> Self {
+        Header {
+            operation,
+            version,
+            user_version: None,
+            transaction: 0,
+            commit_time_us: None,
+            input_offset: None,
+            cleaned_bytes: None,
+        }
+    }
+
+    /// The pair that results are compared by.
+    pub fn result_version(&self) -> ResultVersion {
+        ResultVersion { order: self.version, user: self.user_version.unwrap_or_default() }
+    }
+
+    /// Appends the text form to `out`.
+    pub fn write(&self, out: &mut String) {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "op={} v={}", self.operation.as_str(), self.version);
+        if let Some(user) = self.user_version {
+            let _ = write!(out, " u={user}");
+        }
+        let _ = write!(out, " tx={}", self.transaction);
+        if let Some(time) = self.commit_time_us {
+            let _ = write!(out, " ts={time}");
+        }
+        if let Some(offset) = self.input_offset {
+            let _ = write!(out, " in={offset}");
+        }
+        if let Some(bytes) = self.cleaned_bytes {
+            let _ = write!(out, " n={bytes}");
+        }
+    }
+
+    /// Reads the text form. Fields that it does not know are passed over, so that a newer stage may write more.
+    pub fn parse(bytes: Option<&[u8]>) -> Result<Self, HeaderError> {
+        let bytes = bytes.ok_or(HeaderError::Missing)?;
+        let text =
+            std::str::from_utf8(bytes).map_err(|_| HeaderError::Unreadable(String::from_utf8_lossy(bytes).into()))?;
+        let (mut operation, mut version) = (None, None);
+        let mut header = Header::new(Operation::Snapshot, Version::default());
+        for field in text.split(' ') {
+            let bad = || HeaderError::Unreadable(field.to_owned());
+            let (name, value) = field.split_once('=').ok_or_else(bad)?;
+            match name {
+                "op" => operation = Some(Operation::parse(value).ok_or_else(bad)?),
+                "v" => version = Some(value.parse().map_err(|_| bad())?),
+                "u" => header.user_version = Some(value.parse().map_err(|_| bad())?),
+                "tx" => header.transaction = value.parse().map_err(|_| bad())?,
+                "ts" => header.commit_time_us = Some(value.parse().map_err(|_| bad())?),
+                "in" => header.input_offset = Some(value.parse().map_err(|_| bad())?),
+                "n" => header.cleaned_bytes = Some(value.parse().map_err(|_| bad())?),
+                _ => {}
+            }
+        }
+        let missing = || HeaderError::Unreadable(text.to_owned());
+        header.operation = operation.ok_or_else(missing)?;
+        header.version = version.ok_or_else(missing)?;
+        Ok(header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::Lsn;
+
+    #[test]
+    fn text_is_reversible() {
+        let version = Version { epoch: 1, lsn: Lsn(0x16B_3748), index: 2, part: 0 };
+        let full = Header {
+            user_version: Some(Version::default()),
+            transaction: 742,
+            commit_time_us: Some(1_752_226_555_145_000),
+            input_offset: Some(81),
+            cleaned_bytes: Some(300),
+            ..Header::new(Operation::Update, version)
+        };
+        for header in [full, Header::new(Operation::Snapshot, version)] {
+            let mut text = String::new();
+            header.write(&mut text);
+            assert_eq!(Header::parse(Some(text.as_bytes())), Ok(header), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_header_is_refused_and_what_is_new_is_passed_over() {
+        assert_eq!(Header::parse(None), Err(HeaderError::Missing));
+        for text in ["", "op=c", "v=1.2.3.4", "op=x v=1.2.3.4", "op=c v=1", "op=c v=1.2.3.4 ts=a"] {
+            assert!(Header::parse(Some(text.as_bytes())).is_err(), "{text}");
+        }
+        assert!(Header::parse(Some(b"op=c v=1.2.3.4 new=1")).is_ok());
+    }
+}

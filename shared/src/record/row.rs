@@ -1,0 +1,280 @@
+//! The row as text: one flat JSON object that a stage reads in part and extends at its end.
+//!
+//! A stage finds the fields it needs as borrowed slices of the record's bytes and appends its own columns. What it does
+//! not name travels on untouched, and numbers keep their exact text.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+/// Why bytes are not a row, or a row lacks what a stage needs.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    #[error("the value is not a JSON object")]
+    NotAnObject(#[source] serde_json::Error),
+    #[error("column `{0}` is missing")]
+    Missing(&'static str),
+    #[error("column `{column}` is {found}, not {wanted}")]
+    WrongType { column: String, wanted: &'static str, found: String },
+    #[error("the row already has a column `{0}`, which this stage would add")]
+    Taken(&'static str),
+}
+
+impl RowError {
+    /// A short name for metrics and dead letters.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            RowError::NotAnObject(_) => "not_an_object",
+            RowError::Missing(_) => "missing_column",
+            RowError::WrongType { .. } => "wrong_type",
+            RowError::Taken(_) => "column_taken",
+        }
+    }
+}
+
+/// The text of one JSON value inside a row, borrowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field<'a>(&'a str);
+
+impl<'a> Field<'a> {
+    /// The JSON text: `5999.00`, `"北京"`, `null`.
+    pub fn raw(self) -> &'a str {
+        self.0
+    }
+
+    pub fn is_null(self) -> bool {
+        self.0 == "null"
+    }
+
+    pub fn is_string(self) -> bool {
+        self.0.starts_with('"')
+    }
+
+    /// The value as plain text, as PostgreSQL would take it in a cast: a string without its quotes and escapes,
+    /// anything else as it stands. `None` for null.
+    pub fn text(self) -> Option<Cow<'a, str>> {
+        if self.is_null() {
+            return None;
+        }
+        let Some(inner) = self.0.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+            return Some(Cow::Borrowed(self.0));
+        };
+        if !inner.contains('\\') {
+            return Some(Cow::Borrowed(inner));
+        }
+        // The text was validated as JSON when the row was parsed. A lone surrogate is valid JSON and no text: kept as written.
+        Some(serde_json::from_str::<String>(self.0).map_or(Cow::Borrowed(inner), Cow::Owned))
+    }
+}
+
+/// The fields of a row, in the order of a fixed list of names.
+///
+/// ```
+/// use shared::record::row::Columns;
+/// let columns = Columns::new(&["order_id", "city"]);
+/// let fields = columns.read(br#"{"order_id":2001,"unit_price":5999.00}"#).unwrap();
+/// assert_eq!(fields.get(0).unwrap().raw(), "2001");
+/// assert!(fields.get(1).is_none());
+/// ```
+#[derive(Debug, Clone)]
+pub struct Columns {
+    names: Vec<String>,
+}
+
+/// What [`Columns::read`] found, by the index of the name.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    found: Vec<Option<Field<'a>>>,
+}
+
+impl<'a> Fields<'a> {
+    /// The field at `index` of the list of names; `None` where the row does not have it.
+    pub fn get(&self, index: usize) -> Option<Field<'a>> {
+        self.found.get(index).copied().flatten()
+    }
+}
+
+impl Columns {
+    pub fn new<S: AsRef<str>>(names: &[S]) -> Self {
+        Columns { names: names.iter().map(|name| name.as_ref().to_owned()).collect() }
+    }
+
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Reads the named fields of one JSON object in one pass over its bytes.
+    pub fn read<'a>(&self, value: &'a [u8]) -> Result<Fields<'a>, RowError> {
+        let mut found = vec![None; self.names.len()];
+        let mut from = 0;
+        for_each_field(value, |name, field| {
+            // Rows of a topic have their columns in one order, so the next name is most often the one behind the last.
+            let at = (from..self.names.len())
+                .chain(0..from)
+                .find(|&index| self.names.get(index).is_some_and(|wanted| wanted == name));
+            if let Some(index) = at
+                && let Some(slot) = found.get_mut(index)
+            {
+                *slot = Some(field);
+                from = index + 1;
+            }
+        })?;
+        Ok(Fields { found })
+    }
+}
+
+/// Calls `visit` with the name and the text of each field, in the order of the object.
+pub fn for_each_field<'a>(value: &'a [u8], visit: impl FnMut(&str, Field<'a>)) -> Result<(), RowError> {
+    use serde::de::{Deserializer as _, MapAccess, Visitor};
+
+    struct Scan<F>(F);
+    impl<'de, F: FnMut(&str, Field<'de>)> Visitor<'de> for Scan<F> {
+        type Value = ();
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a JSON object")
+        }
+        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+            while let Some(name) = map.next_key::<Name<'de>>()? {
+                let raw: &'de RawValue = map.next_value()?;
+                (self.0)(&name.0, Field(raw.get()));
+            }
+            Ok(())
+        }
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    let mut json = serde_json::Deserializer::from_slice(value);
+    json.deserialize_map(Scan(visit)).and_then(|()| json.end()).map_err(RowError::NotAnObject)
+}
+
+/// Appends columns to a row: the row's own bytes, then the new columns, one closing brace.
+pub struct Extend<'a> {
+    out: &'a mut Vec<u8>,
+    empty: bool,
+}
+
+impl<'a> Extend<'a> {
+    /// Copies the row (an object that parsed) without its closing brace.
+    pub fn row(row: &[u8], out: &'a mut Vec<u8>) -> Self {
+        let open = row.trim_ascii_end().strip_suffix(b"}").unwrap_or(row).trim_ascii_end();
+        let empty = open.trim_ascii() == b"{";
+        out.extend_from_slice(open);
+        Extend { out, empty }
+    }
+
+    /// Begins a new row.
+    pub fn new(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Extend { out, empty: true }
+    }
+
+    fn name(&mut self, name: &str) {
+        if !self.empty {
+            self.out.push(b',');
+        }
+        self.empty = false;
+        write_string(name, self.out);
+        self.out.push(b':');
+    }
+
+    /// A column whose value is JSON text already.
+    pub fn raw(&mut self, name: &str, json: &str) -> &mut Self {
+        self.name(name);
+        self.out.extend_from_slice(json.as_bytes());
+        self
+    }
+
+    /// A column whose value is text.
+    pub fn text(&mut self, name: &str, text: &str) -> &mut Self {
+        self.name(name);
+        write_string(text, self.out);
+        self
+    }
+
+    /// Closes the object.
+    pub fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
+/// Appends `text` as a JSON string. Bytes beyond ASCII stay as they are (UTF-8).
+pub fn write_string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let mut plain = 0;
+    let bytes = text.as_bytes();
+    for (at, &byte) in bytes.iter().enumerate() {
+        let escaped: &[u8] = match byte {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            0x00..=0x1F => b"",
+            _ => continue,
+        };
+        out.extend_from_slice(bytes.get(plain..at).unwrap_or_default());
+        plain = at + 1;
+        if escaped.is_empty() {
+            out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+        } else {
+            out.extend_from_slice(escaped);
+        }
+    }
+    out.extend_from_slice(bytes.get(plain..).unwrap_or_default());
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn extended(row: &str) -> String {
+        let mut out = Vec::new();
+        let mut extend = Extend::row(row.as_bytes(), &mut out);
+        extend.raw("a", "1").text("b", "北\"京");
+        extend.end();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_row_keeps_its_text_and_gets_columns_at_its_end() {
+        assert_eq!(extended(r#"{"p":5999.00}"#), r#"{"p":5999.00,"a":1,"b":"北\"京"}"#);
+        assert_eq!(extended("{ \"p\" : 1 }\n"), "{ \"p\" : 1,\"a\":1,\"b\":\"北\\\"京\"}");
+        assert_eq!(extended("{}"), r#"{"a":1,"b":"北\"京"}"#);
+    }
+
+    #[test]
+    fn fields_are_found_in_any_order_and_the_last_of_two_wins() {
+        let columns = Columns::new(&["a", "b"]);
+        let fields = columns.read(br#"{"b":"x","c":{"a":3},"a":1e400,"a":2}"#).unwrap();
+        assert_eq!(fields.get(0).unwrap().raw(), "2");
+        assert_eq!(fields.get(1).unwrap().text().unwrap(), "x");
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for value in ["", "null", "[1]", "\"x\"", "{", "{\"a\":}", "{} {}", "not json", "{\"a\":01}"] {
+            assert!(Columns::new(&["a"]).read(value.as_bytes()).is_err(), "{value}");
+        }
+        assert!(Columns::new(&["a"]).read(b"{\"a\":\"\xFF\"}").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn strings_are_json_and_come_back(text in any::<String>()) {
+            let mut out = Vec::new();
+            write_string(&text, &mut out);
+            prop_assert_eq!(&serde_json::from_slice::<String>(&out).unwrap(), &text);
+            let raw = String::from_utf8(out).unwrap();
+            prop_assert_eq!(Field(&raw).text().unwrap(), text);
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_read_but_never_panic(bytes in any::<Vec<u8>>()) {
+            let _ = Columns::new(&["a"]).read(&bytes);
+        }
+    }
+}

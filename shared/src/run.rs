@@ -1,0 +1,281 @@
+//! From `main` to the end: command line, settings, log, HTTP, and the root that builds one generation of the chain after the other.
+
+use std::future::Future;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use actix::Arbiter;
+use clap::{Arg, ArgAction, Command, value_parser};
+use serde::de::DeserializeOwned;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::check::{self, Finding};
+use crate::config::{self, HttpConfig, LogConfig, RestartConfig};
+use crate::failure::{Failure, FailureKind};
+use crate::generation::Fate;
+use crate::health::{Health, Phase};
+use crate::{http, metrics, telemetry};
+
+/// What every service's settings have.
+pub trait ServiceConfig: DeserializeOwned + Clone + Send + Sync + 'static {
+    fn http(&self) -> &HttpConfig;
+    fn log(&self) -> &LogConfig;
+    fn restart(&self) -> &RestartConfig;
+    /// What can be seen to be wrong without asking any server.
+    fn validate(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// A service: its name, its settings, how to look around, and how to build its chain.
+pub trait Service: 'static {
+    const NAME: &'static str;
+    const ABOUT: &'static str;
+    type Config: ServiceConfig;
+
+    /// Looks at the surroundings without changing anything.
+    fn check(config: &Self::Config) -> impl Future<Output = Vec<Finding>>;
+
+    /// Builds the chain, sink first, from durable positions.
+    fn start(config: &Self::Config, surroundings: Surroundings) -> impl Future<Output = Result<Chain, Failure>>;
+}
+
+/// What a generation is born with.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub fate: Fate,
+    pub health: Health,
+}
+
+/// The running parts of a generation, to be taken down when its fate has ended.
+#[derive(Default)]
+pub struct Chain {
+    pub arbiters: Vec<Arbiter>,
+    pub threads: Vec<JoinHandle<()>>,
+}
+
+impl Chain {
+    /// Waits for the threads, which watch the fate, and stops the actors.
+    async fn take_down(self) {
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()));
+        if !matches!(joined.await, Ok(true)) {
+            tracing::error!("a thread of the chain panicked");
+        }
+        let arbiters = self.arbiters;
+        for arbiter in &arbiters {
+            arbiter.stop();
+        }
+        let joined = tokio::task::spawn_blocking(move || arbiters.into_iter().all(|arbiter| arbiter.join().is_ok()));
+        if !matches!(joined.await, Ok(true)) {
+            tracing::error!("an actor of the chain panicked");
+        }
+    }
+}
+
+/// The whole life of a service's process.
+pub fn main<S: Service>() -> ExitCode {
+    let arguments = command::<S>().get_matches();
+    let file = arguments.get_one::<PathBuf>("config").cloned();
+    let checking = arguments.subcommand_name() == Some("check");
+    let loaded = config::load::<S::Config>(S::NAME, file.as_deref()).and_then(|config| {
+        config.validate()?;
+        Ok(config)
+    });
+    let config = match loaded {
+        Ok(config) => config,
+        Err(failure) if checking => return report_findings(&[Finding::problem(&failure)]),
+        Err(failure) => return report_error::<S>(&failure),
+    };
+    let system = actix::System::new();
+    if checking {
+        return report_findings(&system.block_on(S::check(&config)));
+    }
+    if let Err(failure) = telemetry::start(config.log()) {
+        return report_error::<S>(&failure);
+    }
+    match system.block_on(serve::<S>(&config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!("{} stops: {}", S::NAME, failure.chain());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command<S: Service>() -> Command {
+    let file = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .action(ArgAction::Set)
+        .global(true)
+        .help("Settings in TOML; every key can also be set in the environment");
+    let prefix = S::NAME.replace('-', "_").to_uppercase();
+    Command::new(S::NAME)
+        .about(S::ABOUT)
+        .version(env!("CARGO_PKG_VERSION"))
+        .arg(file)
+        .subcommand(
+            Command::new("check")
+                .about("Look at settings and surroundings, start nothing; exit code 1 if something is wrong"),
+        )
+        .after_help(format!("A key in the environment: {prefix}__KAFKA__BROKERS=127.0.0.1:9092"))
+}
+
+fn report_findings(findings: &[Finding]) -> ExitCode {
+    let _ = std::io::stdout().write_all(check::render(findings).as_bytes());
+    if findings.iter().all(|finding| finding.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn report_error<S: Service>(failure: &Failure) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{}: {}", S::NAME, failure.chain());
+    ExitCode::FAILURE
+}
+
+async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
+    let health = Health::new(S::NAME, env!("CARGO_PKG_VERSION"));
+    let (server, handle) = http::serve(config.http(), health.clone())?;
+    actix::spawn(server);
+    tracing::info!(
+        "{} {} answers on http://{}:{}",
+        S::NAME,
+        env!("CARGO_PKG_VERSION"),
+        config.http().host,
+        config.http().port
+    );
+    let ended = generations::<S>(config, &health).await;
+    health.enter(Phase::Stopped);
+    handle.stop(true).await;
+    ended
+}
+
+/// How a generation ended.
+enum End {
+    Asked,
+    Failed(Failure),
+}
+
+/// Builds a chain, waits for its end, and builds the next, until the service is asked to stop or gives up.
+async fn generations<S: Service>(config: &S::Config, health: &Health) -> Result<(), Failure> {
+    let broken =
+        |error: std::io::Error| Failure::new(FailureKind::Broken, "signals cannot be received").caused_by(error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    tokio::pin!(stop);
+    let mut in_a_row = 0;
+    loop {
+        let born = Instant::now();
+        let failure = match generation::<S>(config, health, stop.as_mut()).await {
+            End::Asked => return Ok(()),
+            End::Failed(failure) => failure,
+        };
+        metrics::GENERATION_FAILURES.with_label_values(&[failure.kind.as_str()]).inc();
+        health.failed(&failure.chain());
+        if born.elapsed() >= Duration::from_millis(config.restart().stable_after_ms) {
+            in_a_row = 0;
+        }
+        in_a_row += 1;
+        if !failure.kind.is_retried() || in_a_row > config.restart().attempts_max {
+            return Err(failure);
+        }
+        let wait = backoff(config.restart(), in_a_row);
+        tracing::warn!(
+            kind = failure.kind.as_str(),
+            attempt = in_a_row,
+            "the chain starts again in {} ms: {}",
+            wait.as_millis(),
+            failure.chain()
+        );
+        health.enter(Phase::BackingOff);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.as_mut() => return Ok(()),
+        }
+    }
+}
+
+/// The wait before restart number `attempt` in a row (from 1).
+fn backoff(config: &RestartConfig, attempt: u32) -> Duration {
+    let doubled = config.backoff_first_ms.saturating_mul(1 << (attempt - 1).min(20));
+    Duration::from_millis(doubled.min(config.backoff_longest_ms))
+}
+
+async fn generation<S: Service>(
+    config: &S::Config,
+    health: &Health,
+    mut stop: impl Future<Output = ()> + Unpin,
+) -> End {
+    health.enter(Phase::Starting);
+    metrics::GENERATIONS.inc();
+    let fate = Fate::default();
+    let surroundings = Surroundings { fate: fate.clone(), health: health.clone() };
+    let started = tokio::select! {
+        started = S::start(config, surroundings) => started,
+        () = &mut stop => {
+            fate.finish();
+            return End::Asked;
+        }
+    };
+    let chain = match started {
+        Ok(chain) => chain,
+        Err(failure) => {
+            fate.finish();
+            return End::Failed(failure);
+        }
+    };
+    health.enter(Phase::Running);
+    let asked = tokio::select! {
+        () = fate.ended() => false,
+        () = &mut stop => true,
+    };
+    if asked {
+        drain(config.restart(), health, &fate).await;
+    }
+    chain.take_down().await;
+    match fate.take_failure() {
+        None if asked => End::Asked,
+        None => End::Failed(Failure::new(FailureKind::Broken, "the chain ended by itself")),
+        Some(failure) if asked => {
+            tracing::warn!("while draining: {}; the next start goes on from the durable position", failure.chain());
+            End::Asked
+        }
+        Some(failure) => End::Failed(failure),
+    }
+}
+
+/// Asked to stop: nothing new is taken in, what is in flight is acknowledged, within the bound.
+async fn drain(config: &RestartConfig, health: &Health, fate: &Fate) {
+    tracing::info!("asked to stop: draining");
+    health.enter(Phase::Draining);
+    fate.drain();
+    if tokio::time::timeout(Duration::from_millis(config.drain_timeout_ms), fate.ended()).await.is_err() {
+        tracing::warn!(
+            "not drained within {} ms; the next start goes on from the durable position",
+            config.drain_timeout_ms
+        );
+        fate.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_bound() {
+        let config = RestartConfig { backoff_first_ms: 100, backoff_longest_ms: 500, ..RestartConfig::default() };
+        let waits: Vec<_> = (1..=5).map(|attempt| backoff(&config, attempt).as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 500, 500]);
+        assert_eq!(backoff(&config, u32::MAX), Duration::from_millis(500));
+    }
+}
