@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Runs the linters and all tests, with servers of their own. See --help.
+set -euo pipefail
+
+usage() {
+  cat <<'EOF'
+Usage: scripts/test.sh [--tests-only] [ARGUMENT OF cargo test]...
+
+Checks the formatting, runs clippy, builds all, starts PostgreSQL and Kafka on free ports with data of their own, runs
+"cargo test --workspace ARGUMENT..." against them, stops them and removes the data. The exit code is that of cargo test;
+where the tests fail, the logs stay, and the last line says where.
+
+  --tests-only   leave out formatting and clippy
+
+The tests find the servers by what scripts/servers.sh env prints, the script itself by TIDEMILL_SERVERS_SH, and the
+programs by TIDEMILL_BIN_DIR. CARGO_TARGET_DIR and TIDEMILL_DOWNLOADS are heeded.
+EOF
+}
+
+CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck source=scripts/servers/console.sh
+. "$CHECKOUT/scripts/servers/console.sh"
+# shellcheck source=scripts/servers/ports.sh
+. "$CHECKOUT/scripts/servers/ports.sh"
+# shellcheck source=scripts/servers/java.sh
+. "$CHECKOUT/scripts/servers/java.sh"
+# shellcheck source=scripts/servers/prerequisites.sh
+. "$CHECKOUT/scripts/servers/prerequisites.sh"
+
+lint() {
+  headline "formatting"
+  cargo fmt --all --check || fail "the formatting is not rustfmt's: run cargo fmt --all"
+  headline "clippy"
+  cargo clippy --workspace --all-targets -- -D warnings || fail "clippy has found something, see above"
+}
+
+choose_places() {
+  local ports
+  # shellcheck disable=SC2207 # four numbers
+  ports=($(free_ports 4))
+  export TIDEMILL_STATE="$CHECKOUT/.tidemill/test-$$"
+  export TIDEMILL_SOURCE_PORT=${ports[0]} TIDEMILL_SINK_PORT=${ports[1]}
+  export TIDEMILL_KAFKA_PORT=${ports[2]} TIDEMILL_KAFKA_CONTROLLER_PORT=${ports[3]}
+  export TIDEMILL_KAFKA_HEAP=${TIDEMILL_KAFKA_HEAP:-256m}
+  export TIDEMILL_SERVERS_SH="$CHECKOUT/scripts/servers.sh"
+  export TIDEMILL_BIN_DIR="$CARGO_TARGET_DIR/debug"
+}
+
+start_servers() {
+  choose_places
+  trap clean_up EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+  "$TIDEMILL_SERVERS_SH" start
+  eval "$("$TIDEMILL_SERVERS_SH" env)"
+}
+
+clean_up() {
+  local status=$?
+  trap '' INT TERM HUP
+  if [ "$status" -eq 0 ]; then
+    "$TIDEMILL_SERVERS_SH" wipe
+  else
+    "$TIDEMILL_SERVERS_SH" kill || true
+    keep_logs_only
+  fi
+  exit "$status"
+}
+
+keep_logs_only() {
+  local kept="$CHECKOUT/.tidemill/failed-test-logs"
+  rm -rf "$kept"
+  cp -R "$TIDEMILL_STATE/log" "$kept" 2>/dev/null || return 0
+  "$TIDEMILL_SERVERS_SH" wipe >/dev/null 2>&1 || true
+  say "that failed; the logs are in $kept"
+}
+
+main() {
+  local lints=yes
+  case ${1:-} in
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    --tests-only)
+      lints=no
+      shift
+      ;;
+  esac
+  cd "$CHECKOUT"
+  mkdir -p "${CARGO_TARGET_DIR:=target}"
+  CARGO_TARGET_DIR=$(cd "$CARGO_TARGET_DIR" && pwd -P)
+  export CARGO_TARGET_DIR
+  require_prerequisites
+  [ "$lints" = no ] || lint
+  headline "build"
+  cargo build --workspace --bins
+  headline "servers"
+  start_servers
+  headline "tests"
+  cargo test --workspace "$@"
+}
+
+main "$@"
