@@ -97,6 +97,31 @@ metric!(
     )
 );
 metric!(
+    SLOT_LAG_BYTES,
+    IntGauge,
+    register_int_gauge!(
+        "tidemill_slot_lag_bytes",
+        "cdc-ingest: WAL that the source has sent or announced and that is not confirmed yet."
+    )
+);
+metric!(
+    SNAPSHOT_ROWS,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_snapshot_rows",
+        "cdc-ingest: rows of the first copy that are in the topic, by table.",
+        &["table"]
+    )
+);
+metric!(
+    TOAST_REREADS,
+    IntCounter,
+    register_int_counter!(
+        "tidemill_toast_rereads_total",
+        "cdc-ingest: rows read again because an unchanged TOASTed value was not in the stream."
+    )
+);
+metric!(
     COMMITS,
     IntCounterVec,
     register_int_counter_vec!(

@@ -86,9 +86,7 @@ const LATCH: &str = "partitions";
 pub type Reader<S> = (mpsc::Receiver<FromReader<S>>, JoinHandle<()>);
 
 /// Starts the reading thread.
-pub fn spawn<S: StartPoint>(
-    setup: ReaderSetup<'_, S>,
-) -> Result<Reader<S::State>, Failure> {
+pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State>, Failure> {
     let (sender, receiver) = mpsc::channel(setup.config.queue_batches_max.max(1));
     setup.health.hold(LATCH, format!("partitions of topic {}", setup.topic));
     let context = Assignments {

@@ -1,0 +1,32 @@
+//! cdc-ingest: what changes in PostgreSQL stands in Kafka, each row once, in commit order.
+//!
+//! ```text
+//!  PostgreSQL ──WAL──▶ WalReader ──WalBatch──▶ Capture ──Outgoing──▶ Publisher ──▶ ods_*, cdc_state
+//!      │                   ▲                   │  ▲  ▲                  │
+//!      └──COPY chunks──▶ ChunkReader ◀─asks────┘  │  └──chunk acked─────┤
+//!                              └──ChunkTaken──────┘                     │
+//!                          └──────────────── confirmed LSN ◀────────────┘
+//! ```
+//!
+//! The modules stand in the order of the data: the source and where to start, the stream and its bytes, rows, transactions and chunks,
+//! what is remembered, and the chain.
+
+pub mod settings;
+
+pub mod source;
+pub mod start;
+pub mod state;
+
+pub mod wal_stream;
+
+pub mod decode;
+pub mod row;
+
+pub mod copy_text;
+pub mod snapshot;
+pub mod visibility;
+
+pub mod transaction;
+
+pub mod capture;
+pub mod pipeline;
