@@ -133,17 +133,16 @@ pub struct Outgoing<P> {
 
 impl<P: Default> Default for Outgoing<P> {
     fn default() -> Self {
-        Outgoing {
-            bytes: Vec::new(),
-            header: String::new(),
-            slots: Vec::new(),
-            commit_times_us: Vec::new(),
-            position: P::default(),
-        }
+        Outgoing::at(P::default())
     }
 }
 
 impl<P> Outgoing<P> {
+    /// No records yet, on the way to `position`.
+    pub fn at(position: P) -> Self {
+        Outgoing { bytes: Vec::new(), header: String::new(), slots: Vec::new(), commit_times_us: Vec::new(), position }
+    }
+
     /// Adds a record. `value` writes the row behind what the buffer holds; it returns false for a tombstone.
     pub fn push_with(
         &mut self,

@@ -122,7 +122,7 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        LogConfig { filter: "info".into(), format: LogFormat::Human }
+        LogConfig { filter: "info,actix_server=warn".into(), format: LogFormat::Human }
     }
 }
 

@@ -97,6 +97,22 @@ metric!(
     )
 );
 metric!(
+    MISSING_USERS,
+    IntGauge,
+    register_int_gauge!(
+        "tidemill_missing_users",
+        "dim-joiner: users that orders name and that are not known; their orders carry the defaults."
+    )
+);
+metric!(
+    REEMISSIONS_WAITING,
+    IntGauge,
+    register_int_gauge!(
+        "tidemill_reemissions_waiting",
+        "dim-joiner: changed users whose orders are still to be sent again."
+    )
+);
+metric!(
     SLOT_LAG_BYTES,
     IntGauge,
     register_int_gauge!(

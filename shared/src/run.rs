@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use actix::Arbiter;
+use actix::{Arbiter, ArbiterHandle};
 use clap::{Arg, ArgAction, Command, value_parser};
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,35 +44,28 @@ pub trait Service: 'static {
 }
 
 /// What a generation is born with.
-#[derive(Clone)]
 pub struct Surroundings {
     pub fate: Fate,
     pub health: Health,
+    /// Where the actors of the chain live; it ends with the generation.
+    pub arbiter: ArbiterHandle,
 }
 
-/// The running parts of a generation, to be taken down when its fate has ended.
+/// The threads of a generation. They watch its fate, and are waited for when it has ended.
 #[derive(Default)]
 pub struct Chain {
-    pub arbiters: Vec<Arbiter>,
     pub threads: Vec<JoinHandle<()>>,
 }
 
-impl Chain {
-    /// Waits for the threads, which watch the fate, and stops the actors.
-    async fn take_down(self) {
-        let threads = self.threads;
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()));
-        if !matches!(joined.await, Ok(true)) {
-            tracing::error!("a thread of the chain panicked");
-        }
-        let arbiters = self.arbiters;
-        for arbiter in &arbiters {
-            arbiter.stop();
-        }
-        let joined = tokio::task::spawn_blocking(move || arbiters.into_iter().all(|arbiter| arbiter.join().is_ok()));
-        if !matches!(joined.await, Ok(true)) {
-            tracing::error!("an actor of the chain panicked");
-        }
+/// Waits for the threads of the chain and stops its actors.
+async fn take_down(chain: Chain, arbiter: Arbiter) {
+    let joined = tokio::task::spawn_blocking(move || {
+        let threads_ended = chain.threads.into_iter().all(|thread| thread.join().is_ok());
+        arbiter.stop();
+        arbiter.join().is_ok() && threads_ended
+    });
+    if !matches!(joined.await, Ok(true)) {
+        tracing::error!("a part of the chain panicked");
     }
 }
 
@@ -218,19 +211,18 @@ async fn generation<S: Service>(
     health.enter(Phase::Starting);
     metrics::GENERATIONS.inc();
     let fate = Fate::default();
-    let surroundings = Surroundings { fate: fate.clone(), health: health.clone() };
+    let arbiter = Arbiter::new();
+    let surroundings = Surroundings { fate: fate.clone(), health: health.clone(), arbiter: arbiter.handle() };
     let started = tokio::select! {
-        started = S::start(config, surroundings) => started,
-        () = &mut stop => {
-            fate.finish();
-            return End::Asked;
-        }
+        started = S::start(config, surroundings) => Some(started),
+        () = &mut stop => None,
     };
     let chain = match started {
-        Ok(chain) => chain,
-        Err(failure) => {
+        Some(Ok(chain)) => chain,
+        ended => {
             fate.finish();
-            return End::Failed(failure);
+            take_down(Chain::default(), arbiter).await;
+            return ended.and_then(Result::err).map_or(End::Asked, End::Failed);
         }
     };
     health.enter(Phase::Running);
@@ -241,7 +233,7 @@ async fn generation<S: Service>(
     if asked {
         drain(config.restart(), health, &fate).await;
     }
-    chain.take_down().await;
+    take_down(chain, arbiter).await;
     match fate.take_failure() {
         None if asked => End::Asked,
         None => End::Failed(Failure::new(FailureKind::Broken, "the chain ended by itself")),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use actix::ArbiterHandle;
 use actix::prelude::*;
 use shared::batch::Outgoing;
 use shared::check::Finding;
@@ -44,7 +45,11 @@ impl Service for CdcIngest {
             Err(failure) => findings.push(Finding::problem(&failure)),
         }
         match Topics::connect(&config.kafka, Self::NAME) {
-            Ok(topics) => check_topics(&topics, config, &mut findings).await,
+            Ok(topics) => {
+                for spec in topic_specs(config) {
+                    findings.push(topics.finding(&spec).await);
+                }
+            }
             Err(failure) => findings.push(Finding::problem(&failure)),
         }
         findings
@@ -96,22 +101,6 @@ async fn check_source(connection: &mut PgConnection, config: &Settings, findings
         _ => format!("slot {} will be made at the start", config.slot.name),
     };
     findings.push(Finding::of(&slot, holds));
-}
-
-async fn check_topics(topics: &Topics<'_>, config: &Settings, findings: &mut Vec<Finding>) {
-    for spec in topic_specs(config) {
-        findings.push(match topics.partitions(&spec.name) {
-            Ok(Some(partitions)) => Finding::of(
-                &topics.hold_against(&spec, partitions).await,
-                format!("topic {} is as it should be", spec.name),
-            ),
-            Ok(None) => Finding::ok(format!("topic {} will be made at the start", spec.name)),
-            Err(failure) => {
-                findings.push(Finding::problem(&failure));
-                return;
-            }
-        });
-    }
 }
 
 fn topic_specs(config: &Settings) -> Vec<TopicSpec> {
@@ -177,7 +166,7 @@ async fn start_chain(
     mut connection: PgConnection,
     tables: Vec<SourceTable>,
     known: Known,
-    Surroundings { fate, health }: Surroundings,
+    Surroundings { fate, health, arbiter }: Surroundings,
 ) -> Result<Chain, Failure> {
     let mut client = wal_stream::connect(config).await?;
     let identity = client.identify_system().await.map_err(|error| wal_stream::failure(config, error))?;
@@ -196,7 +185,6 @@ async fn start_chain(
         tracing::warn!(epoch = plan.epoch, "{why}: every table is read again, and rows that are gone get tombstones");
     }
 
-    let arbiter = Arbiter::new();
     let progress = Progress::new(Lease::new(config.kafka.lease()));
     let (confirmed_sender, confirmed) = watch::channel(Lsn(0));
     let worker_of_acks: Arc<OnceLock<Recipient<ChunkAcked>>> = Arc::default();
@@ -211,7 +199,7 @@ async fn start_chain(
         lease: progress.lease().clone(),
         on_acked: on_acked(progress.clone(), confirmed_sender, Arc::clone(&worker_of_acks)),
     })?;
-    let publisher = CapturePublisher::start_in_arbiter(&arbiter.handle(), |_| publisher).recipient();
+    let publisher = CapturePublisher::start_in_arbiter(&arbiter, |_| publisher).recipient();
 
     let mut core = Core {
         settings: config.clone(),
@@ -248,8 +236,8 @@ async fn start_chain(
         fate,
         health,
     };
-    WalReader::start_in_arbiter(&arbiter.handle(), |_| reader);
-    Ok(Chain { arbiters: vec![arbiter], threads: Vec::new() })
+    WalReader::start_in_arbiter(&arbiter, |_| reader);
+    Ok(Chain { threads: Vec::new() })
 }
 
 fn assembler(
@@ -282,13 +270,13 @@ fn copying(tables: &[SourceTable], plan: &Plan, known: &CaptureState) -> Copying
 /// The worker and the chunk reader know each other: the worker asks, the reader answers.
 fn start_worker(
     mut core: Core,
-    arbiter: &Arbiter,
+    arbiter: &ArbiterHandle,
     config: &Settings,
     tables: Vec<SourceTable>,
     fate: &Fate,
 ) -> Addr<Capture> {
     let (source, chunk_rows, fate) = (config.source.clone(), config.snapshot.chunk_rows, fate.clone());
-    Capture::start_in_arbiter(&arbiter.handle(), move |context| {
+    Capture::start_in_arbiter(arbiter, move |context| {
         if core.copying.current.is_some() {
             let reader = ChunkReader::new(source, tables, chunk_rows, context.address().recipient(), fate);
             core.chunks = Some(reader.start());

@@ -495,6 +495,9 @@ impl Assembler {
     }
 }
 
+/// A record's key, where the change has one.
+type Key = Option<Vec<u8>>;
+
 /// One change of a row, with what is needed to write it.
 struct Change<'a> {
     described: &'a Described,
@@ -520,7 +523,7 @@ impl Change<'_> {
     }
 
     /// The old key (where the stream has one) and the new key, as JSON.
-    fn keys(&self) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>), ShapeError> {
+    fn keys(&self) -> Result<(Key, Key), ShapeError> {
         let key = |tuple: Option<Tuple<'_>>| {
             let Some(tuple) = tuple else { return Ok(None) };
             let mut out = Vec::new();

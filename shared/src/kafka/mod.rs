@@ -4,6 +4,7 @@ pub mod partitioner;
 pub mod progress;
 pub mod publisher;
 pub mod reader;
+pub mod table;
 pub mod tail;
 pub mod topics;
 

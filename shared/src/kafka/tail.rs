@@ -13,7 +13,7 @@ use super::KafkaConfig;
 use super::topics::unreachable_broker;
 use crate::batch::Record;
 use crate::failure::{Failure, FailureKind};
-use crate::generation::Fate;
+use crate::generation::{Fate, Lease};
 use crate::record::header::{self, Header};
 
 /// The header `tidemill` of a message.
@@ -38,6 +38,7 @@ pub struct TailReader {
     config: KafkaConfig,
     consumer: BaseConsumer,
     fate: Fate,
+    lease: Option<Lease>,
 }
 
 /// How many records before the end are looked at first; the step grows tenfold while nothing is found.
@@ -46,7 +47,13 @@ const FIRST_STEP_BACK: i64 = 1;
 impl TailReader {
     pub fn new(config: &KafkaConfig, service: &str, fate: &Fate) -> Result<Self, Failure> {
         let consumer = config.looker(service).create().map_err(|error| unreachable_broker(config, error))?;
-        Ok(TailReader { config: config.clone(), consumer, fate: fate.clone() })
+        Ok(TailReader { config: config.clone(), consumer, fate: fate.clone(), lease: None })
+    }
+
+    /// Long reading on a thread that should show that the process is awake: the lease is renewed meanwhile.
+    pub fn renewing(mut self, lease: &Lease) -> Self {
+        self.lease = Some(lease.clone());
+        self
     }
 
     /// First offset and end offset of a partition.
@@ -123,6 +130,9 @@ impl TailReader {
         while !open.is_empty() {
             if self.fate.has_ended() {
                 return Err(Failure::new(FailureKind::Broken, format!("reading topic `{topic}` was given up")));
+            }
+            if let Some(lease) = &self.lease {
+                lease.renew()?;
             }
             match self.consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {

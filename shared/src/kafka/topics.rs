@@ -1,10 +1,13 @@
 //! Topics: made with the right settings where they are missing, refused with a clear message where they are wrong.
 
+use std::time::{Duration, Instant};
+
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::KafkaConfig;
+use crate::check::Finding;
 use crate::failure::{Failure, FailureKind};
 
 /// A topic that a stage needs.
@@ -55,6 +58,18 @@ impl<'a> Topics<'a> {
         match self.partitions(&spec.name)? {
             Some(partitions) => self.hold_against(spec, partitions).await,
             None => self.create(spec).await,
+        }
+    }
+
+    /// What `check` says of a topic.
+    pub async fn finding(&self, spec: &TopicSpec) -> Finding {
+        match self.partitions(&spec.name) {
+            Ok(Some(partitions)) => {
+                let held = self.hold_against(spec, partitions).await;
+                Finding::of(&held, format!("topic {} is as it should be", spec.name))
+            }
+            Ok(None) => Finding::ok(format!("topic {} will be made at the start", spec.name)),
+            Err(failure) => Finding::problem(&failure),
         }
     }
 
@@ -112,8 +127,11 @@ impl<'a> Topics<'a> {
             .map_err(|error| unreachable_broker(self.config, error))?;
         for answer in answers {
             match answer {
-                Ok(name) => tracing::info!(topic = name, partitions = spec.partitions, "topic made"),
-                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Ok(name) => {
+                    tracing::info!(topic = name, partitions = spec.partitions, "topic made");
+                    self.wait_for(spec).await?;
+                }
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => self.wait_for(spec).await?,
                 Err((name, code)) => {
                     return Err(Failure::new(FailureKind::Refused, format!("topic `{name}` could not be made"))
                         .caused_by(KafkaError::AdminOp(code))
@@ -122,6 +140,28 @@ impl<'a> Topics<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl Topics<'_> {
+    /// A topic that was just made is known to the broker, with a leader for each partition, a moment later.
+    async fn wait_for(&self, spec: &TopicSpec) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.config.request_timeout();
+        while Instant::now() < deadline {
+            let timeout = self.config.request_timeout();
+            let metadata = self
+                .admin
+                .inner()
+                .fetch_metadata(Some(&spec.name), timeout)
+                .map_err(|error| unreachable_broker(self.config, error))?;
+            let led = metadata.topics().iter().flat_map(|topic| topic.partitions()).filter(|found| found.leader() >= 0);
+            if led.count() >= usize::try_from(spec.partitions).unwrap_or(usize::MAX) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(Failure::new(FailureKind::Unreachable, format!("topic `{}` was made but has no leaders yet", spec.name))
+            .cure("look at the broker's log; the service tries again by itself"))
     }
 }
 

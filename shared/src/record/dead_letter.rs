@@ -4,7 +4,7 @@ use super::row::{Extend, write_string};
 use crate::batch::Record;
 
 /// Why a record was set aside.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// A short fixed name, the label of the metric.
     pub reason: &'static str,

@@ -1,1 +1,393 @@
+use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::decode::tests::{delete, insert, relation, update};
+
+const PARTITIONS: i32 = 2;
+const BOUNDS: Bounds = Bounds { recent_transactions_max: 1_000, touched_keys_max: 1_000 };
+
+fn assembler(epoch: u32, sent: HashMap<(usize, i32), Version>) -> Assembler {
+    let table = TableName::parse("business.orders");
+    let captured = Captured { table, topic: 0, partitions: PARTITIONS, key: vec!["id".into()] };
+    let mut assembler = Assembler::new(epoch, vec![captured], sent, BOUNDS);
+    let mut out = Outgoing::default();
+    assembler.change(&relation(1, "business", "orders", &[("id", 20), ("v", 25)]), None, &mut out).unwrap();
+    assembler.change(&relation(2, "business", "other", &[("id", 20)]), None, &mut out).unwrap();
+    assembler
+}
+
+fn key_of(id: u8) -> Vec<u8> {
+    format!("{{\"id\":{id}}}").into_bytes()
+}
+
+/// The topic as a reader would see it.
+#[derive(Default)]
+struct Topic {
+    rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    tails: HashMap<(usize, i32), Version>,
+    records: Vec<(Operation, String)>,
+}
+
+impl Topic {
+    fn take(&mut self, out: Outgoing<Position>) -> Position {
+        for record in out.records() {
+            let header = Header::parse(Some(record.header)).unwrap();
+            let tail = self.tails.entry((0, record.partition)).or_default();
+            assert!(header.version > *tail, "{} behind {tail} in partition {}", header.version, record.partition);
+            *tail = header.version;
+            self.records.push((header.operation, String::from_utf8_lossy(record.value.unwrap_or(b"-")).into_owned()));
+            match record.value {
+                Some(value) => self.rows.insert(record.key.to_vec(), value.to_vec()),
+                None => self.rows.remove(record.key),
+            };
+        }
+        out.position
+    }
+}
+
+fn text(value: &str) -> Cell<'_> {
+    Cell::Text(value)
+}
+
+#[test]
+fn changes_are_numbered_in_their_transaction() {
+    let (mut assembler, mut out) = (assembler(1, HashMap::new()), Outgoing::default());
+    assembler.begin(Lsn(100), 7, 55, &mut out);
+    for message in [
+        insert(1, &[text("1"), text("a")]),
+        insert(2, &[text("9")]),
+        update(1, None, &[text("1"), text("b")]),
+        update(1, Some((b'K', &[text("1"), Cell::Null])), &[text("2"), text("b")]),
+        delete(1, b'K', &[text("2"), Cell::Null]),
+    ] {
+        assert_eq!(assembler.change(&message, None, &mut out).unwrap(), Outcome::Done);
+    }
+    assembler.commit(Lsn(140), &mut out);
+    let versions: Vec<String> = out
+        .records()
+        .map(|r| Header::parse(Some(r.header)).unwrap())
+        .map(|h| format!("{} {}", h.operation.as_str(), h.version))
+        .collect();
+    assert_eq!(versions, ["c 1.64.0.1", "u 1.64.2.1", "d 1.64.3.0", "u 1.64.3.1", "d 1.64.4.0"]);
+    assert_eq!(out.position.confirm, Some(Lsn(140)));
+    assert_eq!(out.commit_times_us, [55; 5]);
+}
+
+#[test]
+fn what_was_sent_before_a_restart_is_skipped_by_partition() {
+    let transaction = |assembler: &mut Assembler, topic: &mut Topic| {
+        let mut out = Outgoing::default();
+        assembler.begin(Lsn(100), 7, 55, &mut out);
+        for id in 0..10 {
+            assembler.change(&insert(1, &[text(&id.to_string()), text("a")]), None, &mut out).unwrap();
+        }
+        assembler.commit(Lsn(140), &mut out);
+        topic.take(out);
+    };
+    let mut whole = Topic::default();
+    transaction(&mut assembler(1, HashMap::new()), &mut whole);
+    // Partition 1 lost what was in flight; partition 0 has all.
+    let mut topic = Topic::default();
+    topic.tails.insert((0, 0), whole.tails[&(0, 0)]);
+    let mut again = assembler(1, topic.tails.clone());
+    transaction(&mut again, &mut topic);
+    assert_eq!(topic.rows.len() as u64 + again.repeats, 10);
+    assert!(again.repeats > 0 && topic.rows.keys().all(|key| partition(key, PARTITIONS) == 1));
+}
+
+#[test]
+fn an_unchanged_value_comes_from_the_old_row_or_is_read_again() {
+    let (mut assembler, mut out, mut topic) = (assembler(1, HashMap::new()), Outgoing::default(), Topic::default());
+    assembler.begin(Lsn(100), 7, 55, &mut out);
+    let whole = update(1, Some((b'O', &[text("1"), text("long")])), &[text("1"), Cell::Unchanged]);
+    assert_eq!(assembler.change(&whole, None, &mut out).unwrap(), Outcome::Done);
+    let key_only = update(1, None, &[text("2"), Cell::Unchanged]);
+    let needed = Outcome::NeedsRow { table: 0, key: vec!["2".into()] };
+    assert_eq!(assembler.change(&key_only, None, &mut out).unwrap(), needed);
+    let row: Reread = Some(vec![Some("2".into()), Some("from the source".into())]);
+    assert_eq!(assembler.change(&key_only, Some(&row), &mut out).unwrap(), Outcome::Done);
+    assert_eq!(assembler.change(&key_only, Some(&None), &mut out).unwrap(), Outcome::Done);
+    assert_eq!(assembler.vanished, 1);
+    assembler.commit(Lsn(140), &mut out);
+    topic.take(out);
+    assert_eq!(topic.rows[&key_of(1)], br#"{"id":1,"v":"long"}"#);
+    assert_eq!(topic.rows[&key_of(2)], br#"{"id":2,"v":"from the source"}"#);
+}
+
+#[test]
+fn a_truncate_that_was_cut_short_goes_on_behind_its_tombstones() {
+    let (mut first, mut topic) = (assembler(1, HashMap::new()), Topic::default());
+    let keys: Vec<Vec<u8>> = (0..6).map(key_of).collect();
+    let truncate = [&b"T"[..], &1_u32.to_be_bytes(), &[0], &1_u32.to_be_bytes()].concat();
+    let mut out = Outgoing::default();
+    first.begin(Lsn(100), 7, 55, &mut out);
+    let outcome = first.change(&truncate, None, &mut out).unwrap();
+    assert_eq!(outcome, Outcome::Truncated { tables: vec![0], number: 0 });
+    first.tombstones(0, Some(0), keys[..3].iter().map(Vec::as_slice), &mut out);
+    topic.take(out);
+
+    let (mut second, mut out) = (assembler(1, topic.tails.clone()), Outgoing::default());
+    second.begin(Lsn(100), 7, 55, &mut out);
+    second.change(&truncate, None, &mut out).unwrap();
+    second.tombstones(0, Some(0), keys[3..].iter().map(Vec::as_slice), &mut out);
+    second.change(&insert(1, &[text("1"), text("new")]), None, &mut out).unwrap();
+    second.commit(Lsn(140), &mut out);
+    topic.take(out);
+    assert_eq!(topic.records.iter().filter(|(operation, _)| *operation == Operation::Delete).count(), 6);
+    assert_eq!(topic.rows.len(), 1);
+}
+
+#[test]
+fn an_idle_position_is_confirmed_and_never_one_inside_a_transaction() {
+    let (mut assembler, mut out) = (assembler(1, HashMap::new()), Outgoing::default());
+    assembler.keepalive(Lsn(50), &mut out);
+    assert_eq!(out.position.confirm, Some(Lsn(50)));
+    let mut out = Outgoing::default();
+    assembler.begin(Lsn(100), 7, 55, &mut out);
+    assembler.keepalive(Lsn(120), &mut out);
+    assert_eq!(out.position.confirm, None);
+}
+
+/// A transaction of the model.
+#[derive(Debug, Clone)]
+struct Write {
+    xid: u32,
+    commit_lsn: u64,
+    end_lsn: u64,
+    visible: bool,
+    /// New value of each key; `None` is a delete.
+    changes: Vec<(u8, Option<String>)>,
+}
+
+/// A server, as far as a snapshot's merge can tell: transactions get their id, commit into the WAL, become visible a moment later,
+/// and are streamed some time after their commit.
+struct Server {
+    lsn: u64,
+    next_xid: u32,
+    open: Vec<(u32, Vec<(u8, Option<String>)>)>,
+    committed: Vec<Write>,
+    streamed: usize,
+    before: BTreeMap<u8, String>,
+}
+
+impl Server {
+    fn new() -> Self {
+        let before = (0..6).map(|id| (id, "before".to_owned())).collect();
+        Server { lsn: 1_000, next_xid: 100, open: Vec::new(), committed: Vec::new(), streamed: 0, before }
+    }
+
+    /// A row lock is held until its transaction is visible.
+    fn is_locked(&self, id: u8) -> bool {
+        let open = self.open.iter().flat_map(|(_, changes)| changes);
+        let committed = self.committed.iter().filter(|write| !write.visible).flat_map(|write| &write.changes);
+        open.chain(committed).any(|(locked, _)| *locked == id)
+    }
+
+    fn begin(&mut self, ids: &[u8]) {
+        let mut changes: Vec<(u8, Option<String>)> = Vec::new();
+        for &id in ids {
+            let id = id % 8;
+            if !self.is_locked(id) && changes.iter().all(|(taken, _)| *taken != id) {
+                let value = (id + (self.next_xid % 5) as u8) % 4 > 0;
+                changes.push((id, value.then(|| format!("by {}", self.next_xid))));
+            }
+        }
+        self.open.push((self.next_xid, changes));
+        self.next_xid += 1;
+    }
+
+    fn commit(&mut self, pick: usize) {
+        if self.open.is_empty() {
+            return;
+        }
+        let (xid, changes) = self.open.remove(pick % self.open.len());
+        let commit_lsn = self.lsn;
+        self.lsn += 10;
+        self.committed.push(Write { xid, commit_lsn, end_lsn: self.lsn, visible: false, changes });
+    }
+
+    fn show(&mut self, pick: usize) {
+        let mut hidden: Vec<_> = self.committed.iter_mut().filter(|write| !write.visible).collect();
+        if !hidden.is_empty() {
+            let pick = pick % hidden.len();
+            hidden[pick].visible = true;
+        }
+    }
+
+    fn rows(&self, visible_only: bool) -> BTreeMap<u8, String> {
+        let mut rows = self.before.clone();
+        for write in self.committed.iter().filter(|write| write.visible || !visible_only) {
+            for (id, value) in &write.changes {
+                match value {
+                    Some(value) => rows.insert(*id, value.clone()),
+                    None => rows.remove(id),
+                };
+            }
+        }
+        rows
+    }
+
+    fn snapshot(&self) -> DatabaseSnapshot {
+        let ended = self.committed.iter().filter(|write| write.visible).map(|write| write.xid).max();
+        let xmax = ended.map_or(100, |xid| xid + 1);
+        let hidden = self.committed.iter().filter(|write| !write.visible).map(|write| write.xid);
+        let mut running: Vec<u32> =
+            hidden.chain(self.open.iter().map(|(xid, _)| *xid)).filter(|xid| *xid < xmax).collect();
+        running.sort_unstable();
+        let xmin = running.first().copied().unwrap_or(xmax);
+        let list: Vec<String> = running.iter().map(u32::to_string).collect();
+        format!("{xmin}:{xmax}:{}", list.join(",")).parse().unwrap()
+    }
+
+    fn chunk(&self, after: Option<&str>, rows_max: usize) -> Chunk {
+        let after = after.map(|id| id.parse::<u8>().unwrap());
+        let rows: Vec<(u8, String)> = self
+            .rows(true)
+            .into_iter()
+            .filter(|(id, _)| after.is_none_or(|after| *id > after))
+            .take(rows_max)
+            .collect();
+        let last_key = rows.last().filter(|_| rows.len() == rows_max).map(|(id, _)| vec![id.to_string()]);
+        let row = |(id, value): &(u8, String)| ChunkRow {
+            key: key_of(*id),
+            value: format!("{{\"id\":{id},\"v\":\"{value}\"}}").into_bytes(),
+        };
+        Chunk {
+            table: 0,
+            snapshot: self.snapshot(),
+            read_at: Lsn(self.lsn),
+            rows: rows.iter().map(row).collect(),
+            last_key,
+        }
+    }
+}
+
+/// The capture under test, driven by hand.
+struct Run {
+    server: Server,
+    assembler: Assembler,
+    topic: Topic,
+    after: Option<String>,
+    copied: bool,
+    asked: bool,
+    read: Option<Chunk>,
+    /// How the rows stood in the model's stream, to know what an insert and an update is.
+    streamed: BTreeMap<u8, String>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let server = Server::new();
+        let streamed = server.before.clone();
+        Run {
+            server,
+            assembler: assembler(1, HashMap::new()),
+            topic: Topic::default(),
+            after: None,
+            copied: false,
+            asked: false,
+            read: None,
+            streamed,
+        }
+    }
+
+    fn take(&mut self, out: Outgoing<Position>) {
+        if let Some(done) = self.topic.take(out).chunk {
+            self.asked = false;
+            match done.last_key {
+                Some(key) => self.after = key.into_iter().next(),
+                None => self.copied = true,
+            }
+        }
+    }
+
+    fn stream(&mut self) {
+        let Some(write) = self.server.committed.get(self.server.streamed).cloned() else {
+            let mut out = Outgoing::default();
+            self.assembler.keepalive(Lsn(self.server.lsn), &mut out);
+            return self.take(out);
+        };
+        self.server.streamed += 1;
+        let mut out = Outgoing::default();
+        self.assembler.begin(Lsn(write.commit_lsn), write.xid, 1, &mut out);
+        self.take(std::mem::take(&mut out));
+        for (id, value) in &write.changes {
+            let id_text = id.to_string();
+            let message = match (value, self.streamed.contains_key(id)) {
+                (Some(value), false) => insert(1, &[text(&id_text), text(value)]),
+                (Some(value), true) => update(1, None, &[text(&id_text), text(value)]),
+                (None, true) => delete(1, b'K', &[text(&id_text), Cell::Null]),
+                (None, false) => continue,
+            };
+            match value {
+                Some(value) => self.streamed.insert(*id, value.clone()),
+                None => self.streamed.remove(id),
+            };
+            self.assembler.change(&message, None, &mut out).unwrap();
+        }
+        self.assembler.commit(Lsn(write.end_lsn), &mut out);
+        self.take(out);
+    }
+
+    /// One step of the copy: ask, read, or offer.
+    fn copy(&mut self, rows_max: usize) {
+        if self.copied {
+            return;
+        }
+        if !self.asked {
+            self.assembler.watch();
+            self.asked = true;
+        } else if let Some(chunk) = self.read.take() {
+            let mut out = Outgoing::default();
+            if self.assembler.offer(chunk, &mut out) == Offered::TakeAgain {
+                self.asked = false;
+            }
+            self.take(out);
+        } else if self.assembler.merge.waiting.is_none() {
+            self.read = Some(self.server.chunk(self.after.as_deref(), rows_max));
+        }
+    }
+
+    fn finish(&mut self) {
+        while !self.server.open.is_empty() {
+            self.server.commit(0);
+        }
+        for _ in 0..self.server.committed.len() {
+            self.server.show(0);
+        }
+        for _ in 0..200 {
+            self.stream();
+            self.copy(3);
+        }
+        assert!(self.copied);
+        let expected: BTreeMap<Vec<u8>, Vec<u8>> = self
+            .server
+            .rows(false)
+            .into_iter()
+            .map(|(id, value)| (key_of(id), format!("{{\"id\":{id},\"v\":\"{value}\"}}").into_bytes()))
+            .collect();
+        assert_eq!(self.topic.rows, expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
+
+    /// Whatever the order of commits, visibility, streaming and chunks: in the end the topic equals the table, and versions only grew.
+    #[test]
+    fn the_topic_equals_the_table(steps in prop::collection::vec((0..6u8, any::<u8>(), any::<u8>()), 0..120)) {
+        let mut run = Run::new();
+        for (step, a, b) in steps {
+            match step {
+                0 => run.server.begin(&[a, b]),
+                1 => run.server.commit(a.into()),
+                2 => run.server.show(a.into()),
+                3 => run.stream(),
+                _ => run.copy(usize::from(b % 3) + 1),
+            }
+        }
+        run.finish();
+    }
+}

@@ -1,0 +1,223 @@
+use super::*;
+use crate::users::tests::ZHANG;
+use shared::position::{Lsn, ResultVersion};
+
+fn header(operation: Operation, lsn: u64) -> String {
+    let mut text = String::new();
+    let version = Version { epoch: 1, lsn: Lsn(lsn), ..Version::default() };
+    Header { commit_time_us: Some(lsn.cast_signed()), ..Header::new(operation, version) }.write(&mut text);
+    text
+}
+
+struct Topic {
+    batch: Batch,
+    offset: i64,
+}
+
+impl Topic {
+    fn from(offset: i64) -> Self {
+        Topic { batch: Batch::default(), offset }
+    }
+
+    fn put(mut self, lsn: u64, key: &str, value: Option<&str>) -> Self {
+        let header = header(if value.is_some() { Operation::Update } else { Operation::Delete }, lsn);
+        self.batch.push(Record {
+            partition: 0,
+            offset: self.offset,
+            key: Some(key.as_bytes()),
+            value: value.map(str::as_bytes),
+            header: Some(header.as_bytes()),
+        });
+        self.offset += 1;
+        self
+    }
+}
+
+fn order_key(id: u32) -> String {
+    format!("{{\"order_id\":{id}}}")
+}
+
+fn order(id: u32, user: u32, status: &str) -> String {
+    format!("{{\"order_id\":{id},\"user_id\":{user},\"unit_price\":5999.00,\"order_status\":\"{status}\"}}")
+}
+
+const USER: &str = "{\"user_id\":1001}";
+
+/// A topic as a reader would see it: the last value of each key, and every version in order.
+#[derive(Default)]
+struct Output {
+    rows: BTreeMap<String, Option<String>>,
+    versions: BTreeMap<String, Vec<ResultVersion>>,
+    records: Vec<(String, Option<String>, String)>,
+}
+
+impl Output {
+    fn take(&mut self, out: &Outgoing<Offsets>) {
+        for record in out.records().filter(|record| record.topic == OUTPUT) {
+            let key = String::from_utf8_lossy(record.key).into_owned();
+            let value = record.value.map(|value| String::from_utf8_lossy(value).into_owned());
+            let header = Header::parse(Some(record.header)).unwrap();
+            self.versions.entry(key.clone()).or_default().push(header.result_version());
+            self.rows.insert(key.clone(), value.clone());
+            self.records.push((key, value, String::from_utf8_lossy(record.header).into_owned()));
+        }
+    }
+
+    fn row(&self, id: u32) -> serde_json::Value {
+        serde_json::from_str(self.rows[&order_key(id)].as_deref().unwrap()).unwrap()
+    }
+
+    fn assert_versions_grow(&self) {
+        for (key, versions) in &self.versions {
+            assert!(versions.is_sorted_by(|a, b| a < b), "{key}: {versions:?}");
+        }
+    }
+}
+
+fn joiner() -> Joiner {
+    Joiner::new(Settings::default())
+}
+
+#[test]
+fn an_order_gets_its_user_and_keeps_its_text() {
+    let (mut joiner, mut output) = (joiner(), Output::default());
+    joiner.take_users(&Topic::from(0).put(1, USER, Some(ZHANG)).batch, "t").unwrap();
+    let out =
+        joiner.take_orders(&Topic::from(5).put(2, &order_key(1), Some(&order(1, 1001, "PAID"))).batch, "t").unwrap();
+    assert_eq!(out.position, [(0, 6)]);
+    output.take(&out);
+    let text = output.rows[&order_key(1)].clone().unwrap();
+    assert!(
+        text.starts_with(
+            r#"{"order_id":1,"user_id":1001,"unit_price":5999.00,"order_status":"PAID","username":"张三""#
+        ),
+        "{text}"
+    );
+    assert!(text.ends_with(r#""user_city_tier":"一线城市","join_time":"t"}"#), "{text}");
+    assert!(output.records[0].2.contains("in=5"), "{}", output.records[0].2);
+}
+
+#[test]
+fn an_unknown_user_has_defaults_until_it_comes() {
+    let (mut joiner, mut output) = (joiner(), Output::default());
+    let orders = Topic::from(0).put(1, &order_key(1), Some(&order(1, 1001, "PAID")));
+    output.take(&joiner.take_orders(&orders.batch, "t").unwrap());
+    assert_eq!(output.row(1)["username"], "Unknown User");
+    assert_eq!(joiner.missing().len(), 1);
+    joiner.take_users(&Topic::from(0).put(2, USER, Some(ZHANG)).batch, "t").unwrap();
+    output.take(&joiner.reemit("t"));
+    assert_eq!(output.row(1)["username"], "张三");
+    assert!(joiner.missing().is_empty() && !joiner.has_reemissions());
+    joiner.take_users(&Topic::from(0).put(3, USER, None).batch, "t").unwrap();
+    output.take(&joiner.reemit("t"));
+    assert_eq!(output.row(1)["username"], "Unknown User", "the user was deleted");
+    output.assert_versions_grow();
+}
+
+#[test]
+fn a_fresh_order_overtakes_the_lane_and_is_not_sent_twice() {
+    let (mut joiner, mut output) = (joiner(), Output::default());
+    joiner.take_users(&Topic::from(0).put(1, USER, Some(ZHANG)).batch, "t").unwrap();
+    let orders = Topic::from(0).put(2, &order_key(1), Some(&order(1, 1001, "PAID"))).put(
+        3,
+        &order_key(2),
+        Some(&order(2, 1001, "PAID")),
+    );
+    output.take(&joiner.take_orders(&orders.batch, "t").unwrap());
+    joiner.take_users(&Topic::from(0).put(4, USER, Some(&ZHANG.replace("北京", "杭州"))).batch, "t").unwrap();
+    let fresh = Topic::from(2).put(5, &order_key(1), Some(&order(1, 1001, "SHIPPED")));
+    output.take(&joiner.take_orders(&fresh.batch, "t").unwrap());
+    let again = joiner.reemit("t");
+    assert_eq!(again.len(), 1, "order 1 carries the change already");
+    output.take(&again);
+    assert_eq!((output.row(1)["city"].as_str(), output.row(2)["city"].as_str()), (Some("杭州"), Some("杭州")));
+    assert!(
+        output.records.last().unwrap().2.contains("in=2"),
+        "a repeat names the position that the partition has come to"
+    );
+    output.assert_versions_grow();
+}
+
+#[test]
+fn a_moved_and_a_deleted_order_are_no_longer_the_old_users() {
+    let (mut joiner, mut output) = (joiner(), Output::default());
+    joiner.take_users(&Topic::from(0).put(9, USER, Some(ZHANG)).batch, "t").unwrap();
+    let orders = Topic::from(0)
+        .put(10, &order_key(1), Some(&order(1, 1001, "PAID")))
+        .put(11, &order_key(2), Some(&order(2, 1001, "PAID")))
+        .put(12, &order_key(1), Some(&order(1, 7, "PAID")))
+        .put(13, &order_key(2), None);
+    output.take(&joiner.take_orders(&orders.batch, "t").unwrap());
+    assert_eq!(output.row(1)["username"], "Unknown User");
+    assert_eq!(output.rows[&order_key(2)], None);
+    joiner.take_users(&Topic::from(1).put(14, USER, Some(ZHANG)).batch, "t").unwrap();
+    assert!(joiner.reemit("t").is_empty());
+    output.assert_versions_grow();
+}
+
+#[test]
+fn a_restart_finds_orders_and_what_they_lack_in_the_output() {
+    let (mut before, mut output) = (joiner(), Output::default());
+    before.take_users(&Topic::from(0).put(1, USER, Some(ZHANG)).batch, "t").unwrap();
+    let orders = Topic::from(0)
+        .put(2, &order_key(1), Some(&order(1, 1001, "PAID")))
+        .put(3, &order_key(2), Some(&order(2, 1001, "PAID")))
+        .put(4, &order_key(3), Some(&order(3, 1001, "PAID")))
+        .put(5, &order_key(3), None);
+    output.take(&before.take_orders(&orders.batch, "t").unwrap());
+    // The user changes; one of its orders is sent again, then the process dies.
+    before.settings.reemission.batch_records_max = 1;
+    before.take_users(&Topic::from(1).put(6, USER, Some(&ZHANG.replace("北京", "杭州"))).batch, "t").unwrap();
+    output.take(&before.reemit("t"));
+
+    let mut held = PartitionOrders::default();
+    for (key, value, header) in &output.records {
+        let record = Record {
+            partition: 0,
+            offset: 0,
+            key: Some(key.as_bytes()),
+            value: value.as_deref().map(str::as_bytes),
+            header: Some(header.as_bytes()),
+        };
+        OrderReader::default().restore(&record, &mut held).unwrap();
+    }
+    assert_eq!((held.len(), held.input_offset), (2, Some(3)));
+    let mut after = joiner();
+    let users = Topic::from(0).put(1, USER, Some(ZHANG)).put(6, USER, Some(&ZHANG.replace("北京", "杭州")));
+    after.take_users(&users.batch, "t").unwrap();
+    after.assigned(vec![(0, held)], "t");
+    let rest = after.reemit("t");
+    assert_eq!(rest.len(), 1, "only the order that was not sent again before");
+    output.take(&rest);
+    assert_eq!((output.row(1)["city"].as_str(), output.row(2)["city"].as_str()), (Some("杭州"), Some("杭州")));
+    let repeat = Topic::from(3).put(5, &order_key(3), None);
+    assert!(after.take_orders(&repeat.batch, "t").unwrap().is_empty(), "handled before");
+    output.assert_versions_grow();
+}
+
+#[test]
+fn what_cannot_be_joined_is_set_aside() {
+    let mut joiner = joiner();
+    let orders = Topic::from(0)
+        .put(1, &order_key(1), Some("not json"))
+        .put(2, &order_key(2), Some("{\"order_id\":2}"))
+        .put(3, &order_key(3), Some("{\"user_id\":1,\"city\":\"北京\"}"))
+        .put(4, &order_key(4), Some(&order(4, 1, "PAID")));
+    let out = joiner.take_orders(&orders.batch, "t").unwrap();
+    assert_eq!(
+        out.records().map(|record| record.topic).collect::<Vec<_>>(),
+        [DEAD_LETTERS, DEAD_LETTERS, DEAD_LETTERS, OUTPUT]
+    );
+    assert_eq!(out.position, [(0, 4)]);
+}
+
+#[test]
+fn more_than_the_bound_is_an_error_that_names_it() {
+    let mut settings = Settings::default();
+    settings.orders.held_max = 1;
+    let mut joiner = Joiner::new(settings);
+    let orders =
+        Topic::from(0).put(1, &order_key(1), Some(&order(1, 1, "A"))).put(2, &order_key(2), Some(&order(2, 1, "A")));
+    let failure = joiner.take_orders(&orders.batch, "t").unwrap_err();
+    assert!(failure.chain().contains("orders.held_max"), "{}", failure.chain());
+}

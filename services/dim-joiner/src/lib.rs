@@ -1,0 +1,22 @@
+//! dim-joiner: clean orders meet their users.
+//!
+//! ```text
+//!  ods_users ───▶ table thread ──┐ (whole, in every instance, before the first order)
+//!                                ▼
+//!  dwd_orders ──▶ reader ──▶ JoinerActor ──Outgoing──▶ Publisher ──▶ result_orders_with_user_info
+//!                             │ users · orders · lane        └─────▶ dlq_dim_joiner
+//!                             ▲                                            │
+//!                             └───────── state is read back from ◀─────────┘
+//! ```
+
+pub mod settings;
+
+pub mod orders;
+pub mod users;
+
+pub mod reemit;
+
+pub mod join;
+
+pub mod joiner;
+pub mod pipeline;

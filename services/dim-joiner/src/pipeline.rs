@@ -1,0 +1,178 @@
+//! The chain of dim-joiner: users first, then orders from behind the tail of the output.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+use shared::check::Finding;
+use shared::failure::{Failure, FailureKind};
+use shared::generation::{Fate, Lease};
+use shared::kafka::progress::Progress;
+use shared::kafka::publisher::{Publisher, PublisherSetup};
+use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, behind_tail_and_commit};
+use shared::kafka::table;
+use shared::kafka::tail::TailReader;
+use shared::kafka::topics::{TopicSpec, Topics};
+use shared::run::{Chain, Service, Surroundings};
+use tokio::sync::oneshot;
+
+use crate::join::{Joiner, Offsets, OrderReader};
+use crate::joiner::JoinerActor;
+use crate::orders::PartitionOrders;
+use crate::settings::Settings;
+
+/// The health latch that is held until the users are read.
+const USERS_LATCH: &str = "users";
+
+/// The service.
+pub struct DimJoiner;
+
+impl Service for DimJoiner {
+    const NAME: &'static str = "dim-joiner";
+    const ABOUT: &'static str =
+        "Joins cleaned orders with their users, and sends a user's orders again when the user changes";
+    type Config = Settings;
+
+    async fn check(config: &Settings) -> Vec<Finding> {
+        let topics = match Topics::connect(&config.kafka, Self::NAME) {
+            Ok(topics) => topics,
+            Err(failure) => return vec![Finding::problem(&failure)],
+        };
+        let mut findings = Vec::new();
+        let users = topics.required(&config.users.topic, "cdc-ingest");
+        findings.push(Finding::of(&users, format!("topic {} is there", config.users.topic)));
+        match topics.required(&config.orders.topic, "dwd-cleaner") {
+            Ok(partitions) => {
+                findings.push(Finding::ok(format!("topic {} has {partitions} partitions", config.orders.topic)));
+                for spec in topic_specs(config, partitions) {
+                    findings.push(topics.finding(&spec).await);
+                }
+            }
+            Err(failure) => findings.push(Finding::problem(&failure)),
+        }
+        findings
+    }
+
+    async fn start(config: &Settings, Surroundings { fate, health, arbiter }: Surroundings) -> Result<Chain, Failure> {
+        health.hold(USERS_LATCH, format!("users of topic {}", config.users.topic));
+        let topics = Topics::connect(&config.kafka, Self::NAME)?;
+        let user_partitions = topics.required(&config.users.topic, "cdc-ingest")?;
+        let partitions = topics.required(&config.orders.topic, "dwd-cleaner")?;
+        for spec in topic_specs(config, partitions) {
+            topics.ensure(&spec).await?;
+        }
+
+        let progress = Progress::new(Lease::new(config.kafka.lease()));
+        let acked = progress.clone();
+        let publisher = Publisher::<Offsets>::new(PublisherSetup {
+            config: &config.kafka,
+            service: Self::NAME,
+            topics: vec![config.output.topic.clone(), config.output.dead_letter_topic.clone()],
+            fate: fate.clone(),
+            lease: progress.lease().clone(),
+            on_acked: Box::new(move |offsets| acked.complete(&offsets)),
+        })?;
+        let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
+
+        let (loaded_sender, loaded) = oneshot::channel();
+        let worker = JoinerActor {
+            joiner: Joiner::new(config.clone()),
+            publisher: publisher.recipient(),
+            progress: progress.clone(),
+            fate: fate.clone(),
+            health: health.clone(),
+            users_loaded: Some(loaded_sender),
+            walking: false,
+        };
+        let worker = JoinerActor::start_in_arbiter(&arbiter, |_| worker);
+
+        let (users, users_thread) =
+            table::spawn(&config.kafka, Self::NAME, &config.users.topic, user_partitions, &fate)?;
+        let feed = Feed::new(users, worker.clone().recipient(), fate.clone());
+        Feed::start_in_arbiter(&arbiter, |_| feed);
+        // No order is joined before every user that stood at the start is known.
+        users_loaded(config, loaded, progress.lease(), &fate).await?;
+        health.release(USERS_LATCH);
+
+        let start = FromOutput {
+            tail: TailReader::new(&config.kafka, Self::NAME, &fate)?.renewing(progress.lease()),
+            reader: OrderReader::default(),
+            output: config.output.topic.clone(),
+        };
+        let (receiver, thread) = reader::spawn(ReaderSetup {
+            config: &config.kafka,
+            service: Self::NAME,
+            topic: &config.orders.topic,
+            group: &config.orders.group,
+            start,
+            fate: fate.clone(),
+            progress,
+            health,
+        })?;
+        let feed = Feed::new(receiver, worker.recipient(), fate);
+        Feed::start_in_arbiter(&arbiter, |_| feed);
+        Ok(Chain { threads: vec![thread, users_thread] })
+    }
+}
+
+fn topic_specs(config: &Settings, partitions: i32) -> [TopicSpec; 2] {
+    [
+        TopicSpec { name: config.output.topic.clone(), partitions, compacted: true },
+        TopicSpec { name: config.output.dead_letter_topic.clone(), partitions: 1, compacted: false },
+    ]
+}
+
+async fn users_loaded(
+    config: &Settings,
+    loaded: oneshot::Receiver<()>,
+    lease: &Lease,
+    fate: &Fate,
+) -> Result<(), Failure> {
+    let late = || {
+        Failure::new(
+            FailureKind::Unreachable,
+            format!("the users were not read within {} ms", config.users.load_timeout_ms),
+        )
+        .cure("raise users.load_timeout_ms, or look at the broker")
+    };
+    let deadline = tokio::time::sleep(Duration::from_millis(config.users.load_timeout_ms));
+    tokio::pin!(loaded, deadline);
+    let mut awake = tokio::time::interval(Duration::from_millis(250));
+    loop {
+        tokio::select! {
+            answer = &mut loaded => return answer.map_err(|_| Failure::new(FailureKind::Broken, "the worker of the chain is gone")),
+            () = &mut deadline => return Err(late()),
+            () = fate.ended() => return Err(fate.take_failure().unwrap_or_else(late)),
+            // Nobody polls orders yet, who would show that the process is awake.
+            _ = awake.tick() => lease.renew()?,
+        }
+    }
+}
+
+/// A partition's orders, and where it goes on, from one reading of the same output partition.
+struct FromOutput {
+    tail: TailReader,
+    reader: OrderReader,
+    output: String,
+}
+
+impl StartPoint for FromOutput {
+    type State = PartitionOrders;
+
+    fn locate(&mut self, partition: i32, committed: Option<i64>) -> Result<Start<PartitionOrders>, Failure> {
+        let mut held = PartitionOrders::default();
+        let (reader, output) = (&self.reader, &self.output);
+        self.tail.scan(output, &[(partition, 0)], &mut |record| {
+            reader.restore(record, &mut held).map_err(|rejection| {
+                let what =
+                    format!("topic `{output}`, partition {partition}, offset {}: {}", record.offset, rejection.detail);
+                Failure::new(FailureKind::Settings, what)
+                    .cure("a foreign writer writes to this topic: stop it, and make the topic anew")
+            })
+        })?;
+        let offset = behind_tail_and_commit(held.input_offset, committed);
+        // Records behind the tail that left no trace in the output were handled too.
+        held.input_offset = offset.map(|next| next - 1);
+        tracing::info!(topic = output, partition, orders = held.len(), "orders are read back");
+        Ok(Start { offset, state: held })
+    }
+}

@@ -1,0 +1,107 @@
+//! The chain of dwd-cleaner: checked, built sink first, started behind the tail of its output.
+
+use actix::prelude::*;
+use shared::check::Finding;
+use shared::failure::Failure;
+use shared::generation::Lease;
+use shared::kafka::progress::Progress;
+use shared::kafka::publisher::{Publisher, PublisherSetup};
+use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, behind_tail_and_commit};
+use shared::kafka::tail::TailReader;
+use shared::kafka::topics::{TopicSpec, Topics};
+use shared::run::{Chain, Service, Surroundings};
+
+use crate::cleaner::{Cleaner, CleanerActor, Offsets, Tail};
+use crate::rules::Rules;
+use crate::settings::Settings;
+
+/// The service.
+pub struct DwdCleaner;
+
+impl Service for DwdCleaner {
+    const NAME: &'static str = "dwd-cleaner";
+    const ABOUT: &'static str =
+        "Cleans the captured orders: category, status, amount, date and hour; sets bad rows aside";
+    type Config = Settings;
+
+    async fn check(config: &Settings) -> Vec<Finding> {
+        let topics = match Topics::connect(&config.kafka, Self::NAME) {
+            Ok(topics) => topics,
+            Err(failure) => return vec![Finding::problem(&failure)],
+        };
+        let partitions = match topics.required(&config.input.topic, "cdc-ingest") {
+            Ok(partitions) => partitions,
+            Err(failure) => return vec![Finding::problem(&failure)],
+        };
+        let mut findings = vec![Finding::ok(format!("topic {} has {partitions} partitions", config.input.topic))];
+        for spec in topic_specs(config, partitions) {
+            findings.push(topics.finding(&spec).await);
+        }
+        findings
+    }
+
+    async fn start(config: &Settings, Surroundings { fate, health, arbiter }: Surroundings) -> Result<Chain, Failure> {
+        let topics = Topics::connect(&config.kafka, Self::NAME)?;
+        let partitions = topics.required(&config.input.topic, "cdc-ingest")?;
+        for spec in topic_specs(config, partitions) {
+            topics.ensure(&spec).await?;
+        }
+
+        let progress = Progress::new(Lease::new(config.kafka.lease()));
+        let acked = progress.clone();
+        let publisher = Publisher::<Offsets>::new(PublisherSetup {
+            config: &config.kafka,
+            service: Self::NAME,
+            topics: vec![config.output.topic.clone(), config.output.dead_letter_topic.clone()],
+            fate: fate.clone(),
+            lease: progress.lease().clone(),
+            on_acked: Box::new(move |offsets| acked.complete(&offsets)),
+        })?;
+        let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
+
+        let cleaner = Cleaner::new(Rules::new(config.rules.clone()), config.input.topic.clone());
+        let worker = CleanerActor { cleaner, publisher: publisher.recipient(), fate: fate.clone() };
+        let worker = CleanerActor::start_in_arbiter(&arbiter, |_| worker);
+
+        let start = BehindTail {
+            tail: TailReader::new(&config.kafka, Self::NAME, &fate)?,
+            output: config.output.topic.clone(),
+        };
+        let (receiver, thread) = reader::spawn(ReaderSetup {
+            config: &config.kafka,
+            service: Self::NAME,
+            topic: &config.input.topic,
+            group: &config.input.group,
+            start,
+            fate: fate.clone(),
+            progress,
+            health,
+        })?;
+        let feed = Feed::new(receiver, worker.recipient(), fate);
+        Feed::start_in_arbiter(&arbiter, |_| feed);
+        Ok(Chain { threads: vec![thread] })
+    }
+}
+
+fn topic_specs(config: &Settings, partitions: i32) -> [TopicSpec; 2] {
+    [
+        TopicSpec { name: config.output.topic.clone(), partitions, compacted: true },
+        TopicSpec { name: config.output.dead_letter_topic.clone(), partitions: 1, compacted: false },
+    ]
+}
+
+/// A partition goes on behind the input position that the last record of the same output partition names.
+struct BehindTail {
+    tail: TailReader,
+    output: String,
+}
+
+impl StartPoint for BehindTail {
+    type State = Tail;
+
+    fn locate(&mut self, partition: i32, committed: Option<i64>) -> Result<Start<Tail>, Failure> {
+        let last = self.tail.last_header(&self.output, partition)?;
+        let offset = behind_tail_and_commit(last.and_then(|header| header.input_offset), committed);
+        Ok(Start { offset, state: last.map(|header| header.version) })
+    }
+}
