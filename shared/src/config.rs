@@ -7,8 +7,8 @@ use std::fmt;
 use std::path::Path;
 
 use ::config::{Config, Environment, File, FileFormat};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
 use crate::failure::{Failure, FailureKind};
 
@@ -88,17 +88,29 @@ impl Default for RestartConfig {
 }
 
 /// Where the service answers over HTTP.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone)]
 pub struct HttpConfig {
     /// Address to bind: `127.0.0.1` for this machine only, `0.0.0.0` for all.
     pub host: String,
     pub port: u16,
 }
 
-impl Default for HttpConfig {
-    fn default() -> Self {
-        HttpConfig { host: "127.0.0.1".into(), port: 8081 }
+impl HttpConfig {
+    /// This machine only, on a port.
+    pub fn on(port: u16) -> Self {
+        HttpConfig { host: "127.0.0.1".into(), port }
+    }
+
+    /// Reads a section over these defaults, so that naming one key leaves the others as they are.
+    pub fn given<'de, D: Deserializer<'de>>(self, section: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Given {
+            host: Option<String>,
+            port: Option<u16>,
+        }
+        let given = Given::deserialize(section)?;
+        Ok(HttpConfig { host: given.host.unwrap_or(self.host), port: given.port.unwrap_or(self.port) })
     }
 }
 
@@ -132,13 +144,31 @@ mod tests {
     use std::collections::{BTreeMap, HashMap};
     use std::io::Write as _;
 
-    #[derive(Debug, Deserialize, Default)]
+    #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields, default)]
     struct Example {
+        #[serde(deserialize_with = "http")]
         http: HttpConfig,
         restart: RestartConfig,
         map: BTreeMap<String, String>,
         password: Secret,
+    }
+
+    impl Default for Example {
+        fn default() -> Self {
+            let (map, password) = (BTreeMap::new(), Secret::default());
+            Example { http: HttpConfig::on(8083), restart: RestartConfig::default(), map, password }
+        }
+    }
+
+    fn http<'de, D: Deserializer<'de>>(section: D) -> Result<HttpConfig, D::Error> {
+        HttpConfig::on(8083).given(section)
+    }
+
+    #[test]
+    fn a_section_that_names_one_key_keeps_the_other_defaults() {
+        let config = load_text("[http]\nhost = \"0.0.0.0\"", &[]).unwrap();
+        assert_eq!((config.http.host.as_str(), config.http.port), ("0.0.0.0", 8083));
     }
 
     fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Example, Failure> {

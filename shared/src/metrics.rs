@@ -45,7 +45,7 @@ metric!(
     IntCounter,
     register_int_counter!(
         "tidemill_repeats_dropped_total",
-        "Records dropped because a record of the same or a newer version was there before."
+        "Records (in pg-sinker: rows of each table) dropped because the same or a newer version was there before."
     )
 );
 metric!(

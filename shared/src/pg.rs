@@ -1,6 +1,6 @@
 //! PostgreSQL: settings of a connection, and what its errors mean.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 
@@ -8,8 +8,7 @@ use crate::config::Secret;
 use crate::failure::{Failure, FailureKind};
 
 /// How to reach a PostgreSQL server.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone)]
 pub struct PostgresConfig {
     pub host: String,
     pub port: u16,
@@ -45,6 +44,29 @@ pub const TEXT_FORM: [(&str, &str); 7] = [
 ];
 
 impl PostgresConfig {
+    /// Reads a section over these defaults, so that naming one key leaves the others as they are.
+    pub fn given<'de, D: Deserializer<'de>>(self, section: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Given {
+            host: Option<String>,
+            port: Option<u16>,
+            database: Option<String>,
+            user: Option<String>,
+            password: Option<Secret>,
+            connect_timeout_ms: Option<u64>,
+        }
+        let given = Given::deserialize(section)?;
+        Ok(PostgresConfig {
+            host: given.host.unwrap_or(self.host),
+            port: given.port.unwrap_or(self.port),
+            database: given.database.unwrap_or(self.database),
+            user: given.user.unwrap_or(self.user),
+            password: given.password.unwrap_or(self.password),
+            connect_timeout_ms: given.connect_timeout_ms.unwrap_or(self.connect_timeout_ms),
+        })
+    }
+
     /// For messages: who connects where, without the password.
     pub fn address(&self) -> String {
         format!("{}@{}:{}/{}", self.user, self.host, self.port, self.database)

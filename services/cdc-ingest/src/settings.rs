@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use shared::config::{HttpConfig, LogConfig, RestartConfig, Secret};
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
@@ -15,12 +15,14 @@ use crate::transaction::Bounds;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    #[serde(deserialize_with = "source")]
     pub source: PostgresConfig,
     pub slot: SlotConfig,
     pub tables: BTreeMap<String, TableConfig>,
     pub snapshot: SnapshotConfig,
     pub state: StateConfig,
     pub kafka: KafkaConfig,
+    #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
     pub log: LogConfig,
     pub restart: RestartConfig,
@@ -67,16 +69,30 @@ pub struct StateConfig {
     pub topic: String,
 }
 
+const HTTP_PORT: u16 = 8081;
+
+fn http<'de, D: Deserializer<'de>>(section: D) -> Result<HttpConfig, D::Error> {
+    HttpConfig::on(HTTP_PORT).given(section)
+}
+
+fn default_source() -> PostgresConfig {
+    PostgresConfig {
+        database: "source_db".into(),
+        user: "tidemill_capture".into(),
+        password: Secret::new("tidemill_capture"),
+        ..PostgresConfig::default()
+    }
+}
+
+fn source<'de, D: Deserializer<'de>>(section: D) -> Result<PostgresConfig, D::Error> {
+    default_source().given(section)
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let table = |table: &str, topic: &str| TableConfig { table: table.into(), topic: topic.into() };
         Settings {
-            source: PostgresConfig {
-                database: "source_db".into(),
-                user: "tidemill_capture".into(),
-                password: Secret::new("tidemill_capture"),
-                ..PostgresConfig::default()
-            },
+            source: default_source(),
             slot: SlotConfig::default(),
             tables: BTreeMap::from([
                 ("orders".to_owned(), table("business.orders", "ods_orders")),
@@ -85,7 +101,7 @@ impl Default for Settings {
             snapshot: SnapshotConfig::default(),
             state: StateConfig::default(),
             kafka: KafkaConfig::default(),
-            http: HttpConfig::default(),
+            http: HttpConfig::on(HTTP_PORT),
             log: LogConfig::default(),
             restart: RestartConfig::default(),
         }

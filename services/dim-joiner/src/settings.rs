@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use shared::config::{HttpConfig, LogConfig, RestartConfig};
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
@@ -18,6 +18,7 @@ pub struct Settings {
     pub join: JoinConfig,
     pub reemission: ReemissionConfig,
     pub kafka: KafkaConfig,
+    #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
     pub log: LogConfig,
     pub restart: RestartConfig,
@@ -72,6 +73,12 @@ pub struct ReemissionConfig {
     pub batch_records_max: usize,
 }
 
+const HTTP_PORT: u16 = 8083;
+
+fn http<'de, D: Deserializer<'de>>(section: D) -> Result<HttpConfig, D::Error> {
+    HttpConfig::on(HTTP_PORT).given(section)
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
@@ -81,7 +88,7 @@ impl Default for Settings {
             join: JoinConfig::default(),
             reemission: ReemissionConfig::default(),
             kafka: KafkaConfig::default(),
-            http: HttpConfig { port: 8083, ..HttpConfig::default() },
+            http: HttpConfig::on(HTTP_PORT),
             log: LogConfig::default(),
             restart: RestartConfig::default(),
         }

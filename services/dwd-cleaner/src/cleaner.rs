@@ -157,7 +157,10 @@ mod tests {
         text
     }
 
-    fn batch(records: &[(i64, Option<&[u8]>, Option<&str>)]) -> Batch {
+    /// Offset, value, header.
+    type Given<'a> = (i64, Option<&'a [u8]>, Option<&'a str>);
+
+    fn batch(records: &[Given<'_>]) -> Batch {
         let mut batch = Batch::default();
         for (offset, value, header) in records {
             let header = header.map(str::as_bytes);

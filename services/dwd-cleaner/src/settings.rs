@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use shared::config::{HttpConfig, LogConfig, RestartConfig};
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
@@ -16,6 +16,7 @@ pub struct Settings {
     pub output: OutputConfig,
     pub rules: RulesConfig,
     pub kafka: KafkaConfig,
+    #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
     pub log: LogConfig,
     pub restart: RestartConfig,
@@ -55,6 +56,12 @@ pub struct RulesConfig {
     pub amount_decimals_min: usize,
 }
 
+const HTTP_PORT: u16 = 8082;
+
+fn http<'de, D: Deserializer<'de>>(section: D) -> Result<HttpConfig, D::Error> {
+    HttpConfig::on(HTTP_PORT).given(section)
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
@@ -62,7 +69,7 @@ impl Default for Settings {
             output: OutputConfig::default(),
             rules: RulesConfig::default(),
             kafka: KafkaConfig::default(),
-            http: HttpConfig { port: 8082, ..HttpConfig::default() },
+            http: HttpConfig::on(HTTP_PORT),
             log: LogConfig::default(),
             restart: RestartConfig::default(),
         }

@@ -330,6 +330,7 @@ struct Reading<'a, S: StartPoint> {
     batch: Batch,
     /// Since when the batch could not be sent on.
     blocked_since: Option<Instant>,
+    paused: bool,
     last_commit: Instant,
     committed: BTreeMap<i32, i64>,
 }
@@ -341,6 +342,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             context: consumer.context(),
             batch: Batch::default(),
             blocked_since: None,
+            paused: false,
             last_commit: Instant::now(),
             committed: BTreeMap::new(),
         }
@@ -373,16 +375,17 @@ impl<'a, S: StartPoint> Reading<'a, S> {
 
     /// Takes in one record. True when there was none: what is in hand should go.
     fn poll(&mut self) -> Result<bool, Failure> {
-        // A full batch waits for its place; the group is still polled, so that a rebalance is served.
+        // With something in hand there is no waiting, unless it has no place to go to: then it may as well grow.
         let wait = match (self.batch.is_empty(), self.blocked_since.is_some()) {
             (true, _) => Duration::from_millis(100),
             (false, true) => Duration::from_millis(1),
             (false, false) => Duration::ZERO,
         };
         if self.is_full() {
-            std::thread::sleep(Duration::from_millis(1));
+            self.wait_full()?;
             return Ok(true);
         }
+        self.resume()?;
         match self.consumer.poll(wait) {
             None => Ok(true),
             Some(Ok(message)) => {
@@ -391,6 +394,38 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             }
             Some(Err(error)) => self.poll_error(error).map(|()| true),
         }
+    }
+
+    /// The next stage has no place. For a short while the thread only waits; then the partitions are paused and the group is polled, so
+    /// that a rebalance is served and the membership is kept.
+    fn wait_full(&mut self) -> Result<(), Failure> {
+        let quiet = Duration::from_millis(self.context.config.commit_interval_ms);
+        if self.blocked_since.is_none_or(|since| since.elapsed() < quiet) {
+            std::thread::sleep(Duration::from_millis(1));
+            return Ok(());
+        }
+        if !self.paused {
+            let assignment = self.consumer.assignment().map_err(|error| self.context.unreachable(error))?;
+            self.consumer.pause(&assignment).map_err(|error| self.context.unreachable(error))?;
+            self.paused = true;
+        }
+        match self.consumer.poll(Duration::from_millis(10)) {
+            None => Ok(()),
+            // It was on its way when the partitions were paused, or belongs to one that was just assigned.
+            Some(Ok(message)) => {
+                self.batch.push(record_of(&message));
+                Ok(())
+            }
+            Some(Err(error)) => self.poll_error(error),
+        }
+    }
+
+    fn resume(&mut self) -> Result<(), Failure> {
+        if std::mem::take(&mut self.paused) {
+            let assignment = self.consumer.assignment().map_err(|error| self.context.unreachable(error))?;
+            self.consumer.resume(&assignment).map_err(|error| self.context.unreachable(error))?;
+        }
+        Ok(())
     }
 
     fn poll_error(&self, error: KafkaError) -> Result<(), Failure> {

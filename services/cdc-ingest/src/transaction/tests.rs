@@ -150,6 +150,9 @@ fn an_idle_position_is_confirmed_and_never_one_inside_a_transaction() {
     assert_eq!(out.position.confirm, None);
 }
 
+/// New value of each key; `None` is a delete.
+type Changes = Vec<(u8, Option<String>)>;
+
 /// A transaction of the model.
 #[derive(Debug, Clone)]
 struct Write {
@@ -157,8 +160,7 @@ struct Write {
     commit_lsn: u64,
     end_lsn: u64,
     visible: bool,
-    /// New value of each key; `None` is a delete.
-    changes: Vec<(u8, Option<String>)>,
+    changes: Changes,
 }
 
 /// A server, as far as a snapshot's merge can tell: transactions get their id, commit into the WAL, become visible a moment later,
@@ -166,7 +168,7 @@ struct Write {
 struct Server {
     lsn: u64,
     next_xid: u32,
-    open: Vec<(u32, Vec<(u8, Option<String>)>)>,
+    open: Vec<(u32, Changes)>,
     committed: Vec<Write>,
     streamed: usize,
     before: BTreeMap<u8, String>,
@@ -190,7 +192,7 @@ impl Server {
         for &id in ids {
             let id = id % 8;
             if !self.is_locked(id) && changes.iter().all(|(taken, _)| *taken != id) {
-                let value = (id + (self.next_xid % 5) as u8) % 4 > 0;
+                let value = (u32::from(id) + self.next_xid % 5) % 4 > 0;
                 changes.push((id, value.then(|| format!("by {}", self.next_xid))));
             }
         }

@@ -1,0 +1,122 @@
+//! What a record says: a row or its end, with its version. A record that says nothing readable is set aside.
+
+use shared::batch::Record;
+use shared::position::Version;
+use shared::record::dead_letter::Rejection;
+use shared::record::header::Header;
+use shared::record::row::Fields;
+
+use crate::settings::OnTombstone;
+use crate::tables::Tables;
+
+/// Bytes of a result's version.
+pub type VersionBytes = [u8; 2 * Version::BYTES];
+
+/// A readable record.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    pub header: Header,
+    /// They compare as the versions do.
+    pub version: VersionBytes,
+    /// The record's key as it stands in the topic.
+    pub key: &'a str,
+    /// By the index in [`Tables::fields`]: those of the row, or of the key where the row is gone.
+    pub fields: Fields<'a>,
+    pub is_gone: bool,
+}
+
+/// A record of the batch, and what it says or why it says nothing.
+#[derive(Debug)]
+pub struct Item<'a> {
+    pub record: Record<'a>,
+    pub content: Result<Entry<'a>, Rejection>,
+}
+
+impl<'a> Item<'a> {
+    pub fn read(record: Record<'a>, tables: &Tables) -> Self {
+        Item { record, content: read(record, tables) }
+    }
+}
+
+fn read<'a>(record: Record<'a>, tables: &Tables) -> Result<Entry<'a>, Rejection> {
+    let reject = |reason, detail: String| Rejection { reason, detail };
+    let header = Header::parse(record.header).map_err(|error| reject("unreadable_header", error.to_string()))?;
+    let no_key = || reject("unreadable_key", "the record has no key that is text".to_owned());
+    let key = record.key.and_then(|key| std::str::from_utf8(key).ok()).ok_or_else(no_key)?;
+    let fields = match record.value {
+        Some(value) => tables.fields.read(value).map_err(|error| reject(error.reason(), error.to_string()))?,
+        None => tables
+            .fields
+            .read(key.as_bytes())
+            .map_err(|_| reject("unreadable_key", "the key of a tombstone is not a JSON object".to_owned()))?,
+    };
+    let entry =
+        Entry { header, version: header.result_version().to_bytes(), key, fields, is_gone: record.value.is_none() };
+    match key_column_missing(&entry, tables) {
+        Some(detail) => Err(reject("missing_key_column", detail)),
+        None => Ok(entry),
+    }
+}
+
+/// What a record must name is the key of each table that it changes.
+fn key_column_missing(entry: &Entry<'_>, tables: &Tables) -> Option<String> {
+    let changed =
+        tables.tables.iter().filter(|target| !entry.is_gone || target.table.on_tombstone == OnTombstone::Delete);
+    for target in changed {
+        let found = |at: usize| entry.fields.get(at).is_some_and(|field| !field.is_null());
+        if let Some(at) = target.key_fields().find(|&at| !found(at)) {
+            let column = tables.fields.names().get(at).map_or("", String::as_str);
+            let part = if entry.is_gone { "key of the tombstone" } else { "row" };
+            return Some(format!("the {part} has no {column}, which is part of the key of {}", target.table.label));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::tables::tests::example;
+
+    fn tables() -> Tables {
+        Tables::new(vec![example(OnTombstone::Delete)])
+    }
+
+    fn reason(key: Option<&[u8]>, value: Option<&[u8]>, header: Option<&[u8]>) -> &'static str {
+        let record = Record { partition: 0, offset: 0, key, value, header };
+        Item::read(record, &tables()).content.map_or_else(|rejection| rejection.reason, |_| "")
+    }
+
+    #[test]
+    fn a_row_and_a_tombstone_name_the_same_key() {
+        let header: Option<&[u8]> = Some(b"op=c v=1.2.3.4");
+        let key: Option<&[u8]> = Some(b"{\"order_id\":7}");
+        for value in [Some(&b"{\"order_id\":7,\"other\":[1]}"[..]), None] {
+            let record = Record { partition: 0, offset: 0, key, value, header };
+            let entry = Item::read(record, &tables()).content.unwrap();
+            assert_eq!(entry.fields.get(0).unwrap().raw(), "7");
+            assert_eq!(entry.is_gone, value.is_none());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_rejected_by_name() {
+        let header: Option<&[u8]> = Some(b"op=c v=1.2.3.4");
+        let key: Option<&[u8]> = Some(b"{\"order_id\":7}");
+        assert_eq!(reason(key, Some(b"{}"), None), "unreadable_header");
+        assert_eq!(reason(None, Some(b"{\"order_id\":7}"), header), "unreadable_key");
+        assert_eq!(reason(Some(b"\xFF"), Some(b"{\"order_id\":7}"), header), "unreadable_key");
+        assert_eq!(reason(Some(b"7"), None, header), "unreadable_key");
+        assert_eq!(reason(key, Some(b"7"), header), "not_an_object");
+        assert_eq!(reason(key, Some(b"{\"order_id\":null}"), header), "missing_key_column");
+        assert_eq!(reason(Some(b"{\"id\":7}"), None, header), "missing_key_column");
+        assert_eq!(reason(key, Some(b"{\"order_id\":7}"), header), "");
+    }
+
+    #[test]
+    fn a_tombstone_need_not_name_the_key_of_a_trail() {
+        let trail = Tables::new(vec![example(OnTombstone::Keep)]);
+        let record = Record { partition: 0, offset: 0, key: Some(b"{}"), value: None, header: Some(b"op=d v=1.2.3.4") };
+        assert!(Item::read(record, &trail).content.is_ok());
+    }
+}

@@ -1,0 +1,43 @@
+//! Writes the results to PostgreSQL: each row once, with its last value, and the offsets in the same transaction.
+//!
+//! ```text
+//!  result_… ──▶ reading thread ──Batch──▶ Feed ──▶ Writer ──one transaction──▶ result.*          rows, guarded by their version
+//!                    ▲                              │  │                       tidemill.deleted_keys
+//!                    │ next offset                  │  │                       tidemill.sink_offsets  compare-and-set
+//!                    │                              │  └──▶ Publisher ──▶ dlq_pg_sinker   records that the database refuses
+//!                    └── StartPoint ◀───────────────┴────── tidemill.sink_offsets
+//! ```
+//!
+//! The sink's own offset says where a partition goes on; Kafka's committed one only shows the lag. It moves from the value that this
+//! writer believes in or not at all, so of two writers that believe to own a partition one fails before it has written a row.
+//!
+//! The modules stand in the order in which data meets them.
+
+// What is set, and what the sink's tables are.
+pub mod settings;
+
+mod catalog;
+mod tables;
+
+// What a record says, and what of a batch remains.
+mod entry;
+
+mod coalesce;
+mod split;
+
+// How it is written.
+mod upsert;
+
+mod deleted_keys;
+
+mod checkpoint;
+mod fault;
+mod transaction;
+
+// Who does it.
+mod letters;
+mod writer;
+
+mod pipeline;
+
+pub use pipeline::PgSinker;

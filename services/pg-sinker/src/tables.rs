@@ -1,0 +1,326 @@
+//! The sink's tables: what is set for each, held against what the catalog says. Each problem comes with the statement that mends it.
+
+use shared::failure::{Failure, FailureKind};
+use shared::pg::{TableName, quoted};
+use shared::record::row::Columns;
+
+use crate::catalog::{ColumnFacts, Facts};
+use crate::settings::{OnTombstone, TableConfig};
+
+/// When the row was written, UTC. Set by the server.
+pub const PROCESSED_TIME: &str = "processed_time";
+/// When the change that wrote the row was committed at the source.
+pub const SOURCE_COMMIT_TIME: &str = "source_commit_time";
+/// The version that a newer row must exceed.
+pub const RECORD_VERSION: &str = "record_version";
+
+/// The columns that pg-sinker fills itself: name, types that fit, the definition that mends their absence.
+const OWN_COLUMNS: [(&str, &[&str], &str); 3] = [
+    (PROCESSED_TIME, &["timestamp without time zone", "timestamp with time zone"], "timestamp(3)"),
+    (SOURCE_COMMIT_TIME, &["timestamp with time zone"], "timestamptz"),
+    (RECORD_VERSION, &["bytea"], "bytea NOT NULL DEFAULT ''"),
+];
+
+/// A column that takes a field of the row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    pub type_sql: String,
+}
+
+/// A table of the sink as it is written.
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub name: TableName,
+    /// `schema.table`, the label of metrics and the name in `tidemill.deleted_keys`.
+    pub label: String,
+    /// All columns that take a field of the row, in the table's order.
+    pub columns: Vec<Column>,
+    /// Indices in `columns`.
+    pub key: Vec<usize>,
+    pub on_tombstone: OnTombstone,
+}
+
+impl Table {
+    pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
+        self.key.iter().filter_map(|&at| self.columns.get(at))
+    }
+
+    pub fn is_key(&self, column: &Column) -> bool {
+        self.key_columns().any(|key| key == column)
+    }
+}
+
+/// All tables, and the fields that any of them takes: a record is parsed once.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    pub fields: Columns,
+    pub tables: Vec<Target>,
+}
+
+/// A table, and where in [`Tables::fields`] each of its columns is.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub table: Table,
+    /// By the index of the column.
+    pub fields: Vec<usize>,
+}
+
+impl Target {
+    /// For each column of the key the index of its field.
+    pub fn key_fields(&self) -> impl Iterator<Item = usize> {
+        self.table.key.iter().filter_map(|&at| self.fields.get(at).copied())
+    }
+}
+
+impl Tables {
+    pub fn new(tables: Vec<Table>) -> Self {
+        let mut names: Vec<String> = Vec::new();
+        let targets = tables
+            .into_iter()
+            .map(|table| {
+                let fields = table.columns.iter().map(|column| {
+                    names.iter().position(|name| *name == column.name).unwrap_or_else(|| {
+                        names.push(column.name.clone());
+                        names.len() - 1
+                    })
+                });
+                Target { fields: fields.collect(), table }
+            })
+            .collect();
+        Tables { fields: Columns::new(&names), tables: targets }
+    }
+}
+
+fn problem(what: String, cure: String) -> Failure {
+    Failure::new(FailureKind::Settings, what).cure(cure)
+}
+
+/// The table as it is to be written, or everything that stands in the way.
+pub fn examine(config: &TableConfig, facts: Option<&Facts>, role: &str) -> Result<Table, Vec<Failure>> {
+    let name = TableName::parse(&config.table);
+    let Some(facts) = facts else {
+        return Err(vec![problem(
+            format!("table {name} does not exist in the sink"),
+            "make it; postgres_sink/init/01_result.sql shows how".into(),
+        )]);
+    };
+    let mut problems = access_problems(&name, facts, role, needed_privileges(config.on_tombstone));
+    problems.extend(own_column_problems(&name, facts));
+    problems.extend(key_problems(&name, facts, &config.key));
+    let columns: Vec<Column> = facts.columns.iter().filter(|column| takes_a_field(column)).map(Column::of).collect();
+    let key: Vec<usize> = config.key.iter().filter_map(|key| columns.iter().position(|c| c.name == *key)).collect();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(Table { label: name.to_string(), name, columns, key, on_tombstone: config.on_tombstone })
+}
+
+impl Column {
+    fn of(facts: &ColumnFacts) -> Self {
+        Column { name: facts.name.clone(), type_sql: facts.type_sql.clone() }
+    }
+}
+
+fn takes_a_field(column: &ColumnFacts) -> bool {
+    !column.generated && OWN_COLUMNS.iter().all(|(name, ..)| *name != column.name)
+}
+
+fn needed_privileges(on_tombstone: OnTombstone) -> &'static [&'static str] {
+    match on_tombstone {
+        OnTombstone::Keep => &["SELECT", "INSERT", "UPDATE"],
+        OnTombstone::Delete => &["SELECT", "INSERT", "UPDATE", "DELETE"],
+    }
+}
+
+/// What keeps `role` from using the table.
+fn access_problems(name: &TableName, facts: &Facts, role: &str, needed: &[&str]) -> Vec<Failure> {
+    let mut problems = Vec::new();
+    if !facts.is_table {
+        problems.push(problem(format!("{name} is not a table"), "name a table, not a view or an index".into()));
+    }
+    if !facts.schema_usage {
+        problems.push(problem(
+            format!("role {role} may not use schema {}", name.schema),
+            format!("GRANT USAGE ON SCHEMA {} TO {}", quoted(&name.schema), quoted(role)),
+        ));
+    }
+    let missing: Vec<&str> =
+        needed.iter().copied().filter(|need| !facts.privileges.iter().any(|has| has == need)).collect();
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        problems.push(problem(
+            format!("role {role} lacks {missing} on {name}"),
+            format!("GRANT {missing} ON {} TO {}", name.sql(), quoted(role)),
+        ));
+    }
+    problems
+}
+
+fn own_column_problems(name: &TableName, facts: &Facts) -> Vec<Failure> {
+    let mut problems = Vec::new();
+    for (own, types, definition) in OWN_COLUMNS {
+        let Some(column) = facts.columns.iter().find(|column| column.name == own) else {
+            problems.push(problem(
+                format!("{name} has no column {own}, which pg-sinker fills"),
+                format!("ALTER TABLE {} ADD COLUMN {own} {definition}", name.sql()),
+            ));
+            continue;
+        };
+        if !types.contains(&column.type_sql.as_str()) || column.generated {
+            problems.push(problem(
+                format!("column {own} of {name} is {}, which pg-sinker cannot fill", column.type_sql),
+                format!("make it an ordinary column: {own} {definition}"),
+            ));
+        } else if own == RECORD_VERSION && !column.not_null {
+            // NULL is neither older nor newer: such a row would never be written again.
+            problems.push(problem(
+                format!("column {own} of {name} allows NULL, and a row without a version would never change again"),
+                format!(
+                    "UPDATE {table} SET {own} = '' WHERE {own} IS NULL; ALTER TABLE {table} ALTER COLUMN {own} SET NOT NULL",
+                    table = name.sql()
+                ),
+            ));
+        }
+    }
+    problems
+}
+
+fn key_problems(name: &TableName, facts: &Facts, key: &[String]) -> Vec<Failure> {
+    let mut problems = Vec::new();
+    for column_name in key {
+        let Some(column) = facts.columns.iter().find(|column| column.name == *column_name) else {
+            problems.push(problem(
+                format!("{name} has no column {column_name}, which the settings name as part of its key"),
+                format!("correct the key of {name} in [tables], or add the column"),
+            ));
+            continue;
+        };
+        if !takes_a_field(column) {
+            problems.push(problem(
+                format!("column {column_name} of {name} is not taken from the record, so it cannot be part of the key"),
+                format!("correct the key of {name} in [tables]"),
+            ));
+        } else if !column.not_null {
+            // In a unique index no NULL equals another: a repeat would become a second row.
+            problems.push(problem(
+                format!("column {column_name} of {name} is part of the key and allows NULL"),
+                format!("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL", name.sql(), quoted(column_name)),
+            ));
+        }
+    }
+    let sorted = |columns: &[String]| {
+        let mut columns = columns.to_vec();
+        columns.sort();
+        columns
+    };
+    if problems.is_empty() && !facts.unique.iter().any(|unique| sorted(unique) == sorted(key)) {
+        let columns: Vec<String> = key.iter().map(|column| quoted(column)).collect();
+        problems.push(problem(
+            format!("{name} has no unique index on exactly ({})", key.join(", ")),
+            format!("CREATE UNIQUE INDEX ON {} ({})", name.sql(), columns.join(", ")),
+        ));
+    }
+    problems
+}
+
+/// What stands in the way of one of pg-sinker's own tables.
+pub fn examine_own(name: &TableName, facts: Option<&Facts>, role: &str) -> Vec<Failure> {
+    match facts {
+        None => vec![problem(
+            format!("table {name} does not exist in the sink"),
+            "run postgres_sink/init/02_tidemill.sql and 03_writer_role.sql in the sink database".into(),
+        )],
+        Some(facts) => access_problems(name, facts, role, needed_privileges(OnTombstone::Delete)),
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    fn column(name: &str, type_sql: &str, not_null: bool) -> ColumnFacts {
+        ColumnFacts { name: name.into(), type_sql: type_sql.into(), not_null, generated: false }
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            is_table: true,
+            schema_usage: true,
+            privileges: ["SELECT", "INSERT", "UPDATE", "DELETE"].map(String::from).into(),
+            columns: vec![
+                column("order_id", "bigint", true),
+                column("订单 \"x\"", "character varying", false),
+                ColumnFacts { generated: true, ..column("made", "integer", false) },
+                column(PROCESSED_TIME, "timestamp without time zone", true),
+                column(SOURCE_COMMIT_TIME, "timestamp with time zone", false),
+                column(RECORD_VERSION, "bytea", true),
+            ],
+            unique: vec![vec!["order_id".into()]],
+        }
+    }
+
+    fn config(key: &[&str], on_tombstone: OnTombstone) -> TableConfig {
+        TableConfig { table: "r.t".into(), key: key.iter().map(|&name| name.into()).collect(), on_tombstone }
+    }
+
+    /// A table with key `order_id` and one further column.
+    pub fn example(on_tombstone: OnTombstone) -> Table {
+        examine(&config(&["order_id"], on_tombstone), Some(&facts()), "w").unwrap()
+    }
+
+    fn problems(config: &TableConfig, facts: Option<&Facts>) -> Vec<String> {
+        examine(config, facts, "w").unwrap_err().iter().map(Failure::chain).collect()
+    }
+
+    #[test]
+    fn fields_go_to_every_column_that_the_server_and_the_sink_do_not_fill() {
+        let table = example(OnTombstone::Delete);
+        assert_eq!(
+            table.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>(),
+            ["order_id", "订单 \"x\""]
+        );
+        assert_eq!(table.key, [0]);
+        let other = Table { columns: table.columns.iter().rev().cloned().collect(), key: vec![1], ..table.clone() };
+        let tables = Tables::new(vec![table, other]);
+        assert_eq!(tables.fields.names(), ["order_id", "订单 \"x\""]);
+        assert_eq!(tables.tables[1].fields, [1, 0]);
+        assert_eq!(tables.tables[1].key_fields().collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn each_problem_comes_with_its_cure() {
+        let one = |change: &dyn Fn(&mut Facts), cure: &str| {
+            let mut facts = facts();
+            change(&mut facts);
+            let problems = problems(&config(&["order_id"], OnTombstone::Delete), Some(&facts));
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].contains(cure), "{problems:?}");
+        };
+        one(&|f| f.unique.clear(), "CREATE UNIQUE INDEX ON \"r\".\"t\" (\"order_id\")");
+        one(&|f| f.unique = vec![vec!["order_id".into(), "made".into()]], "CREATE UNIQUE INDEX");
+        one(&|f| f.privileges.truncate(2), "GRANT UPDATE, DELETE ON \"r\".\"t\" TO \"w\"");
+        one(&|f| f.schema_usage = false, "GRANT USAGE ON SCHEMA \"r\" TO \"w\"");
+        one(&|f| f.is_table = false, "name a table");
+        one(&|f| f.columns[0].not_null = false, "ALTER COLUMN \"order_id\" SET NOT NULL");
+        one(&|f| f.columns[0].generated = true, "correct the key");
+        one(&|f| f.columns[5].not_null = false, "ALTER COLUMN record_version SET NOT NULL");
+        one(&|f| f.columns[4].type_sql = "text".into(), "source_commit_time timestamptz");
+        one(&|f| drop(f.columns.remove(3)), "ADD COLUMN processed_time timestamp(3)");
+    }
+
+    #[test]
+    fn a_table_or_key_that_is_not_there_is_named() {
+        assert!(problems(&config(&["order_id"], OnTombstone::Keep), None)[0].contains("r.t does not exist"));
+        assert!(problems(&config(&["id"], OnTombstone::Keep), Some(&facts()))[0].contains("no column id"));
+        assert_eq!(examine_own(&TableName::parse("tidemill.x"), None, "w").len(), 1);
+        assert!(examine_own(&TableName::parse("tidemill.x"), Some(&facts()), "w").is_empty());
+    }
+
+    #[test]
+    fn a_trail_needs_no_right_to_delete() {
+        let mut facts = facts();
+        facts.privileges.retain(|privilege| privilege != "DELETE");
+        assert!(examine(&config(&["order_id"], OnTombstone::Keep), Some(&facts), "w").is_ok());
+    }
+}

@@ -1,0 +1,203 @@
+//! One transaction: the offsets first, by compare-and-set, then the rows and deletions of every table.
+
+use std::collections::{BTreeMap, HashMap};
+
+use shared::failure::{Failure, FailureKind};
+use shared::record::dead_letter::Rejection;
+use shared::record::header::Operation;
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+
+use crate::checkpoint::{self, Move, Place};
+use crate::coalesce::{self, Changes};
+use crate::deleted_keys;
+use crate::entry::{Entry, Item};
+use crate::fault::{self, Fault};
+use crate::tables::{Tables, Target};
+use crate::upsert::{self, Statements};
+
+/// How everything is written.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub place: Place,
+    pub tables: Tables,
+    /// By the index of the table.
+    statements: Vec<Statements>,
+}
+
+impl Plan {
+    pub fn new(place: Place, tables: Tables) -> Self {
+        let statements = tables.tables.iter().map(|target| Statements::of(&target.table)).collect();
+        Plan { place, tables, statements }
+    }
+}
+
+/// What a transaction has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Changes by index of the table and operation.
+    pub written: BTreeMap<(usize, Operation), u64>,
+    /// Changes that came too late: a version as new was there.
+    pub repeats: u64,
+}
+
+/// Why a transaction was not committed.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The same again, later.
+    Passing(Failure),
+    /// Some record of it is bad.
+    Data(Rejection),
+    /// The generation has to end.
+    Lasting(Failure),
+}
+
+/// Records to write, and the offsets behind them.
+#[derive(Debug)]
+pub struct Portion<'p, 'a> {
+    pub items: &'p [Item<'a>],
+    pub moves: Vec<Move>,
+}
+
+impl<'a> Portion<'_, 'a> {
+    pub fn entries(&self) -> impl Iterator<Item = &Entry<'a>> {
+        self.items.iter().filter_map(|item| item.content.as_ref().ok())
+    }
+}
+
+/// Tries the transaction once.
+///
+/// `doubt` is set while the answer to COMMIT is awaited, and stays set where it never comes: then only the next try can tell, by the
+/// offsets, whether the transaction was committed. This holds too where the caller drops this future.
+pub async fn attempt(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    portion: &Portion<'_, '_>,
+    doubt: &mut Option<Tally>,
+) -> Result<Tally, Trouble> {
+    let mut transaction = connection.begin().await.map_err(|error| trouble("a transaction cannot begin", error))?;
+    let advanced = checkpoint::advance(&mut transaction, &plan.place, &portion.moves).await;
+    if !advanced.map_err(|error| trouble("the offsets cannot be moved", error))? {
+        let arrived = checkpoint::has_arrived(&mut transaction, &plan.place, &portion.moves).await;
+        return match (arrived.map_err(|error| trouble("the offsets cannot be read", error))?, doubt.take()) {
+            (true, Some(tally)) => Ok(tally),
+            _ => Err(Trouble::Lasting(fenced(&plan.place))),
+        };
+    }
+    *doubt = None;
+    match write(&mut transaction, plan, portion).await {
+        Ok(tally) => {
+            *doubt = Some(tally.clone());
+            transaction.commit().await.map_err(|error| trouble("the transaction is not committed", error))?;
+            *doubt = None;
+            Ok(tally)
+        }
+        Err(trouble) => {
+            // Where the connection is lost the next use of it says so, and the server has rolled back.
+            let _ = transaction.rollback().await;
+            Err(trouble)
+        }
+    }
+}
+
+fn fenced(place: &Place) -> Failure {
+    Failure::new(
+        FailureKind::Fenced,
+        format!("the offsets of group {} in the sink were moved by somebody else", place.group),
+    )
+    .cure("after a freeze or a failover this is expected and heals itself; otherwise find the other pg-sinker with this group")
+}
+
+async fn write(connection: &mut PgConnection, plan: &Plan, portion: &Portion<'_, '_>) -> Result<Tally, Trouble> {
+    let mut tally = Tally::default();
+    for (table, (target, statements)) in plan.tables.tables.iter().zip(&plan.statements).enumerate() {
+        let changes = coalesce::changes(target, portion.entries());
+        tally.repeats += changes.repeats;
+        let label = &target.table.label;
+        if !changes.rows.is_empty() {
+            let written = upsert::write_rows(connection, target, statements, &changes.rows).await;
+            tally.enter_rows(table, &changes.rows, &written.map_err(|error| trouble(label, error))?);
+        }
+        if !changes.gone.is_empty() {
+            let known =
+                delete(connection, target, statements, &changes).await.map_err(|error| trouble(label, error))?;
+            tally.enter_gone(table, changes.gone.len() as u64, known);
+        }
+    }
+    Ok(tally)
+}
+
+/// Answers how many of the deletions were not known yet.
+async fn delete(
+    connection: &mut PgConnection,
+    target: &Target,
+    statements: &Statements,
+    changes: &Changes<'_, '_>,
+) -> sqlx::Result<u64> {
+    let new = deleted_keys::remember(connection, &target.table.label, &changes.gone).await?;
+    upsert::delete_rows(connection, target, statements, &changes.gone).await?;
+    Ok(new)
+}
+
+impl Tally {
+    fn enter_rows(&mut self, table: usize, sent: &[&Entry<'_>], written: &[Vec<u8>]) {
+        let operations: HashMap<&[u8], Operation> =
+            sent.iter().map(|entry| (&entry.version[..], entry.header.operation)).collect();
+        for version in written {
+            if let Some(&operation) = operations.get(version.as_slice()) {
+                *self.written.entry((table, operation)).or_default() += 1;
+            }
+        }
+        self.repeats += (sent.len() as u64).saturating_sub(written.len() as u64);
+    }
+
+    fn enter_gone(&mut self, table: usize, sent: u64, new: u64) {
+        *self.written.entry((table, Operation::Delete)).or_default() += new;
+        self.repeats += sent.saturating_sub(new);
+    }
+}
+
+fn trouble(what: &str, error: sqlx::Error) -> Trouble {
+    match fault::of(&error) {
+        Fault::Passing => Trouble::Passing(
+            Failure::new(FailureKind::Unreachable, format!("the sink does not take the rows ({what})"))
+                .caused_by(error),
+        ),
+        Fault::Data(reason) => {
+            // The server's words alone: the rest of the error speaks of its own source code.
+            let words = error.as_database_error().map_or_else(|| error.to_string(), |said| said.message().to_owned());
+            Trouble::Data(Rejection { reason, detail: format!("{what}: {words}") })
+        }
+        Fault::Lasting => Trouble::Lasting(
+            Failure::new(FailureKind::Refused, format!("the sink refuses the rows ({what})"))
+                .caused_by(error)
+                .cure("the table may have been changed: `pg-sinker check` says what is wrong with it"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::OnTombstone;
+    use crate::tables::tests::example;
+    use shared::batch::Record;
+
+    #[test]
+    fn what_the_guard_refused_is_a_repeat() {
+        let tables = Tables::new(vec![example(OnTombstone::Delete)]);
+        let headers = ["op=c v=1.1.0.0", "op=u v=1.2.0.0", "op=u v=1.3.0.0"];
+        let items = headers.map(|header| {
+            let row: Option<&[u8]> = Some(b"{\"order_id\":1}");
+            let record = Record { partition: 0, offset: 0, key: row, value: row, header: Some(header.as_bytes()) };
+            Item::read(record, &tables)
+        });
+        let portion = Portion { items: &items, moves: Vec::new() };
+        let entries: Vec<&Entry<'_>> = portion.entries().collect();
+        let mut tally = Tally::default();
+        tally.enter_rows(0, &entries, &[entries[0].version.to_vec(), entries[2].version.to_vec()]);
+        tally.enter_gone(0, 3, 2);
+        let expected = [((0, Operation::Insert), 1), ((0, Operation::Update), 1), ((0, Operation::Delete), 2)];
+        assert_eq!(tally, Tally { written: BTreeMap::from(expected), repeats: 2 });
+    }
+}

@@ -1,0 +1,282 @@
+//! The last actor of the chain: writes one batch after the other, and again until the sink has taken it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use shared::batch::Batch;
+use shared::failure::{Failure, FailureKind};
+use shared::generation::Fate;
+use shared::health::Health;
+use shared::kafka::progress::Progress;
+use shared::kafka::publisher::observe_end_to_end;
+use shared::kafka::reader::FromReader;
+use shared::metrics;
+use shared::pg::{PostgresConfig, refused};
+use shared::record::dead_letter::Rejection;
+use sqlx::postgres::PgConnection;
+
+use crate::checkpoint::Move;
+use crate::deleted_keys;
+use crate::entry::Item;
+use crate::letters::Letters;
+use crate::settings::WriterConfig;
+use crate::split::{Portions, Refused};
+use crate::transaction::{self, Plan, Portion, Tally, Trouble};
+
+/// The health latch that is held while the sink takes nothing.
+const LATCH: &str = "sink";
+/// How often old deletions are looked for, at most.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
+
+/// What a writer needs.
+pub struct WriterSetup {
+    pub plan: Plan,
+    pub sink: PostgresConfig,
+    pub config: WriterConfig,
+    /// A writer that is silent in a transaction for this long has lost its partitions: its locks must not stop the next owner.
+    pub ownership: Duration,
+    pub letters: Letters,
+    pub progress: Progress,
+    pub fate: Fate,
+    pub health: Health,
+}
+
+/// The actor. Its work is with the message that is being handled, and comes back with it.
+pub struct Writer {
+    work: Option<Work>,
+    fate: Fate,
+}
+
+impl Writer {
+    pub fn new(setup: WriterSetup) -> Self {
+        let fate = setup.fate.clone();
+        let work = Work { setup, connection: None, expected: BTreeMap::new(), forgot_at: Instant::now() };
+        Writer { work: Some(work), fate }
+    }
+}
+
+impl Actor for Writer {
+    type Context = Context<Self>;
+}
+
+impl Handler<FromReader<i64>> for Writer {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, message: FromReader<i64>, _: &mut Self::Context) -> Self::Result {
+        let work = self.work.take();
+        let fate = self.fate.clone();
+        let handle = async move {
+            let mut work = work?;
+            // Every wait on the sink and on the broker ends with the generation; what was begun is rolled back.
+            tokio::select! {
+                biased;
+                () = fate.ended() => return None,
+                done = work.handle(message) => if let Err(failure) = done {
+                    fate.end(failure);
+                    return None;
+                },
+            }
+            Some(work)
+        };
+        AtomicResponse::new(Box::pin(handle.into_actor(self).map(|work, writer, _| writer.work = work)))
+    }
+}
+
+struct Work {
+    setup: WriterSetup,
+    connection: Option<PgConnection>,
+    /// The offset that each owned partition stands at in the sink.
+    expected: BTreeMap<i32, i64>,
+    forgot_at: Instant,
+}
+
+/// What became of a portion.
+enum Written {
+    Committed(Tally),
+    Refused(Rejection),
+}
+
+impl Work {
+    async fn handle(&mut self, message: FromReader<i64>) -> Result<(), Failure> {
+        match message {
+            FromReader::Assigned(partitions) => {
+                self.expected.extend(partitions);
+                Ok(())
+            }
+            FromReader::Revoked(partitions) => {
+                self.expected.retain(|partition, _| !partitions.contains(partition));
+                Ok(())
+            }
+            FromReader::Batch(batch) => self.write_batch(&batch).await,
+        }
+    }
+
+    async fn write_batch(&mut self, batch: &Batch) -> Result<(), Failure> {
+        let mut items = self.read(batch)?;
+        self.set_aside(&items).await?;
+        let mut portions = Portions::whole(items.len());
+        while let Some(range) = portions.take_next() {
+            let portion = self.portion(items.get(range.clone()).unwrap_or_default());
+            match self.write(&portion).await? {
+                Written::Committed(tally) => self.committed(&portion, &tally),
+                Written::Refused(rejection) => {
+                    if let Refused::Alone(at) = portions.refuse(range)
+                        && let Some(item) = items.get_mut(at)
+                    {
+                        item.content = Err(rejection);
+                        self.set_aside(std::slice::from_ref(item)).await?;
+                    }
+                }
+            }
+        }
+        self.setup.progress.complete(&batch.next_offsets());
+        self.forget_deleted_keys().await;
+        Ok(())
+    }
+
+    /// The records that the sink does not have yet.
+    fn read<'a>(&self, batch: &'a Batch) -> Result<Vec<Item<'a>>, Failure> {
+        let mut items = Vec::with_capacity(batch.len());
+        for record in batch.records() {
+            let expected = self.expected.get(&record.partition).ok_or_else(|| {
+                Failure::new(FailureKind::Broken, format!("a record of partition {} came unasked", record.partition))
+            })?;
+            if record.offset < *expected {
+                metrics::REPEATS_DROPPED.inc();
+                continue;
+            }
+            let item = Item::read(record, &self.setup.plan.tables);
+            if let Ok(entry) = &item.content {
+                let labels = [self.setup.plan.place.topic.as_str(), entry.header.operation.as_str()];
+                metrics::RECORDS_IN.with_label_values(&labels).inc();
+            }
+            items.push(item);
+        }
+        Ok(items)
+    }
+
+    async fn set_aside(&self, items: &[Item<'_>]) -> Result<(), Failure> {
+        let rejected = items.iter().filter_map(|item| Some((item.record, item.content.as_ref().err()?)));
+        self.setup.letters.post(&rejected.collect::<Vec<_>>()).await
+    }
+
+    fn portion<'p, 'a>(&self, items: &'p [Item<'a>]) -> Portion<'p, 'a> {
+        let mut moves: Vec<Move> = Vec::new();
+        for Item { record, .. } in items {
+            let next = record.offset + 1;
+            match moves.iter_mut().find(|step| step.partition == record.partition) {
+                Some(step) => step.next = next,
+                None => {
+                    let expected = self.expected.get(&record.partition).copied().unwrap_or_default();
+                    moves.push(Move { partition: record.partition, expected, next });
+                }
+            }
+        }
+        Portion { items, moves }
+    }
+
+    /// Tries until the sink has answered for good.
+    async fn write(&mut self, portion: &Portion<'_, '_>) -> Result<Written, Failure> {
+        let mut doubt = None;
+        let mut failed = 0;
+        loop {
+            self.setup.progress.lease().check()?;
+            let tried = self.attempt(portion, &mut doubt).await;
+            let outcome = match tried {
+                Ok(_) => "ok",
+                Err(Trouble::Data(_)) => "refused",
+                Err(_) => "failed",
+            };
+            metrics::COMMITS.with_label_values(&[outcome]).inc();
+            let written = match tried {
+                Ok(tally) => Written::Committed(tally),
+                Err(Trouble::Data(rejection)) => Written::Refused(rejection),
+                Err(Trouble::Lasting(failure)) => return Err(failure),
+                Err(Trouble::Passing(failure)) => {
+                    failed += 1;
+                    self.wait(failed, &failure).await;
+                    continue;
+                }
+            };
+            if failed > 0 {
+                self.setup.health.release(LATCH);
+                tracing::info!(attempts = failed + 1, "the sink takes rows again");
+            }
+            return Ok(written);
+        }
+    }
+
+    async fn wait(&self, failed: u32, failure: &Failure) {
+        let wait = self.setup.config.retry_wait(failed);
+        self.setup.health.hold(LATCH, failure.chain());
+        tracing::warn!(attempt = failed, "tried again in {} ms: {}", wait.as_millis(), failure.chain());
+        tokio::time::sleep(wait).await;
+    }
+
+    async fn attempt(&mut self, portion: &Portion<'_, '_>, doubt: &mut Option<Tally>) -> Result<Tally, Trouble> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await.map_err(|failure| {
+                if failure.kind.is_retried() { Trouble::Passing(failure) } else { Trouble::Lasting(failure) }
+            })?,
+        };
+        let timeout = self.setup.config.transaction_timeout();
+        let attempt = transaction::attempt(&mut connection, &self.setup.plan, portion, doubt);
+        let tried = tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
+            Err(Trouble::Passing(Failure::new(
+                FailureKind::Unreachable,
+                format!("the sink did not take the rows within {} ms", timeout.as_millis()),
+            )))
+        });
+        if matches!(tried, Ok(_) | Err(Trouble::Data(_))) {
+            self.connection = Some(connection);
+        }
+        tried
+    }
+
+    async fn connect(&self) -> Result<PgConnection, Failure> {
+        let mut connection = self.setup.sink.connect("pg-sinker").await?;
+        sqlx::query(
+            "SELECT set_config('idle_in_transaction_session_timeout', $1, false), set_config('statement_timeout', $2, false)",
+        )
+        .bind(self.setup.ownership.as_millis().to_string())
+        .bind(self.setup.config.transaction_timeout_ms.to_string())
+        .execute(&mut connection)
+        .await
+        .map_err(|error| refused("the session's time limits cannot be set", error))?;
+        Ok(connection)
+    }
+
+    fn committed(&mut self, portion: &Portion<'_, '_>, tally: &Tally) {
+        self.expected.extend(portion.moves.iter().map(|step| (step.partition, step.next)));
+        for (&(table, operation), &count) in &tally.written {
+            if let Some(target) = self.setup.plan.tables.tables.get(table) {
+                metrics::RECORDS_OUT.with_label_values(&[&target.table.label, operation.as_str()]).inc_by(count);
+            }
+        }
+        metrics::REPEATS_DROPPED.inc_by(tally.repeats);
+        let commit_times: Vec<i64> = portion.entries().filter_map(|entry| entry.header.commit_time_us).collect();
+        observe_end_to_end(&commit_times);
+    }
+
+    /// Now and then. A failure is no reason to stop: the next batch finds out what is wrong with the sink.
+    async fn forget_deleted_keys(&mut self) {
+        if self.forgot_at.elapsed() < FORGET_EVERY {
+            return;
+        }
+        self.forgot_at = Instant::now();
+        let Some(mut connection) = self.connection.take() else { return };
+        let tables: Vec<&str> =
+            self.setup.plan.tables.tables.iter().map(|target| target.table.label.as_str()).collect();
+        match deleted_keys::forget(&mut connection, &tables, self.setup.config.deleted_keys_keep_days).await {
+            Ok(forgotten) => {
+                self.connection = Some(connection);
+                if forgotten > 0 {
+                    tracing::debug!(forgotten, "keys that were deleted long ago are forgotten");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "keys that were deleted long ago are not forgotten yet"),
+        }
+    }
+}
