@@ -62,7 +62,8 @@ kafka_java() { # fills KAFKA_JAVA, the command up to the main class
     "-Dlog4j2.configurationFile=file:$KAFKA_FOLDER/log4j2.yaml" -cp "$KAFKA_LIBS/*")
 }
 
-random_cluster_id() { head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 1-22; }
+# The first character is a letter: an id that begins with a dash would be taken for an option.
+random_cluster_id() { echo "T$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 1-21)"; }
 
 # The file "formatted" says that the data folder is whole; without it a format was cut off and begins anew.
 format_kafka_once() {

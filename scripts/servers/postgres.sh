@@ -161,6 +161,7 @@ create_postgres() { # NAME DATABASE FOLDER_OF_SQL SETTING=VALUE...; DATABASE may
   echo "include 'tidemill.conf'" >>"$new/postgresql.conf"
   write_postgres_settings "$new" 5432 "$@"
   if [ -n "$database" ]; then
+    leave_system_oids "$name" "$new"
     echo "CREATE DATABASE $database" | apply_sql "$name" "$new" postgres "the statement that makes $database"
     # shellcheck disable=SC2094 # the second $file is its name, for the error
     for file in "$sql_folder"/*.sql; do
@@ -194,6 +195,13 @@ apply_sql() { # NAME FOLDER DATABASE WHAT
     fail "$4 failed, so $1 is not started (all of it in $log); a statement there ends with a semicolon and an empty line"
   fi
   rm -f "$errors"
+}
+
+# In single-user mode the server gives out OIDs below 16384, PostgreSQL's own range, and logical replication passes over tables
+# there without a word. So the numbers are used up until the range of users begins.
+leave_system_oids() { # NAME FOLDER
+  local block='DO $$ DECLARE given oid; BEGIN LOOP given := lo_create(0); PERFORM lo_unlink(given); EXIT WHEN given >= 16384; END LOOP; END $$;'
+  echo "$block" | apply_sql "$1" "$2" postgres "the statement that leaves the system's OIDs"
 }
 
 await_postgres() { # NAME

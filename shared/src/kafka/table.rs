@@ -13,7 +13,7 @@ use rdkafka::topic_partition_list::Offset;
 use tokio::sync::mpsc;
 
 use super::KafkaConfig;
-use super::tail::{TailReader, record_of};
+use super::tail::{Looker, TailReader, record_of};
 use super::topics::unreachable_broker;
 use crate::batch::Batch;
 use crate::failure::{Failure, FailureKind};
@@ -41,7 +41,8 @@ pub fn spawn(
 ) -> Result<(mpsc::Receiver<FromTable>, JoinHandle<()>), Failure> {
     let (sender, receiver) = mpsc::channel(config.queue_batches_max.max(1));
     let tail = TailReader::new(config, service, fate)?;
-    let consumer = config.looker(service).create().map_err(|error| unreachable_broker(config, error))?;
+    let consumer =
+        config.looker(service).create_with_context(Looker).map_err(|error| unreachable_broker(config, error))?;
     let table = Table {
         config: config.clone(),
         consumer,
@@ -64,7 +65,7 @@ pub fn spawn(
 
 struct Table {
     config: KafkaConfig,
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Looker>,
     topic: String,
     /// End offsets that are not reached yet, by partition.
     open: BTreeMap<i32, i64>,

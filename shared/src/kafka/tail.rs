@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 
@@ -33,10 +34,23 @@ pub(crate) fn record_of<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
     }
 }
 
+/// A consumer that tells of the end of a partition in its own way, and of all else in the log.
+pub(crate) struct Looker;
+
+impl ClientContext for Looker {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PartitionEOF)) {
+            tracing::warn!(%error, reason, "kafka client");
+        }
+    }
+}
+
+impl ConsumerContext for Looker {}
+
 /// A consumer for tails and scans.
 pub struct TailReader {
     config: KafkaConfig,
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Looker>,
     fate: Fate,
     lease: Option<Lease>,
 }
@@ -46,7 +60,8 @@ const FIRST_STEP_BACK: i64 = 1;
 
 impl TailReader {
     pub fn new(config: &KafkaConfig, service: &str, fate: &Fate) -> Result<Self, Failure> {
-        let consumer = config.looker(service).create().map_err(|error| unreachable_broker(config, error))?;
+        let consumer =
+            config.looker(service).create_with_context(Looker).map_err(|error| unreachable_broker(config, error))?;
         Ok(TailReader { config: config.clone(), consumer, fate: fate.clone(), lease: None })
     }
 
