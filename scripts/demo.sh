@@ -157,8 +157,6 @@ export_addresses() {
   local service name
   eval "$(servers env)"
   export CDC_INGEST__SOURCE__PORT=$TIDEMILL_SOURCE_PORT PG_SINKER__SINK__PORT=$TIDEMILL_SINK_PORT
-  [ "$TIDEMILL_POSTGRES_PASSWORD" = postgres ] \
-    || export CDC_INGEST__SOURCE__PASSWORD=$TIDEMILL_SOURCE_PASSWORD PG_SINKER__SINK__PASSWORD=$TIDEMILL_SINK_PASSWORD
   for service in $SERVICES; do
     name=$(shout "$service")
     export "${name}__KAFKA__BROKERS=$TIDEMILL_KAFKA_BROKERS"

@@ -1,1 +1,118 @@
-fn main() {}
+//! `tidemill-lab`: looks at a running pipeline, checks it, measures it, loads it. See `--help`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use lab::paper::Paper;
+use lab::places::{Addresses, Places};
+use lab::{compare, latency, load, ready, show, validate};
+use shared::failure::{Failure, FailureKind};
+
+/// Drives a running Tidemill pipeline from outside, as a user would. The exit code says whether all went well.
+#[derive(Parser)]
+#[command(name = "tidemill-lab", version, about)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    addresses: Addresses,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Wait until all four services are ready
+    Ready {
+        #[arg(long, default_value_t = 60)]
+        timeout_s: u64,
+    },
+    /// Show the first orders of the source and their rows in the sink
+    Show,
+    /// Send an order through the pipeline and look into every layer
+    Validate {
+        /// Longest wait for one change to reach the sink
+        #[arg(long, default_value_t = 30)]
+        timeout_s: u64,
+    },
+    /// Measure single changes: commit at the source until seen in the sink
+    Latency {
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+        changes: u32,
+        /// Changes a second, made when they are due, whatever became of those before
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rate: u32,
+        /// Orders that are changed in turn
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5))]
+        orders: u32,
+        /// A change that is not seen for so long is lost
+        #[arg(long, default_value_t = 10)]
+        timeout_s: u64,
+        /// One line of JSON instead of the report
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send many orders through three statuses each, and compare all of them with the source
+    Load {
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+        orders: u32,
+        /// Changes a second, each its own commit; 0: as fast as possible, up to 100 orders in a commit
+        #[arg(long, default_value_t = 0)]
+        rate: u32,
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        users: u32,
+        /// Give up when nothing new reached the sink for so long
+        #[arg(long, default_value_t = 120)]
+        timeout_s: u64,
+        /// One line of JSON instead of the report
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the whole sink with the source, value by value
+    Compare {
+        /// How long a difference may last: changes may be on their way
+        #[arg(long, default_value_t = 10)]
+        timeout_s: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let line = Line::parse();
+    match run(line) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => {
+            Paper::stderr().line(format!("tidemill-lab: {}", failure.chain()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(line: Line) -> Result<bool, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(FailureKind::Broken, "the runtime cannot be started").caused_by(error))?;
+    runtime.block_on(carry_out(line.command, &Places::from(line.addresses)))
+}
+
+async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
+    let (mut paper, mut progress) = (Paper::stdout(), Paper::stderr());
+    match command {
+        Command::Ready { timeout_s } => ready::run(places, seconds(timeout_s), &mut progress).await,
+        Command::Show => show::run(places, &mut paper).await.map(|()| true),
+        Command::Validate { timeout_s } => validate::run(places, seconds(timeout_s), &mut paper).await,
+        Command::Latency { changes, rate, orders, timeout_s, json } => {
+            let plan = latency::Plan { changes, rate, orders, patience: seconds(timeout_s) };
+            latency::run(places, &plan, json, &mut paper).await
+        }
+        Command::Load { orders, rate, users, timeout_s, json } => {
+            let plan = load::Plan { orders, rate, users, timeout: seconds(timeout_s) };
+            load::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Compare { timeout_s } => compare::run(places, seconds(timeout_s), &mut paper).await,
+    }
+}
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}

@@ -93,12 +93,14 @@ pub struct HttpConfig {
     /// Address to bind: `127.0.0.1` for this machine only, `0.0.0.0` for all.
     pub host: String,
     pub port: u16,
+    /// Longest wait for the port: after a kill the old process may hold it for a moment.
+    pub bind_wait_ms: u64,
 }
 
 impl HttpConfig {
     /// This machine only, on a port.
     pub fn on(port: u16) -> Self {
-        HttpConfig { host: "127.0.0.1".into(), port }
+        HttpConfig { host: "127.0.0.1".into(), port, bind_wait_ms: 2_000 }
     }
 
     /// Reads a section over these defaults, so that naming one key leaves the others as they are.
@@ -108,9 +110,14 @@ impl HttpConfig {
         struct Given {
             host: Option<String>,
             port: Option<u16>,
+            bind_wait_ms: Option<u64>,
         }
         let given = Given::deserialize(section)?;
-        Ok(HttpConfig { host: given.host.unwrap_or(self.host), port: given.port.unwrap_or(self.port) })
+        Ok(HttpConfig {
+            host: given.host.unwrap_or(self.host),
+            port: given.port.unwrap_or(self.port),
+            bind_wait_ms: given.bind_wait_ms.unwrap_or(self.bind_wait_ms),
+        })
     }
 }
 

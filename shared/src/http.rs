@@ -1,5 +1,9 @@
 //! The small HTTP endpoint of every service: health, metrics, state, and the console page.
 
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::header;
 use actix_web::{App, HttpResponse, HttpServer, web};
@@ -18,8 +22,8 @@ use crate::metrics;
 /// | `/metrics` | Prometheus text |
 /// | `/api/state` | JSON: generation, partitions, positions, last failure |
 /// | `/` | the console: the state of this service as a page |
-pub fn serve(config: &HttpConfig, health: Health) -> Result<(Server, ServerHandle), Failure> {
-    let address = (config.host.clone(), config.port);
+pub async fn serve(config: &HttpConfig, health: Health) -> Result<(Server, ServerHandle), Failure> {
+    let listener = listen(config).await?;
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(health.clone()))
@@ -32,15 +36,30 @@ pub fn serve(config: &HttpConfig, health: Health) -> Result<(Server, ServerHandl
     .workers(1)
     .disable_signals()
     .shutdown_timeout(1)
-    .bind(&address)
-    .map_err(|error| {
-        Failure::new(FailureKind::Settings, format!("cannot listen on {}:{}", address.0, address.1))
-            .caused_by(error)
-            .cure("free the port, or set http.host and http.port")
-    })?
+    .listen(listener)
+    .map_err(|error| cannot_listen(config, error))?
     .run();
     let handle = server.handle();
     Ok((server, handle))
+}
+
+async fn listen(config: &HttpConfig) -> Result<TcpListener, Failure> {
+    let deadline = Instant::now() + Duration::from_millis(config.bind_wait_ms);
+    loop {
+        match TcpListener::bind((config.host.as_str(), config.port)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => return Err(cannot_listen(config, error)),
+        }
+    }
+}
+
+fn cannot_listen(config: &HttpConfig, error: std::io::Error) -> Failure {
+    Failure::new(FailureKind::Settings, format!("cannot listen on {}:{}", config.host, config.port))
+        .caused_by(error)
+        .cure("free the port, or set http.host and http.port")
 }
 
 async fn live(health: web::Data<Health>) -> HttpResponse {

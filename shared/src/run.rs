@@ -131,7 +131,7 @@ fn report_error<S: Service>(failure: &Failure) -> ExitCode {
 
 async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
     let health = Health::new(S::NAME, env!("CARGO_PKG_VERSION"));
-    let (server, handle) = http::serve(config.http(), health.clone())?;
+    let (server, handle) = http::serve(config.http(), health.clone()).await?;
     actix::spawn(server);
     tracing::info!(
         "{} {} answers on http://{}:{}",

@@ -100,6 +100,9 @@ impl Default for KafkaConfig {
     }
 }
 
+/// How long the broker may hold back the answer to an idle consumer; it answers at once when there is a record.
+const LONG_POLL_MS: &str = "500";
+
 impl KafkaConfig {
     /// Longest wait for one answer.
     pub fn request_timeout(&self) -> Duration {
@@ -141,6 +144,7 @@ impl KafkaConfig {
             .set("group.id", group)
             .set("group.instance.id", self.instance(service))
             .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("fetch.wait.max.ms", LONG_POLL_MS)
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
             .set("heartbeat.interval.ms", (self.session_timeout_ms / 3).to_string())
             .set("statistics.interval.ms", "1000")
@@ -148,7 +152,8 @@ impl KafkaConfig {
         client
     }
 
-    /// A consumer outside of any group, for tails and whole topics.
+    /// A consumer outside of any group, for tails and scans. It goes from partition to partition, and would wait out a long poll at
+    /// each, so its polls are short.
     pub(crate) fn looker(&self, service: &str) -> ClientConfig {
         let mut client = self.client(service);
         client
@@ -157,8 +162,16 @@ impl KafkaConfig {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "10")
             .set("fetch.queue.backoff.ms", "20")
             .set("queued.max.messages.kbytes", self.prefetch_kilobytes_max.to_string());
+        client
+    }
+
+    /// A consumer outside of any group that stays with its partitions.
+    pub(crate) fn follower(&self, service: &str) -> ClientConfig {
+        let mut client = self.looker(service);
+        client.set("fetch.wait.max.ms", LONG_POLL_MS);
         client
     }
 

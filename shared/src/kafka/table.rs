@@ -42,7 +42,7 @@ pub fn spawn(
     let (sender, receiver) = mpsc::channel(config.queue_batches_max.max(1));
     let tail = TailReader::new(config, service, fate)?;
     let consumer =
-        config.looker(service).create_with_context(Looker).map_err(|error| unreachable_broker(config, error))?;
+        config.follower(service).create_with_context(Looker).map_err(|error| unreachable_broker(config, error))?;
     let table = Table {
         config: config.clone(),
         consumer,
