@@ -192,7 +192,7 @@ impl Server {
         for &id in ids {
             let id = id % 8;
             if !self.is_locked(id) && changes.iter().all(|(taken, _)| *taken != id) {
-                let value = (u32::from(id) + self.next_xid % 5) % 4 > 0;
+                let value = !(u32::from(id) + self.next_xid % 5).is_multiple_of(4);
                 changes.push((id, value.then(|| format!("by {}", self.next_xid))));
             }
         }
