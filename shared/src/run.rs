@@ -57,8 +57,19 @@ pub struct Chain {
     pub threads: Vec<JoinHandle<()>>,
 }
 
-/// Waits for the threads of the chain and stops its actors.
-async fn take_down(chain: Chain, arbiter: Arbiter) {
+/// Waits for the threads of the chain within the bound, and stops its actors.
+async fn take_down(chain: Chain, arbiter: Arbiter, config: &RestartConfig) -> Result<(), Failure> {
+    let deadline = Instant::now() + Duration::from_millis(config.drain_timeout_ms);
+    while chain.threads.iter().any(|thread| !thread.is_finished()) {
+        if Instant::now() > deadline {
+            return Err(Failure::new(
+                FailureKind::Settings,
+                format!("a thread of the chain did not end within {} ms", config.drain_timeout_ms),
+            )
+            .cure("the process ends; its supervisor starts it again from the durable position"));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let joined = tokio::task::spawn_blocking(move || {
         let threads_ended = chain.threads.into_iter().all(|thread| thread.join().is_ok());
         arbiter.stop();
@@ -67,6 +78,7 @@ async fn take_down(chain: Chain, arbiter: Arbiter) {
     if !matches!(joined.await, Ok(true)) {
         tracing::error!("a part of the chain panicked");
     }
+    Ok(())
 }
 
 /// The whole life of a service's process.
@@ -221,8 +233,8 @@ async fn generation<S: Service>(
         Some(Ok(chain)) => chain,
         ended => {
             fate.finish();
-            take_down(Chain::default(), arbiter).await;
-            return ended.and_then(Result::err).map_or(End::Asked, End::Failed);
+            let taken_down = take_down(Chain::default(), arbiter, config.restart()).await;
+            return ended.and_then(Result::err).or(taken_down.err()).map_or(End::Asked, End::Failed);
         }
     };
     health.enter(Phase::Running);
@@ -233,8 +245,8 @@ async fn generation<S: Service>(
     if asked {
         drain(config.restart(), health, &fate).await;
     }
-    take_down(chain, arbiter).await;
-    match fate.take_failure() {
+    let taken_down = take_down(chain, arbiter, config.restart()).await;
+    match taken_down.err().or_else(|| fate.take_failure()) {
         None if asked => End::Asked,
         None => End::Failed(Failure::new(FailureKind::Broken, "the chain ended by itself")),
         Some(failure) if asked => {

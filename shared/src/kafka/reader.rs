@@ -10,6 +10,7 @@
 //! frozen and thawed replica would write thousands of records twice. On a revoke the thread stops, drains, and only then gives up.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -100,6 +101,7 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
         revoked: Mutex::default(),
         goals: Mutex::default(),
         ends: Mutex::default(),
+        commits_answered: AtomicU64::default(),
     };
     let consumer: BaseConsumer<_> = setup
         .config
@@ -134,6 +136,7 @@ struct Assignments<S: StartPoint> {
     goals: Mutex<Option<BTreeMap<i32, i64>>>,
     /// End offsets as librdkafka's statistics tell them.
     ends: Mutex<BTreeMap<i32, i64>>,
+    commits_answered: AtomicU64,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -228,8 +231,8 @@ impl<S: StartPoint> Assignments<S> {
         let revoked: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
         locked(&self.revoked).extend(&revoked);
         self.drain()?;
-        if !consumer.assignment_lost() {
-            commit(consumer, CommitMode::Sync);
+        if !consumer.assignment_lost() && !self.fate.has_ended() {
+            commit(consumer);
         }
         for &partition in &revoked {
             self.progress.revoke(partition);
@@ -291,6 +294,7 @@ impl<S: StartPoint> ConsumerContext for Assignments<S> {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        self.commits_answered.fetch_add(1, Ordering::Relaxed);
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         metrics::COMMITS.with_label_values(&[outcome]).inc();
         if let Err(error) = result {
@@ -299,8 +303,9 @@ impl<S: StartPoint> ConsumerContext for Assignments<S> {
     }
 }
 
-/// Commits the acknowledged positions of the owned partitions. They are a lower bound only: the output says more.
-fn commit<S: StartPoint>(consumer: &BaseConsumer<Assignments<S>>, mode: CommitMode) {
+/// Commits the acknowledged positions of the owned partitions, without waiting for the answer: they are a lower bound only, the output
+/// says more, and a broker that is away must not hold up a stop.
+fn commit<S: StartPoint>(consumer: &BaseConsumer<Assignments<S>>) {
     let context = consumer.context();
     let mut offsets = TopicPartitionList::new();
     for (partition, next) in context.progress.positions() {
@@ -309,7 +314,7 @@ fn commit<S: StartPoint>(consumer: &BaseConsumer<Assignments<S>>, mode: CommitMo
     if offsets.count() == 0 {
         return;
     }
-    if let Err(error) = consumer.commit(&offsets, mode) {
+    if let Err(error) = consumer.commit(&offsets, CommitMode::Async) {
         tracing::warn!(%error, "group offsets were not committed; they are committed again with the next ones");
     }
 }
@@ -354,7 +359,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             context.progress.lease().renew()?;
             if context.fate.is_draining() {
                 context.drain()?;
-                commit(self.consumer, CommitMode::Sync);
+                self.commit_last();
                 context.fate.finish();
                 return Ok(());
             }
@@ -366,6 +371,20 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             self.housekeeping();
         }
         Ok(())
+    }
+
+    /// Before the end: commits, and waits for the answer within the bound of a request. What is polled meanwhile is not handled any more.
+    fn commit_last(&self) {
+        let answered = self.context.commits_answered.load(Ordering::Relaxed);
+        let deadline = Instant::now() + self.context.config.request_timeout();
+        commit(self.consumer);
+        while self.context.commits_answered.load(Ordering::Relaxed) == answered
+            && !self.context.progress.positions().is_empty()
+            && !self.context.fate.has_ended()
+            && Instant::now() < deadline
+        {
+            self.consumer.poll(Duration::from_millis(10));
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -495,7 +514,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         self.last_commit = Instant::now();
         self.report_positions(&positions);
         if positions != self.committed {
-            commit(self.consumer, CommitMode::Async);
+            commit(self.consumer);
             self.committed = positions;
         }
     }
