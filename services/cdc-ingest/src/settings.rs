@@ -187,3 +187,16 @@ impl ServiceConfig for Settings {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_file_holds_the_defaults() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/cdc-ingest.toml");
+        let documented: Settings = shared::config::load("cdc-ingest", Some(path.as_ref())).unwrap();
+        assert_eq!(format!("{documented:?}"), format!("{:?}", Settings::default()));
+        assert!(documented.validate().is_ok());
+    }
+}

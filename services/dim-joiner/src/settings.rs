@@ -165,3 +165,16 @@ impl ServiceConfig for Settings {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_file_holds_the_defaults() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/dim-joiner.toml");
+        let documented: Settings = shared::config::load("dim-joiner", Some(path.as_ref())).unwrap();
+        assert_eq!(format!("{documented:?}"), format!("{:?}", Settings::default()));
+        assert!(documented.validate().is_ok());
+    }
+}
