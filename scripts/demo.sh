@@ -197,6 +197,7 @@ report() { # 0 if validation and measurement went well
   local status=0
   lab ready || fail "not all services became ready, see above; their logs are in $TIDEMILL_STATE/log"
   say "all services are ready"
+  lab compare --timeout-s 60 || status=$?
   headline "orders in the source, rows in the sink"
   lab show || status=$?
   headline "validation"

@@ -153,6 +153,27 @@ metric!(
     register_int_gauge_vec!("tidemill_up", "1; the labels say which service and version.", &["service", "version"])
 );
 
+/// Registers every metric, so that a page has them before the first event.
+pub fn start() {
+    LazyLock::force(&RECORDS_IN);
+    LazyLock::force(&RECORDS_OUT);
+    LazyLock::force(&REJECTED);
+    LazyLock::force(&REPEATS_DROPPED);
+    LazyLock::force(&END_TO_END);
+    LazyLock::force(&LAG);
+    LazyLock::force(&WAITING_MICROSECONDS);
+    LazyLock::force(&GENERATIONS);
+    LazyLock::force(&GENERATION_FAILURES);
+    LazyLock::force(&MISSING_USERS);
+    LazyLock::force(&REEMISSIONS_WAITING);
+    LazyLock::force(&SLOT_LAG_BYTES);
+    LazyLock::force(&SNAPSHOT_ROWS);
+    LazyLock::force(&TOAST_REREADS);
+    LazyLock::force(&COMMITS);
+    LazyLock::force(&READY);
+    LazyLock::force(&UP);
+}
+
 /// The page of `/metrics`.
 pub fn render() -> Result<String, prometheus::Error> {
     TextEncoder::new().encode_to_string(&prometheus::gather())

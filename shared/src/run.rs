@@ -142,6 +142,7 @@ fn report_error<S: Service>(failure: &Failure) -> ExitCode {
 }
 
 async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
+    metrics::start();
     let health = Health::new(S::NAME, env!("CARGO_PKG_VERSION"));
     let (server, handle) = http::serve(config.http(), health.clone()).await?;
     actix::spawn(server);

@@ -1,6 +1,6 @@
 //! The replication connection: the actor that reads the WAL stream and confirms what is durable.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use pgwire_replication::{Lsn as WireLsn, PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
@@ -128,9 +128,7 @@ impl Reading {
                 Ok(()) = self.confirmed.changed() => self.confirm(),
                 event = self.client.recv() => {
                     let batch = self.gather(event)?;
-                    self.next.send(WalBatch(batch)).await.map_err(|_| {
-                        Failure::new(FailureKind::Broken, "the worker of the chain is gone")
-                    })?;
+                    self.send(batch).await?;
                 }
             }
         }
@@ -161,6 +159,13 @@ impl Reading {
             next = futures_util::FutureExt::now_or_never(self.client.recv());
         }
         Ok(batch)
+    }
+
+    async fn send(&self, batch: Vec<ReplicationEvent>) -> Result<(), Failure> {
+        let since = Instant::now();
+        let sent = self.next.send(WalBatch(batch)).await;
+        metrics::WAITING_MICROSECONDS.inc_by(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
+        sent.map_err(|_| Failure::new(FailureKind::Broken, "the worker of the chain is gone"))
     }
 
     fn confirm(&mut self) {
