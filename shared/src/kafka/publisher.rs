@@ -10,11 +10,13 @@ use std::time::Duration;
 use actix::prelude::*;
 use jiff::Timestamp;
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 
 use super::KafkaConfig;
+use super::client_log::{self, ClientLog};
 use super::topics::unreachable_broker;
 use crate::batch::{OutRecord, Outgoing};
 use crate::failure::{Failure, FailureKind};
@@ -75,7 +77,10 @@ struct Tally {
     records: Vec<(usize, Operation, u64)>,
 }
 
-struct Deliveries<P>(Arc<DeliveryState<P>>);
+struct Deliveries<P> {
+    state: Arc<DeliveryState<P>>,
+    log: ClientLog,
+}
 
 impl<P: Send + 'static> Publisher<P> {
     pub fn new(setup: PublisherSetup<'_, P>) -> Result<Self, Failure> {
@@ -88,7 +93,7 @@ impl<P: Send + 'static> Publisher<P> {
         let producer = setup
             .config
             .producer(setup.service)
-            .create_with_context(Deliveries(Arc::clone(&deliveries)))
+            .create_with_context(Deliveries { state: Arc::clone(&deliveries), log: ClientLog::new("producer") })
             .map_err(|error| unreachable_broker(setup.config, error))?;
         let full_wait_max = Duration::from_millis(setup.config.delivery_timeout_ms);
         let outbox =
@@ -229,7 +234,11 @@ impl<P> DeliveryState<P> {
 
 impl<P: Send + 'static> ClientContext for Deliveries<P> {
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka producer");
+        self.log.error(&error, reason);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        client_log::line(level, facility, text);
     }
 }
 
@@ -238,10 +247,10 @@ impl<P: Send + 'static> ProducerContext for Deliveries<P> {
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         match result {
-            Ok(_) => self.0.acknowledge(number),
+            Ok(_) => self.state.acknowledge(number),
             Err((error, message)) => {
                 let topic = rdkafka::Message::topic(message);
-                self.0.fate.end(
+                self.state.fate.end(
                     Failure::new(
                         FailureKind::Unreachable,
                         format!("a record for topic `{topic}` was not acknowledged"),

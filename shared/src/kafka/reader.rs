@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::KafkaConfig;
+use super::client_log::{self, ClientLog};
 use super::progress::Progress;
 use super::tail::record_of;
 use super::topics::unreachable_broker;
@@ -102,6 +104,7 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
         goals: Mutex::default(),
         ends: Mutex::default(),
         commits_answered: AtomicU64::default(),
+        log: ClientLog::new("group member"),
     };
     let consumer: BaseConsumer<_> = setup
         .config
@@ -137,6 +140,7 @@ struct Assignments<S: StartPoint> {
     /// End offsets as librdkafka's statistics tell them.
     ends: Mutex<BTreeMap<i32, i64>>,
     commits_answered: AtomicU64,
+    log: ClientLog,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -250,7 +254,11 @@ impl<S: StartPoint> Assignments<S> {
 
 impl<S: StartPoint> ClientContext for Assignments<S> {
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(topic = self.topic, %error, reason, "kafka client");
+        self.log.error(&error, reason);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        client_log::line(level, facility, text);
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
@@ -468,7 +476,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             .caused_by(error)
             .cure("give each replica its own kafka.instance_id; after a freeze this is expected and heals itself")),
             _ => {
-                tracing::warn!(topic, %error, "while polling; the client tries again by itself");
+                self.context.log.error(&error, "while polling");
                 Ok(())
             }
         }

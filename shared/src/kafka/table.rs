@@ -41,8 +41,10 @@ pub fn spawn(
 ) -> Result<(mpsc::Receiver<FromTable>, JoinHandle<()>), Failure> {
     let (sender, receiver) = mpsc::channel(config.queue_batches_max.max(1));
     let tail = TailReader::new(config, service, fate)?;
-    let consumer =
-        config.follower(service).create_with_context(Looker).map_err(|error| unreachable_broker(config, error))?;
+    let consumer = config
+        .follower(service)
+        .create_with_context(Looker::default())
+        .map_err(|error| unreachable_broker(config, error))?;
     let table = Table {
         config: config.clone(),
         consumer,

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 
 use super::KafkaConfig;
+use super::client_log::{self, ClientLog};
 use super::topics::unreachable_broker;
 use crate::batch::Record;
 use crate::failure::{Failure, FailureKind};
@@ -34,14 +36,22 @@ pub(crate) fn record_of<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
     }
 }
 
-/// A consumer that tells of the end of a partition in its own way, and of all else in the log.
-pub(crate) struct Looker;
+/// The voice of consumers outside of any group.
+pub(crate) struct Looker(ClientLog);
+
+impl Default for Looker {
+    fn default() -> Self {
+        Looker(ClientLog::new("looker"))
+    }
+}
 
 impl ClientContext for Looker {
     fn error(&self, error: KafkaError, reason: &str) {
-        if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PartitionEOF)) {
-            tracing::warn!(%error, reason, "kafka client");
-        }
+        self.0.error(&error, reason);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        client_log::line(level, facility, text);
     }
 }
 
@@ -60,8 +70,10 @@ const FIRST_STEP_BACK: i64 = 1;
 
 impl TailReader {
     pub fn new(config: &KafkaConfig, service: &str, fate: &Fate) -> Result<Self, Failure> {
-        let consumer =
-            config.looker(service).create_with_context(Looker).map_err(|error| unreachable_broker(config, error))?;
+        let consumer = config
+            .looker(service)
+            .create_with_context(Looker::default())
+            .map_err(|error| unreachable_broker(config, error))?;
         Ok(TailReader { config: config.clone(), consumer, fate: fate.clone(), lease: None })
     }
 
