@@ -13,8 +13,25 @@ use serde::{Deserialize, Deserializer};
 use crate::failure::{Failure, FailureKind};
 
 /// Loads the settings of `service` from the file, where one is named, and the environment.
-pub fn load<C: DeserializeOwned>(service: &str, file: Option<&Path>) -> Result<C, Failure> {
+///
+/// `maps` are sections whose keys are data, with case. The environment's names have no case, so such a key is refused there.
+pub fn load<C: DeserializeOwned>(service: &str, file: Option<&Path>, maps: &[&str]) -> Result<C, Failure> {
+    let prefix = prefix(service);
+    let of_a_map = |name: &String| {
+        maps.iter().any(|map| name.starts_with(&format!("{prefix}__{}__", map.replace('.', "__").to_uppercase())))
+    };
+    if let Some(name) = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).find(of_a_map) {
+        return Err(Failure::new(
+            FailureKind::Settings,
+            format!("{name} names a key of a map, which the environment cannot carry"),
+        )
+        .cure("set the map in the file given by --config: upper and lower case count there"));
+    }
     load_from(service, file, None)
+}
+
+fn prefix(service: &str) -> String {
+    service.replace('-', "_").to_uppercase()
 }
 
 fn load_from<C: DeserializeOwned>(
@@ -28,7 +45,7 @@ fn load_from<C: DeserializeOwned>(
             .caused_by(error)
             .cure(format!("correct the key; config/{service}.toml documents every one"))
     };
-    let prefix = service.replace('-', "_").to_uppercase();
+    let prefix = prefix(service);
     let mut builder = Config::builder();
     if let Some(path) = file {
         builder = builder.add_source(File::from(path).format(FileFormat::Toml));

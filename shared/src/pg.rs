@@ -132,6 +132,12 @@ pub fn refused(what: impl Into<String>, error: sqlx::Error) -> Failure {
     }
 }
 
+/// A statement that failed on a table whose shape may just have changed: the next generation looks at it anew.
+pub fn refused_for_now(what: impl Into<String>, error: sqlx::Error) -> Failure {
+    let kind = if error.as_database_error().is_some() { FailureKind::Refused } else { FailureKind::Unreachable };
+    Failure::new(kind, what).caused_by(error)
+}
+
 /// An SQL identifier in quotes.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

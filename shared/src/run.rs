@@ -15,8 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::check::{self, Finding};
 use crate::config::{self, HttpConfig, LogConfig, RestartConfig};
 use crate::failure::{Failure, FailureKind};
-use crate::generation::Fate;
+use crate::generation::{Fate, Lease};
 use crate::health::{Health, Phase};
+use crate::kafka::KafkaConfig;
 use crate::{http, metrics, telemetry};
 
 /// What every service's settings have.
@@ -24,6 +25,9 @@ pub trait ServiceConfig: DeserializeOwned + Clone + Send + Sync + 'static {
     fn http(&self) -> &HttpConfig;
     fn log(&self) -> &LogConfig;
     fn restart(&self) -> &RestartConfig;
+    fn kafka(&self) -> &KafkaConfig;
+    /// Sections whose keys are data, with case (`rules.statuses`). The environment does not keep case, so they are set in the file only.
+    const MAPS: &'static [&'static str] = &[];
     /// What can be seen to be wrong without asking any server.
     fn validate(&self) -> Result<(), Failure> {
         Ok(())
@@ -49,6 +53,8 @@ pub struct Surroundings {
     pub health: Health,
     /// Where the actors of the chain live; it ends with the generation.
     pub arbiter: ArbiterHandle,
+    /// Every writer checks it before it writes.
+    pub lease: Lease,
 }
 
 /// The threads of a generation. They watch its fate, and are waited for when it has ended.
@@ -58,13 +64,15 @@ pub struct Chain {
 }
 
 /// Waits for the threads of the chain within the bound, and stops its actors.
-async fn take_down(chain: Chain, arbiter: Arbiter, config: &RestartConfig) -> Result<(), Failure> {
-    let deadline = Instant::now() + Duration::from_millis(config.drain_timeout_ms);
+async fn take_down(chain: Chain, arbiter: Arbiter, config: &impl ServiceConfig) -> Result<(), Failure> {
+    // A thread may be in one question to the broker.
+    let bound = Duration::from_millis(config.restart().drain_timeout_ms) + config.kafka().request_timeout();
+    let deadline = Instant::now() + bound;
     while chain.threads.iter().any(|thread| !thread.is_finished()) {
         if Instant::now() > deadline {
             return Err(Failure::new(
                 FailureKind::Settings,
-                format!("a thread of the chain did not end within {} ms", config.drain_timeout_ms),
+                format!("a thread of the chain did not end within {} ms", bound.as_millis()),
             )
             .cure("the process ends; its supervisor starts it again from the durable position"));
         }
@@ -86,7 +94,8 @@ pub fn main<S: Service>() -> ExitCode {
     let arguments = command::<S>().get_matches();
     let file = arguments.get_one::<PathBuf>("config").cloned();
     let checking = arguments.subcommand_name() == Some("check");
-    let loaded = config::load::<S::Config>(S::NAME, file.as_deref()).and_then(|config| {
+    let loaded = config::load::<S::Config>(S::NAME, file.as_deref(), S::Config::MAPS).and_then(|config| {
+        config.kafka().validate()?;
         config.validate()?;
         Ok(config)
     });
@@ -162,7 +171,11 @@ async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
 /// How a generation ended.
 enum End {
     Asked,
-    Failed(Failure),
+    /// `lived` is how long the chain ran.
+    Failed {
+        failure: Failure,
+        lived: Duration,
+    },
 }
 
 /// Builds a chain, waits for its end, and builds the next, until the service is asked to stop or gives up.
@@ -178,20 +191,21 @@ async fn generations<S: Service>(config: &S::Config, health: &Health) -> Result<
         }
     };
     tokio::pin!(stop);
-    let mut in_a_row = 0;
+    let (mut in_a_row, mut given_up_on) = (0_u32, 0);
     loop {
-        let born = Instant::now();
-        let failure = match generation::<S>(config, health, stop.as_mut()).await {
+        let (failure, lived) = match generation::<S>(config, health, stop.as_mut()).await {
             End::Asked => return Ok(()),
-            End::Failed(failure) => failure,
+            End::Failed { failure, lived } => (failure, lived),
         };
         metrics::GENERATION_FAILURES.with_label_values(&[failure.kind.as_str()]).inc();
         health.failed(&failure.chain());
-        if born.elapsed() >= Duration::from_millis(config.restart().stable_after_ms) {
-            in_a_row = 0;
+        if lived >= Duration::from_millis(config.restart().stable_after_ms) {
+            (in_a_row, given_up_on) = (0, 0);
         }
         in_a_row += 1;
-        if !failure.kind.is_retried() || in_a_row > config.restart().attempts_max {
+        // A server that is away comes back some day: it is waited for as long as it takes.
+        given_up_on += u32::from(failure.kind != FailureKind::Unreachable);
+        if !failure.kind.is_retried() || given_up_on > config.restart().attempts_max {
             return Err(failure);
         }
         let wait = backoff(config.restart(), in_a_row);
@@ -225,20 +239,26 @@ async fn generation<S: Service>(
     metrics::GENERATIONS.inc();
     let fate = Fate::default();
     let arbiter = Arbiter::new();
-    let surroundings = Surroundings { fate: fate.clone(), health: health.clone(), arbiter: arbiter.handle() };
+    let lease = Lease::new(config.kafka().lease());
+    let (renewed, ended) = (lease.clone(), fate.clone());
+    let awake = std::thread::spawn(move || keep_awake(renewed, ended));
+    let surroundings = Surroundings { fate: fate.clone(), health: health.clone(), arbiter: arbiter.handle(), lease };
     let started = tokio::select! {
         started = S::start(config, surroundings) => Some(started),
         () = &mut stop => None,
     };
-    let chain = match started {
+    let mut chain = match started {
         Some(Ok(chain)) => chain,
         ended => {
             fate.finish();
-            let taken_down = take_down(Chain::default(), arbiter, config.restart()).await;
-            return ended.and_then(Result::err).or(taken_down.err()).map_or(End::Asked, End::Failed);
+            let taken_down = take_down(Chain { threads: vec![awake] }, arbiter, config).await;
+            // What a part of the chain said says more than that the start was given up.
+            let failure = fate.take_failure().or(ended.and_then(Result::err)).or(taken_down.err());
+            return failure.map_or(End::Asked, |failure| End::Failed { failure, lived: Duration::ZERO });
         }
     };
     health.enter(Phase::Running);
+    let running_since = Instant::now();
     let asked = tokio::select! {
         () = fate.ended() => false,
         () = &mut stop => true,
@@ -246,15 +266,28 @@ async fn generation<S: Service>(
     if asked {
         drain(config.restart(), health, &fate).await;
     }
-    let taken_down = take_down(chain, arbiter, config.restart()).await;
+    let lived = running_since.elapsed();
+    chain.threads.push(awake);
+    let taken_down = take_down(chain, arbiter, config).await;
     match taken_down.err().or_else(|| fate.take_failure()) {
         None if asked => End::Asked,
-        None => End::Failed(Failure::new(FailureKind::Broken, "the chain ended by itself")),
+        None => End::Failed { failure: Failure::new(FailureKind::Broken, "the chain ended by itself"), lived },
         Some(failure) if asked => {
             tracing::warn!("while draining: {}; the next start goes on from the durable position", failure.chain());
             End::Asked
         }
-        Some(failure) => End::Failed(failure),
+        Some(failure) => End::Failed { failure, lived },
+    }
+}
+
+/// Renews the lease as long as the process runs. A thread of its own, so that neither long work nor a long answer of a server is taken
+/// for a frozen process.
+fn keep_awake(lease: Lease, fate: Fate) {
+    while !fate.has_ended() {
+        if let Err(failure) = lease.renew() {
+            return fate.end(failure);
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The worker: carries the stream's events and the snapshot's chunks to the assembler, and what it makes to the publisher.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use shared::kafka::progress::Progress;
 use shared::kafka::publisher::Publisher;
 use shared::kafka::tail::TailReader;
 use shared::metrics;
-use shared::pg::{quoted, refused};
+use shared::pg::{quoted, refused_for_now};
 use shared::position::{Lsn, Version};
 use shared::record::header::{Header, Operation};
 use sqlx::postgres::PgConnection;
@@ -72,6 +72,8 @@ pub struct Copying {
     pub after: Option<Vec<String>>,
     /// Rows of an earlier epoch may be in the topics: what a re-read does not find is gone.
     pub sweep: bool,
+    /// Chunks that are acknowledged and not recorded yet: a sweep must not come between the changes of one transaction.
+    pub acked: VecDeque<ChunkDone>,
 }
 
 impl Capture {
@@ -129,7 +131,8 @@ impl Handler<ChunkAcked> for Capture {
 
     fn handle(&mut self, ChunkAcked(done): ChunkAcked, _: &mut Self::Context) -> Self::Result {
         self.run(|mut core| async move {
-            let worked = core.chunk_acked(done).await;
+            core.copying.acked.push_back(done);
+            let worked = core.record_chunks().await;
             (core, worked)
         })
     }
@@ -156,6 +159,9 @@ impl Core {
                 ReplicationEvent::XLogData { data, .. } => self.change(&data).await?,
                 ReplicationEvent::Commit { end_lsn, .. } => {
                     self.assembler.commit(Lsn(end_lsn.as_u64()), &mut self.out);
+                    if !self.copying.acked.is_empty() {
+                        self.record_chunks().await?;
+                    }
                 }
                 ReplicationEvent::KeepAlive { wal_end, .. } => {
                     self.assembler.keepalive(Lsn(wal_end.as_u64()), &mut self.out);
@@ -224,17 +230,29 @@ impl Core {
         let Some(source) = self.tables.get(table) else {
             return Err(Failure::new(FailureKind::Broken, "a row of a table that is not captured"));
         };
-        let list: Vec<String> = columns.iter().map(|name| format!("{}::text", quoted(name))).collect();
+        let failed = |error| refused_for_now(format!("a row of {} could not be read again", source.table), error);
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.settings.source.connect("tidemill cdc-ingest").await?,
+        };
+        let existing = crate::source::columns(&mut connection, &source.table).await?;
+        if existing.is_empty() {
+            // The table is gone, and with it the row.
+            return Ok(None);
+        }
+        let list: Vec<String> = columns
+            .iter()
+            .map(|name| match existing.iter().any(|column| column.name == *name) {
+                true => format!("{}::text", quoted(name)),
+                // Dropped since: nobody can read its value any more, and the stream drops it with the next change.
+                false => "NULL::text".to_owned(),
+            })
+            .collect();
         let condition = source.key.iter().enumerate();
         let condition: Vec<String> = condition
             .map(|(at, column)| format!("{} = ${}::text::{}", quoted(&column.name), at + 1, column.sql_type))
             .collect();
         let sql = format!("SELECT {} FROM {} WHERE {}", list.join(", "), source.table.sql(), condition.join(" AND "));
-        let failed = |error| refused(format!("a row of {} could not be read again", source.table), error);
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.settings.source.connect("tidemill cdc-ingest").await?,
-        };
         let query = key.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, value| query.bind(value));
         let found = query.fetch_optional(&mut connection).await.map_err(failed)?;
         self.connection = Some(connection);
@@ -278,23 +296,22 @@ impl Core {
         };
         let (kafka, fate) = (self.settings.kafka.clone(), self.fate.clone());
         let scan = move || -> Result<Vec<Vec<u8>>, Failure> {
-            let mut live: HashMap<Vec<u8>, u32> = HashMap::new();
+            // The newest version counts, whatever the order: a record of a writer that hung may stand behind newer ones.
+            let mut newest: HashMap<Vec<u8>, (Version, bool)> = HashMap::new();
             let from: Vec<_> = (0..partitions).map(|partition| (partition, 0)).collect();
             TailReader::new(&kafka, "cdc-ingest", &fate)?.scan(&topic, &from, &mut |record| {
-                let key = record.key.unwrap_or_default();
-                match (record.value, Header::parse(record.header)) {
-                    (Some(_), Ok(header)) => {
-                        live.insert(key.to_vec(), header.version.epoch);
+                // A foreign record is not ours to delete.
+                if let Ok(header) = Header::parse(record.header) {
+                    let key = record.key.unwrap_or_default();
+                    let known = newest.entry(key.to_vec()).or_default();
+                    if header.version >= known.0 {
+                        *known = (header.version, record.value.is_some());
                     }
-                    (None, _) => {
-                        live.remove(key);
-                    }
-                    // A foreign record: not ours to delete.
-                    (Some(_), Err(_)) => {}
                 }
                 Ok(())
             })?;
-            Ok(live.into_iter().filter(|(_, epoch)| *epoch < below).map(|(key, _)| key).collect())
+            let gone = newest.into_iter().filter(|(_, (version, live))| *live && version.epoch < below);
+            Ok(gone.map(|(key, _)| key).collect())
         };
         tokio::task::spawn_blocking(scan)
             .await
@@ -323,7 +340,16 @@ impl Core {
         }
     }
 
-    async fn chunk_acked(&mut self, done: ChunkDone) -> Result<(), Failure> {
+    async fn record_chunks(&mut self) -> Result<(), Failure> {
+        while !self.assembler.is_in_transaction()
+            && let Some(done) = self.copying.acked.pop_front()
+        {
+            self.record_chunk(done).await?;
+        }
+        Ok(())
+    }
+
+    async fn record_chunk(&mut self, done: ChunkDone) -> Result<(), Failure> {
         let finished = done.last_key.is_none();
         if finished && self.copying.sweep {
             self.tombstone_live_keys(done.table, None, self.copying.epoch).await?;

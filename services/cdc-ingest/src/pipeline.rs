@@ -1,6 +1,6 @@
 //! The chain of cdc-ingest: checked, built sink first, started where it stopped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use actix::ArbiterHandle;
@@ -8,7 +8,7 @@ use actix::prelude::*;
 use shared::batch::Outgoing;
 use shared::check::Finding;
 use shared::failure::{Failure, FailureKind};
-use shared::generation::{Fate, Lease};
+use shared::generation::Fate;
 use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup};
 use shared::kafka::tail::TailReader;
@@ -166,11 +166,12 @@ async fn start_chain(
     mut connection: PgConnection,
     tables: Vec<SourceTable>,
     known: Known,
-    Surroundings { fate, health, arbiter }: Surroundings,
+    Surroundings { fate, health, arbiter, lease }: Surroundings,
 ) -> Result<Chain, Failure> {
     let mut client = wal_stream::connect(config).await?;
     let identity = client.identify_system().await.map_err(|error| wal_stream::failure(config, error))?;
-    let server = Server { system_id: identity.system_id, timeline: identity.timeline };
+    let flushed = flush_position(&mut connection).await?;
+    let server = Server { system_id: identity.system_id, timeline: identity.timeline, flushed };
     let slot = source::slot(&mut connection, config).await?;
     if let Some(pid) = slot.as_ref().and_then(|slot| slot.active_pid) {
         return Err(Failure::new(
@@ -179,13 +180,13 @@ async fn start_chain(
         )
         .cure("another cdc-ingest runs: this one takes over when it ends"));
     }
-    let highest = known.sent.values().map(|version| version.epoch).max().unwrap_or(0);
+    let highest = known.sent.values().copied().max().unwrap_or_default();
     let plan = plan(known.state.slot.as_ref(), slot.is_some(), &server, highest);
     if let Some(why) = plan.interrupted {
         tracing::warn!(epoch = plan.epoch, "{why}: every table is read again, and rows that are gone get tombstones");
     }
 
-    let progress = Progress::new(Lease::new(config.kafka.lease()));
+    let progress = Progress::new(lease);
     let (confirmed_sender, confirmed) = watch::channel(Lsn(0));
     let worker_of_acks: Arc<OnceLock<Recipient<ChunkAcked>>> = Arc::default();
     let state_topic = tables.len();
@@ -195,6 +196,7 @@ async fn start_chain(
         config: &config.kafka,
         service: CdcIngest::NAME,
         topics,
+        letters: None,
         fate: fate.clone(),
         lease: progress.lease().clone(),
         on_acked: on_acked(progress.clone(), confirmed_sender, Arc::clone(&worker_of_acks)),
@@ -261,7 +263,14 @@ fn copying(tables: &[SourceTable], plan: &Plan, known: &CaptureState) -> Copying
         state.cloned().unwrap_or(TableState { epoch: plan.epoch, rows: 0, last_key: None, done: false })
     };
     let states: Vec<TableState> = tables.iter().map(state).collect();
-    let mut copying = Copying { epoch: plan.epoch, states, current: None, after: None, sweep: plan.epoch > 1 };
+    let mut copying = Copying {
+        epoch: plan.epoch,
+        states,
+        current: None,
+        after: None,
+        sweep: plan.epoch > 1,
+        acked: VecDeque::new(),
+    };
     copying.current = copying.first();
     copying.after = copying.current.and_then(|table| copying.resume_key(table));
     copying

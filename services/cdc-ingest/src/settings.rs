@@ -156,6 +156,10 @@ impl ServiceConfig for Settings {
         &self.restart
     }
 
+    fn kafka(&self) -> &KafkaConfig {
+        &self.kafka
+    }
+
     fn validate(&self) -> Result<(), Failure> {
         let wrong = |what: &str, cure: &str| Err(Failure::new(FailureKind::Settings, what).cure(cure));
         let simple = |name: &str| {
@@ -195,7 +199,7 @@ mod tests {
     #[test]
     fn the_documented_file_holds_the_defaults() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/cdc-ingest.toml");
-        let documented: Settings = shared::config::load("cdc-ingest", Some(path.as_ref())).unwrap();
+        let documented: Settings = shared::config::load("cdc-ingest", Some(path.as_ref()), Settings::MAPS).unwrap();
         assert_eq!(format!("{documented:?}"), format!("{:?}", Settings::default()));
         assert!(documented.validate().is_ok());
     }

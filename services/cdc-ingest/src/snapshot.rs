@@ -6,14 +6,14 @@ use actix::prelude::*;
 use futures_util::TryStreamExt as _;
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
-use shared::pg::{PostgresConfig, quoted, refused};
+use shared::pg::{PostgresConfig, quoted, refused_for_now};
 use shared::position::Lsn;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
 use crate::copy_text::CopyRow;
 use crate::row::Shape;
-use crate::source::SourceTable;
+use crate::source::{self, SourceColumn, SourceTable};
 use crate::transaction::{Chunk, ChunkRow};
 use crate::visibility::DatabaseSnapshot;
 
@@ -95,12 +95,15 @@ async fn take(
     ask: &TakeChunk,
     rows: u32,
 ) -> Result<Chunk, Failure> {
-    let failed = |error| refused(format!("a chunk of {} could not be read", table.table), error);
+    let failed = |error| refused_for_now(format!("a chunk of {} could not be read", table.table), error);
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     let mut transaction = connection.begin_with(begin).await.map_err(failed)?;
     let snapshot: String =
         sqlx::query_scalar("SELECT pg_current_snapshot()::text").fetch_one(&mut *transaction).await.map_err(failed)?;
-    let text = copy(&mut transaction, &chunk_query(table, ask.after.as_deref(), rows)).await.map_err(failed)?;
+    // Looked up anew for each chunk: a column may have come or gone since the last.
+    let columns = source::columns(&mut transaction, &table.table).await?;
+    let text =
+        copy(&mut transaction, &chunk_query(table, &columns, ask.after.as_deref(), rows)).await.map_err(failed)?;
     let (read_at, flushed): (String, bool) =
         sqlx::query_as("SELECT lsn::text, lsn <= pg_current_wal_flush_lsn() FROM pg_current_wal_insert_lsn() AS lsn")
             .fetch_one(&mut *transaction)
@@ -120,7 +123,7 @@ async fn take(
     let snapshot: DatabaseSnapshot = snapshot.parse().map_err(|error| unreadable(Box::new(error)))?;
     let read_at: Lsn = read_at.parse().map_err(|error| unreadable(Box::new(error)))?;
     let text = String::from_utf8(text).map_err(|error| unreadable(Box::new(error)))?;
-    let (rows_read, last_key) = read_rows(table, &text).map_err(|error| unreadable(Box::new(error)))?;
+    let (rows_read, last_key) = read_rows(table, &columns, &text).map_err(|error| unreadable(Box::new(error)))?;
     let last_key = last_key.filter(|_| rows_read.len() >= usize::try_from(rows).unwrap_or(usize::MAX));
     Ok(Chunk { table: ask.table, snapshot, read_at, rows: rows_read, last_key })
 }
@@ -135,9 +138,9 @@ async fn copy(connection: &mut PgConnection, query: &str) -> Result<Vec<u8>, sql
 }
 
 /// The rows behind `after`, in the order of the primary key.
-fn chunk_query(table: &SourceTable, after: Option<&[String]>, rows: u32) -> String {
+fn chunk_query(table: &SourceTable, columns: &[SourceColumn], after: Option<&[String]>, rows: u32) -> String {
     let list = |names: &mut dyn Iterator<Item = &String>| names.map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
-    let columns = list(&mut table.columns.iter().map(|column| &column.name));
+    let columns = list(&mut columns.iter().map(|column| &column.name));
     let key = list(&mut table.key.iter().map(|column| &column.name));
     let mut condition = String::new();
     if let Some(after) = after {
@@ -152,9 +155,13 @@ fn chunk_query(table: &SourceTable, after: Option<&[String]>, rows: u32) -> Stri
 
 type RowsAndLastKey = (Vec<ChunkRow>, Option<Vec<String>>);
 
-fn read_rows(table: &SourceTable, text: &str) -> Result<RowsAndLastKey, crate::row::ShapeError> {
+fn read_rows(
+    table: &SourceTable,
+    columns: &[SourceColumn],
+    text: &str,
+) -> Result<RowsAndLastKey, crate::row::ShapeError> {
     let key: Vec<String> = table.key.iter().map(|column| column.name.clone()).collect();
-    let columns = table.columns.iter().map(|column| (column.name.as_str(), column.type_oid));
+    let columns = columns.iter().map(|column| (column.name.as_str(), column.type_oid));
     let shape = Shape::new(&table.table, columns, &key)?;
     let mut rows = Vec::new();
     let mut last_key = None;
@@ -176,34 +183,36 @@ fn read_rows(table: &SourceTable, text: &str) -> Result<RowsAndLastKey, crate::r
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{KeyColumn, SourceColumn};
+    use crate::source::KeyColumn;
     use shared::pg::TableName;
 
     fn orders() -> SourceTable {
-        let column = |name: &str, type_oid| SourceColumn { name: name.into(), type_oid };
         let key = |name: &str, sql_type: &str| KeyColumn { name: name.into(), sql_type: sql_type.into() };
         SourceTable {
             table: TableName::parse("business.orders"),
             topic: "ods_orders".into(),
-            columns: vec![column("order_id", 20), column("note", 25)],
             key: vec![key("note", "text"), key("order_id", "bigint")],
             rows_estimate: 0,
         }
     }
 
+    fn columns() -> [SourceColumn; 2] {
+        [("order_id", 20), ("note", 25)].map(|(name, type_oid)| SourceColumn { name: name.into(), type_oid })
+    }
+
     #[test]
     fn a_chunk_goes_on_behind_the_last_key() {
         assert_eq!(
-            chunk_query(&orders(), Some(&["it's".into(), "7".into()]), 10),
+            chunk_query(&orders(), &columns(), Some(&["it's".into(), "7".into()]), 10),
             "COPY (SELECT \"order_id\", \"note\" FROM \"business\".\"orders\" \
              WHERE (\"note\", \"order_id\") > ('it''s'::text, '7'::bigint) ORDER BY \"note\", \"order_id\" LIMIT 10) TO STDOUT"
         );
-        assert!(!chunk_query(&orders(), None, 10).contains("WHERE"));
+        assert!(!chunk_query(&orders(), &columns(), None, 10).contains("WHERE"));
     }
 
     #[test]
     fn rows_of_a_chunk_are_those_of_the_stream() {
-        let (rows, last_key) = read_rows(&orders(), "1\ta\\nb\n2\t北京\n").unwrap();
+        let (rows, last_key) = read_rows(&orders(), &columns(), "1\ta\\nb\n2\t北京\n").unwrap();
         assert_eq!(rows[0].key, br#"{"note":"a\nb","order_id":1}"#);
         assert_eq!(String::from_utf8_lossy(&rows[1].value), r#"{"order_id":2,"note":"北京"}"#);
         assert_eq!(last_key.unwrap(), ["北京", "2"]);

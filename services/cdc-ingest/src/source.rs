@@ -12,14 +12,13 @@ use crate::settings::{Settings, TableConfig};
 pub struct SourceTable {
     pub table: TableName,
     pub topic: String,
-    pub columns: Vec<SourceColumn>,
     /// The primary key: names and SQL types, in its order.
     pub key: Vec<KeyColumn>,
     /// The planner's estimate, for progress.
     pub rows_estimate: i64,
 }
 
-/// A column of a [`SourceTable`].
+/// A column of a captured table.
 #[derive(Debug, Clone)]
 pub struct SourceColumn {
     pub name: String,
@@ -74,14 +73,19 @@ pub async fn table(connection: &mut PgConnection, config: &TableConfig) -> Resul
     let found = sqlx::query(
         "SELECT c.oid::int8, c.relreplident::text, greatest(c.reltuples, 0)::int8, has_table_privilege(c.oid, 'SELECT'), current_user::text \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')",
+         WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = 'r'",
     )
     .bind(&name.schema)
     .bind(&name.name)
     .fetch_optional(&mut *connection)
     .await
     .map_err(|error| refused(format!("table {name} cannot be looked up"), error))?
-    .ok_or_else(|| settings(format!("the source has no table {name}"), "correct the name under [tables], or make the table"))?;
+    .ok_or_else(|| {
+        settings(
+            format!("the source has no ordinary table {name}"),
+            "correct the name under [tables], or make the table; of a partitioned table name the partitions",
+        )
+    })?;
     let unreadable = |error| refused(format!("table {name} cannot be looked up"), error);
     let oid: i64 = found.try_get(0).map_err(unreadable)?;
     let identity: String = found.try_get(1).map_err(unreadable)?;
@@ -104,8 +108,7 @@ pub async fn table(connection: &mut PgConnection, config: &TableConfig) -> Resul
             format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT", name.sql()),
         ));
     }
-    let columns = columns(connection, &name, oid).await?;
-    Ok(SourceTable { table: name, topic: config.topic.clone(), columns, key, rows_estimate })
+    Ok(SourceTable { table: name, topic: config.topic.clone(), key, rows_estimate })
 }
 
 async fn key(connection: &mut PgConnection, name: &TableName, oid: i64) -> Result<Vec<KeyColumn>, Failure> {
@@ -128,12 +131,16 @@ async fn key(connection: &mut PgConnection, name: &TableName, oid: i64) -> Resul
     Ok(key.into_iter().map(|(name, sql_type)| KeyColumn { name, sql_type }).collect())
 }
 
-async fn columns(connection: &mut PgConnection, name: &TableName, oid: i64) -> Result<Vec<SourceColumn>, Failure> {
+/// The columns that the stream carries, in its order; none where the table does not exist.
+pub async fn columns(connection: &mut PgConnection, name: &TableName) -> Result<Vec<SourceColumn>, Failure> {
     let columns: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT attname::text, atttypid::int8 FROM pg_attribute \
-         WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
+        "SELECT a.attname::text, a.atttypid::int8 \
+         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' \
+         ORDER BY a.attnum",
     )
-    .bind(oid)
+    .bind(&name.schema)
+    .bind(&name.name)
     .fetch_all(connection)
     .await
     .map_err(|error| refused(format!("the columns of {name} cannot be read"), error))?;

@@ -125,6 +125,8 @@ struct Merge {
     watching: bool,
     /// Transactions streamed before the chunk was asked for: the marks of `recent` at that time.
     streamed_before: u64,
+    /// The transaction that was open in the stream at that time: its keys so far are not recorded.
+    open_at_watch: Option<u32>,
     /// Keys changed since then, with their transaction.
     touched: Vec<(u32, usize, Vec<u8>)>,
     waiting: Option<Chunk>,
@@ -346,10 +348,10 @@ impl Assembler {
             let Some(place) = self.place(table, key) else { return };
             let header = match (number, self.transaction) {
                 (Some(index), Some(transaction)) => {
-                    // A repeat after a restart goes on behind the tombstones that were sent.
-                    let first = Version { epoch: self.epoch, lsn: transaction.commit_lsn, index, part: 0 };
-                    let sent = self.sent.get(&(table, place.1)).copied().filter(|sent| *sent >= first);
-                    let version = sent.map_or(first, |sent| Version { part: sent.part + 1, ..first });
+                    let Some(version) = self.tombstone_version(table, place.1, transaction, index) else {
+                        self.repeats += 1;
+                        continue;
+                    };
                     Header {
                         transaction: transaction.xid,
                         commit_time_us: Some(transaction.commit_time_us),
@@ -360,6 +362,24 @@ impl Assembler {
             };
             self.send(table, place, key, &header, None, out);
         }
+    }
+
+    /// The version of a TRUNCATE's next tombstone in a partition. A repeat after a restart goes on behind the tombstones that were sent;
+    /// `None` where the partition has something newer already: then all of them were sent, and the live keys are newer rows.
+    fn tombstone_version(&self, table: usize, partition: i32, transaction: Transaction, index: u32) -> Option<Version> {
+        let first = Version { epoch: self.epoch, lsn: transaction.commit_lsn, index, part: 0 };
+        match self.sent.get(&(table, partition)).copied().filter(|sent| *sent >= first) {
+            None => Some(first),
+            Some(sent) if sent < (Version { part: u32::MAX, ..first }) => {
+                Some(Version { part: sent.part + 1, ..first })
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// A transaction is open in the stream.
+    pub fn is_in_transaction(&self) -> bool {
+        self.transaction.is_some()
     }
 
     fn touch(&mut self, table: usize, key: &[u8]) {
@@ -422,14 +442,20 @@ impl Assembler {
 
     /// A chunk is about to be read: from here on changed keys are recorded.
     pub fn watch(&mut self) {
-        self.merge = Merge { watching: true, streamed_before: self.recent_count, ..Merge::default() };
+        self.merge = Merge {
+            watching: true,
+            streamed_before: self.recent_count,
+            open_at_watch: self.transaction.map(|transaction| transaction.xid),
+            ..Merge::default()
+        };
     }
 
     /// A chunk was read.
     pub fn offer(&mut self, chunk: Chunk, out: &mut Outgoing<Position>) -> Offered {
         let streamed_since = usize::try_from(self.recent_count - self.merge.streamed_before).unwrap_or(usize::MAX);
         let before = self.recent.len().saturating_sub(streamed_since);
-        if self.merge.void || self.recent.iter().take(before).any(|&xid| !chunk.snapshot.sees(xid)) {
+        let mut streamed = self.recent.iter().take(before).chain(&self.merge.open_at_watch);
+        if self.merge.void || streamed.any(|&xid| !chunk.snapshot.sees(xid)) {
             return Offered::TakeAgain;
         }
         self.merge.waiting = Some(chunk);

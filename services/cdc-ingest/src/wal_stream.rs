@@ -79,13 +79,6 @@ impl Actor for WalReader {
         else {
             return self.fate.end_broken("WAL reader");
         };
-        // The lease shows a process that was frozen; the slot's connection may be another's by then.
-        let (lease, fate) = (self.progress.lease().clone(), self.fate.clone());
-        context.run_interval(Duration::from_millis(250), move |_, _| {
-            if let Err(failure) = lease.renew() {
-                fate.end(failure);
-            }
-        });
         let reading = Reading {
             settings: self.settings.clone(),
             client,
@@ -152,8 +145,14 @@ impl Reading {
                 }
                 _ => {}
             }
+            let lag = self.received.0.saturating_sub(self.confirmed.borrow().0);
+            metrics::SLOT_LAG_BYTES.set(i64::try_from(lag).unwrap_or(i64::MAX));
             batch.push(event);
             if batch.len() >= self.settings.kafka.batch_records_max || bytes >= self.settings.kafka.batch_bytes_max {
+                break;
+            }
+            // Of a connection that has ended the next plain recv tells why.
+            if !self.client.is_running() {
                 break;
             }
             next = futures_util::FutureExt::now_or_never(self.client.recv());
@@ -195,7 +194,13 @@ impl Reading {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.confirm();
-        // The client reports the confirmed position before it ends; a failure here costs repeats that the next start skips.
+        // The client sends the position with its next status; without it the next start reads, and skips, what was sent.
+        let deadline = Instant::now() + 2 * Duration::from_millis(self.settings.slot.status_interval_ms);
+        let told = |client: &ReplicationClient| client.metrics().last_applied_lsn().as_u64();
+        let confirmed = self.confirmed.borrow().0;
+        while told(&self.client) < confirmed && Instant::now() < deadline && !self.fate.has_ended() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         if let Err(error) = self.client.shutdown().await {
             tracing::debug!(%error, "the WAL stream was not closed in an orderly way");
         }

@@ -64,15 +64,27 @@ impl OrderReader {
         Ok(user.text().unwrap_or_default().into())
     }
 
-    /// Takes a record of the output topic back into the state.
-    pub fn restore(&self, record: &Record<'_>, held: &mut PartitionOrders) -> Result<(), Rejection> {
+    /// Takes a record of the output topic back into the state. The newest version of a key counts, whatever the order: a record of a
+    /// writer that hung may stand behind newer ones. `deleted` keeps the versions of tombstones meanwhile.
+    pub fn restore(
+        &self,
+        record: &Record<'_>,
+        held: &mut PartitionOrders,
+        deleted: &mut HashMap<Box<[u8]>, Version>,
+    ) -> Result<(), Rejection> {
         let header = Header::parse(record.header)
             .map_err(|error| Rejection { reason: "unreadable_header", detail: error.to_string() })?;
-        held.input_offset = header.input_offset.or(held.input_offset);
+        held.input_offset = held.input_offset.max(header.input_offset);
         held.handled = held.handled.max(header.version);
         let key = record.key.unwrap_or_default();
+        let is_older = held.version_of(key).is_some_and(|known| known > header.result_version())
+            || deleted.get(key).is_some_and(|known| *known >= header.version);
+        if is_older {
+            return Ok(());
+        }
         let Some(value) = record.value else {
             held.remove(key);
+            deleted.insert(key.into(), header.version);
             return Ok(());
         };
         let no_prefix = || Rejection {
@@ -85,6 +97,7 @@ impl OrderReader {
         let user =
             self.user_of(&row).map_err(|error| Rejection { reason: error.reason(), detail: error.to_string() })?;
         held.put(key, open_row, header.version, &user, header.user_version.unwrap_or_default());
+        deleted.remove(key);
         Ok(())
     }
 }

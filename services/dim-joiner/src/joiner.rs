@@ -1,5 +1,7 @@
 //! The actor around the join: orders, users, and the lane between them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -29,6 +31,8 @@ pub struct JoinerActor {
     pub health: Health,
     /// Told when the users are read to the end that stood at the start.
     pub users_loaded: Option<oneshot::Sender<()>>,
+    /// Messages of the actor's own (re-emissions) that are not acknowledged.
+    pub own_in_flight: Arc<AtomicUsize>,
     /// The lane is being worked on: one message to itself is on its way.
     pub walking: bool,
 }
@@ -68,6 +72,7 @@ impl JoinerActor {
         };
         if own && made.is_some() {
             self.progress.issue();
+            self.own_in_flight.fetch_add(1, Ordering::SeqCst);
         }
         if self.joiner.has_reemissions() && !self.walking && !self.fate.is_draining() {
             self.walking = true;
@@ -149,6 +154,12 @@ impl Handler<Walk> for JoinerActor {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, _: Walk, context: &mut Self::Context) -> Self::Result {
+        // One step at a time, so that the producer's queue stays short for fresh orders; and none while a rebalance waits for all that is
+        // in flight.
+        if self.own_in_flight.load(Ordering::SeqCst) > 0 || self.progress.is_draining() {
+            context.notify_later(Walk, Duration::from_millis(1));
+            return AtomicResponse::new(Box::pin(async {}.into_actor(self)));
+        }
         self.walking = false;
         let made = self.joiner.reemit(&Self::now());
         self.send(Ok(made), true, context)

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use shared::position::Version;
+use shared::position::{ResultVersion, Version};
 
 /// An order as it was last sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +94,12 @@ impl PartitionOrders {
         if let Some(moved) = moved.and_then(|slot| self.order_mut(slot)) {
             moved.place = order.place;
         }
+    }
+
+    /// The version with which an order was last sent.
+    pub fn version_of(&self, key: &[u8]) -> Option<ResultVersion> {
+        let order = self.slots.get(*self.by_key.get(key)? as usize)?.as_ref()?;
+        Some(ResultVersion { order: order.version, user: order.user_version })
     }
 
     /// How many orders a user has here.

@@ -1,11 +1,14 @@
 //! The chain of dim-joiner: users first, then orders from behind the tail of the output.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
 use shared::check::Finding;
 use shared::failure::{Failure, FailureKind};
-use shared::generation::{Fate, Lease};
+use shared::generation::Fate;
 use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup};
 use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, behind_tail_and_commit};
@@ -15,7 +18,7 @@ use shared::kafka::topics::{TopicSpec, Topics};
 use shared::run::{Chain, Service, Surroundings};
 use tokio::sync::oneshot;
 
-use crate::join::{Joiner, Offsets, OrderReader};
+use crate::join::{DEAD_LETTERS, Joiner, Offsets, OrderReader};
 use crate::joiner::JoinerActor;
 use crate::orders::PartitionOrders;
 use crate::settings::Settings;
@@ -52,7 +55,10 @@ impl Service for DimJoiner {
         findings
     }
 
-    async fn start(config: &Settings, Surroundings { fate, health, arbiter }: Surroundings) -> Result<Chain, Failure> {
+    async fn start(
+        config: &Settings,
+        Surroundings { fate, health, arbiter, lease }: Surroundings,
+    ) -> Result<Chain, Failure> {
         health.hold(USERS_LATCH, format!("users of topic {}", config.users.topic));
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
         let user_partitions = topics.required(&config.users.topic, "cdc-ingest")?;
@@ -61,15 +67,23 @@ impl Service for DimJoiner {
             topics.ensure(&spec).await?;
         }
 
-        let progress = Progress::new(Lease::new(config.kafka.lease()));
+        let progress = Progress::new(lease);
         let acked = progress.clone();
+        let own_in_flight = Arc::new(AtomicUsize::new(0));
+        let own_acked = Arc::clone(&own_in_flight);
         let publisher = Publisher::<Offsets>::new(PublisherSetup {
             config: &config.kafka,
             service: Self::NAME,
             topics: vec![config.output.topic.clone(), config.output.dead_letter_topic.clone()],
+            letters: Some(DEAD_LETTERS),
             fate: fate.clone(),
             lease: progress.lease().clone(),
-            on_acked: Box::new(move |offsets| acked.complete(&offsets)),
+            on_acked: Box::new(move |offsets| {
+                if offsets.is_empty() {
+                    own_acked.fetch_sub(1, Ordering::SeqCst);
+                }
+                acked.complete(&offsets);
+            }),
         })?;
         let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
 
@@ -81,6 +95,7 @@ impl Service for DimJoiner {
             fate: fate.clone(),
             health: health.clone(),
             users_loaded: Some(loaded_sender),
+            own_in_flight,
             walking: false,
         };
         let worker = JoinerActor::start_in_arbiter(&arbiter, |_| worker);
@@ -90,11 +105,11 @@ impl Service for DimJoiner {
         let feed = Feed::new(users, worker.clone().recipient(), fate.clone());
         Feed::start_in_arbiter(&arbiter, |_| feed);
         // No order is joined before every user that stood at the start is known.
-        users_loaded(config, loaded, progress.lease(), &fate).await?;
+        users_loaded(config, loaded, &fate).await?;
         health.release(USERS_LATCH);
 
         let start = FromOutput {
-            tail: TailReader::new(&config.kafka, Self::NAME, &fate)?.renewing(progress.lease()),
+            tail: TailReader::new(&config.kafka, Self::NAME, &fate)?,
             reader: OrderReader::default(),
             output: config.output.topic.clone(),
         };
@@ -121,12 +136,7 @@ fn topic_specs(config: &Settings, partitions: i32) -> [TopicSpec; 2] {
     ]
 }
 
-async fn users_loaded(
-    config: &Settings,
-    loaded: oneshot::Receiver<()>,
-    lease: &Lease,
-    fate: &Fate,
-) -> Result<(), Failure> {
+async fn users_loaded(config: &Settings, loaded: oneshot::Receiver<()>, fate: &Fate) -> Result<(), Failure> {
     let late = || {
         Failure::new(
             FailureKind::Unreachable,
@@ -134,17 +144,10 @@ async fn users_loaded(
         )
         .cure("raise users.load_timeout_ms, or look at the broker")
     };
-    let deadline = tokio::time::sleep(Duration::from_millis(config.users.load_timeout_ms));
-    tokio::pin!(loaded, deadline);
-    let mut awake = tokio::time::interval(Duration::from_millis(250));
-    loop {
-        tokio::select! {
-            answer = &mut loaded => return answer.map_err(|_| Failure::new(FailureKind::Broken, "the worker of the chain is gone")),
-            () = &mut deadline => return Err(late()),
-            () = fate.ended() => return Err(fate.take_failure().unwrap_or_else(late)),
-            // Nobody polls orders yet, who would show that the process is awake.
-            _ = awake.tick() => lease.renew()?,
-        }
+    tokio::select! {
+        answer = loaded => answer.map_err(|_| Failure::new(FailureKind::Broken, "the worker of the chain is gone")),
+        () = tokio::time::sleep(Duration::from_millis(config.users.load_timeout_ms)) => Err(late()),
+        () = fate.ended() => Err(fate.take_failure().unwrap_or_else(late)),
     }
 }
 
@@ -160,9 +163,10 @@ impl StartPoint for FromOutput {
 
     fn locate(&mut self, partition: i32, committed: Option<i64>) -> Result<Start<PartitionOrders>, Failure> {
         let mut held = PartitionOrders::default();
+        let mut deleted = HashMap::new();
         let (reader, output) = (&self.reader, &self.output);
         self.tail.scan(output, &[(partition, 0)], &mut |record| {
-            reader.restore(record, &mut held).map_err(|rejection| {
+            reader.restore(record, &mut held, &mut deleted).map_err(|rejection| {
                 let what =
                     format!("topic `{output}`, partition {partition}, offset {}: {}", record.offset, rejection.detail);
                 Failure::new(FailureKind::Settings, what)

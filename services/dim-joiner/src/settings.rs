@@ -137,6 +137,8 @@ impl Default for JoinConfig {
 }
 
 impl ServiceConfig for Settings {
+    const MAPS: &'static [&'static str] = &["join.city_tiers"];
+
     fn http(&self) -> &HttpConfig {
         &self.http
     }
@@ -147,6 +149,10 @@ impl ServiceConfig for Settings {
 
     fn restart(&self) -> &RestartConfig {
         &self.restart
+    }
+
+    fn kafka(&self) -> &KafkaConfig {
+        &self.kafka
     }
 
     fn validate(&self) -> Result<(), Failure> {
@@ -173,7 +179,7 @@ mod tests {
     #[test]
     fn the_documented_file_holds_the_defaults() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/dim-joiner.toml");
-        let documented: Settings = shared::config::load("dim-joiner", Some(path.as_ref())).unwrap();
+        let documented: Settings = shared::config::load("dim-joiner", Some(path.as_ref()), Settings::MAPS).unwrap();
         assert_eq!(format!("{documented:?}"), format!("{:?}", Settings::default()));
         assert!(documented.validate().is_ok());
     }

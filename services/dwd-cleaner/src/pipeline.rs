@@ -3,7 +3,6 @@
 use actix::prelude::*;
 use shared::check::Finding;
 use shared::failure::Failure;
-use shared::generation::Lease;
 use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup};
 use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, behind_tail_and_commit};
@@ -11,7 +10,7 @@ use shared::kafka::tail::TailReader;
 use shared::kafka::topics::{TopicSpec, Topics};
 use shared::run::{Chain, Service, Surroundings};
 
-use crate::cleaner::{Cleaner, CleanerActor, Offsets, Tail};
+use crate::cleaner::{Cleaner, CleanerActor, DEAD_LETTERS, Offsets, Tail};
 use crate::rules::Rules;
 use crate::settings::Settings;
 
@@ -40,19 +39,23 @@ impl Service for DwdCleaner {
         findings
     }
 
-    async fn start(config: &Settings, Surroundings { fate, health, arbiter }: Surroundings) -> Result<Chain, Failure> {
+    async fn start(
+        config: &Settings,
+        Surroundings { fate, health, arbiter, lease }: Surroundings,
+    ) -> Result<Chain, Failure> {
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
         let partitions = topics.required(&config.input.topic, "cdc-ingest")?;
         for spec in topic_specs(config, partitions) {
             topics.ensure(&spec).await?;
         }
 
-        let progress = Progress::new(Lease::new(config.kafka.lease()));
+        let progress = Progress::new(lease);
         let acked = progress.clone();
         let publisher = Publisher::<Offsets>::new(PublisherSetup {
             config: &config.kafka,
             service: Self::NAME,
             topics: vec![config.output.topic.clone(), config.output.dead_letter_topic.clone()],
+            letters: Some(DEAD_LETTERS),
             fate: fate.clone(),
             lease: progress.lease().clone(),
             on_acked: Box::new(move |offsets| acked.complete(&offsets)),

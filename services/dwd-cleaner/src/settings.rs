@@ -120,6 +120,8 @@ impl Default for RulesConfig {
 }
 
 impl ServiceConfig for Settings {
+    const MAPS: &'static [&'static str] = &["rules.categories", "rules.statuses"];
+
     fn http(&self) -> &HttpConfig {
         &self.http
     }
@@ -130,6 +132,10 @@ impl ServiceConfig for Settings {
 
     fn restart(&self) -> &RestartConfig {
         &self.restart
+    }
+
+    fn kafka(&self) -> &KafkaConfig {
+        &self.kafka
     }
 
     fn validate(&self) -> Result<(), Failure> {
@@ -152,7 +158,7 @@ mod tests {
     #[test]
     fn the_documented_file_holds_the_defaults() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/dwd-cleaner.toml");
-        let documented: Settings = shared::config::load("dwd-cleaner", Some(path.as_ref())).unwrap();
+        let documented: Settings = shared::config::load("dwd-cleaner", Some(path.as_ref()), Settings::MAPS).unwrap();
         assert_eq!(format!("{documented:?}"), format!("{:?}", Settings::default()));
         assert!(documented.validate().is_ok());
     }

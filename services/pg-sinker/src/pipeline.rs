@@ -6,7 +6,6 @@ use actix::Actor as _;
 use serde::Serialize;
 use shared::check::Finding;
 use shared::failure::Failure;
-use shared::generation::Lease;
 use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup};
 use shared::kafka::reader::{self, Feed, ReaderSetup};
@@ -63,12 +62,13 @@ fn place(config: &Settings) -> Place {
 }
 
 fn build(config: &Settings, surroundings: Surroundings, tables: Tables) -> Result<Chain, Failure> {
-    let Surroundings { fate, health, arbiter } = surroundings;
-    let progress = Progress::new(Lease::new(config.kafka.lease()));
+    let Surroundings { fate, health, arbiter, lease } = surroundings;
+    let progress = Progress::new(lease);
     let publisher = Publisher::new(PublisherSetup {
         config: &config.kafka,
         service: PgSinker::NAME,
         topics: vec![config.writer.dead_letter_topic.clone()],
+        letters: None,
         fate: fate.clone(),
         lease: progress.lease().clone(),
         on_acked: Box::new(acknowledged),

@@ -174,6 +174,10 @@ impl ServiceConfig for Settings {
         &self.restart
     }
 
+    fn kafka(&self) -> &KafkaConfig {
+        &self.kafka
+    }
+
     fn validate(&self) -> Result<(), Failure> {
         let wrong = |what: String, cure: &str| Err(Failure::new(FailureKind::Settings, what).cure(cure));
         if self.tables.is_empty() {
@@ -208,7 +212,7 @@ mod tests {
     fn load(name: &str, text: &str) -> Result<Settings, Failure> {
         let path = std::env::temp_dir().join(format!("pg-sinker-{}-{name}.toml", std::process::id()));
         std::fs::write(&path, text).unwrap();
-        let loaded = shared::config::load("pg-sinker", Some(&path));
+        let loaded = shared::config::load("pg-sinker", Some(&path), &[]);
         std::fs::remove_file(&path).unwrap();
         loaded
     }

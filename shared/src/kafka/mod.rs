@@ -14,6 +14,8 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
+use crate::failure::{Failure, FailureKind};
+
 /// How to reach Kafka and how much may be on its way.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -64,6 +66,8 @@ pub struct TopicConfig {
     pub compaction_lag_ms: u64,
     /// Tombstones stay readable for this long.
     pub tombstone_retention_ms: u64,
+    /// Largest record: a row with all its values, compressed or not.
+    pub record_bytes_max: usize,
 }
 
 impl Default for TopicConfig {
@@ -74,6 +78,7 @@ impl Default for TopicConfig {
             replication_factor: 1,
             compaction_lag_ms: WEEK_MS,
             tombstone_retention_ms: WEEK_MS,
+            record_bytes_max: 16 << 20,
         }
     }
 }
@@ -105,6 +110,27 @@ impl Default for KafkaConfig {
 const LONG_POLL_MS: &str = "500";
 
 impl KafkaConfig {
+    /// What can be seen to be wrong without asking the broker.
+    pub fn validate(&self) -> Result<(), Failure> {
+        let least: [(&str, u64, u64); 10] = [
+            ("request_timeout_ms", self.request_timeout_ms, 100),
+            ("session_timeout_ms", self.session_timeout_ms, 1_000),
+            ("commit_interval_ms", self.commit_interval_ms, 1),
+            ("batch_records_max", self.batch_records_max as u64, 1),
+            ("batch_bytes_max", self.batch_bytes_max as u64, 1),
+            ("queue_batches_max", self.queue_batches_max as u64, 1),
+            ("prefetch_kilobytes_max", self.prefetch_kilobytes_max as u64, 1),
+            ("producer_records_max", self.producer_records_max as u64, 1),
+            ("producer_kilobytes_max", self.producer_kilobytes_max as u64, 1),
+            ("delivery_timeout_ms", self.delivery_timeout_ms, 1_000),
+        ];
+        match least.into_iter().find(|(_, set, least)| set < least) {
+            None => Ok(()),
+            Some((key, set, least)) => Err(Failure::new(FailureKind::Settings, format!("kafka.{key} is {set}"))
+                .cure(format!("set at least {least}"))),
+        }
+    }
+
     /// Longest wait for one answer.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
@@ -134,7 +160,9 @@ impl KafkaConfig {
             .set("reconnect.backoff.max.ms", "1000")
             .set("socket.keepalive.enable", "true")
             .set("socket.nagle.disable", "true")
-            .set("log_level", "4");
+            .set("log_level", "4")
+            // Asking for a topic must not make it: it would have the broker's settings, not ours.
+            .set("allow.auto.create.topics", "false");
         client
     }
 
@@ -149,7 +177,8 @@ impl KafkaConfig {
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
             .set("heartbeat.interval.ms", (self.session_timeout_ms / 3).to_string())
             .set("statistics.interval.ms", "1000")
-            .set("enable.partition.eof", "false");
+            // Taking over a partition may read all of it back; the lease and the drain have bounds of their own.
+            .set("max.poll.interval.ms", "86400000");
         client
     }
 
@@ -183,7 +212,11 @@ impl KafkaConfig {
             .set("acks", "all")
             .set("linger.ms", self.linger_ms.to_string())
             .set("compression.type", &self.compression)
-            .set("delivery.timeout.ms", self.delivery_timeout_ms.to_string())
+            // A record must not time out alone: the one behind it would be delivered, and the tail would name a position behind the
+            // lost one. So records wait for ever, and the publisher ends the generation when the oldest waits for too long.
+            .set("message.timeout.ms", "0")
+            .set("enable.gapless.guarantee", "true")
+            .set("message.max.bytes", self.topics.record_bytes_max.to_string())
             .set("queue.buffering.max.messages", self.producer_records_max.to_string())
             .set("queue.buffering.max.kbytes", self.producer_kilobytes_max.to_string());
         client

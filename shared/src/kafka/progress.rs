@@ -1,7 +1,7 @@
 //! What the reading thread and the last stage of a chain know of each other: how much is in flight, and what is done.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::generation::Lease;
@@ -15,6 +15,8 @@ pub struct Progress {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// A rebalance waits for everything in flight: work that could wait should.
+    draining: AtomicBool,
     issued: AtomicU64,
     completed: AtomicU64,
     positions: Mutex<BTreeMap<i32, i64>>,
@@ -25,7 +27,7 @@ impl Progress {
         Progress { shared: Arc::default(), lease }
     }
 
-    /// The lease that the reading thread renews and every writer checks.
+    /// The lease that every writer checks.
     pub fn lease(&self) -> &Lease {
         &self.lease
     }
@@ -50,6 +52,15 @@ impl Progress {
             }
         }
         self.shared.completed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_draining(&self, draining: bool) {
+        self.shared.draining.store(draining, Ordering::SeqCst);
+    }
+
+    /// A rebalance waits for everything in flight: work that could wait should.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::SeqCst)
     }
 
     /// Nothing is in flight.

@@ -4,8 +4,9 @@
 //! broker (`acks=all`).
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header as KafkaHeader, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 
 use super::KafkaConfig;
 use super::client_log::{self, ClientLog};
@@ -39,6 +40,8 @@ pub struct PublisherSetup<'a, P> {
     pub service: &'static str,
     /// [`OutRecord::topic`] is the index in this list.
     pub topics: Vec<String>,
+    /// The index of the dead-letter topic: its records are acknowledged before the others of their batch are sent.
+    pub letters: Option<usize>,
     pub fate: Fate,
     pub lease: Lease,
     pub on_acked: OnAcked<P>,
@@ -53,14 +56,20 @@ struct Outbox<P: Send + 'static> {
     producer: ThreadedProducer<Deliveries<P>>,
     deliveries: Arc<DeliveryState<P>>,
     topics: Vec<String>,
+    letters: Option<usize>,
     fate: Fate,
     lease: Lease,
-    full_wait_max: Duration,
+    delivery_timeout: Duration,
 }
+
+/// The number of a dead letter, which belongs to no batch of the ledger.
+const LETTER: usize = usize::MAX;
 
 /// What the producer's thread works on.
 struct DeliveryState<P> {
     ledger: Mutex<Accounts<P>>,
+    /// Dead letters of the batch in hand that are not acknowledged.
+    letters: AtomicUsize,
     on_acked: OnAcked<P>,
     topics: Vec<String>,
     fate: Fate,
@@ -73,6 +82,7 @@ struct Accounts<P> {
 }
 
 struct Tally {
+    since: Instant,
     commit_times_us: Vec<i64>,
     records: Vec<(usize, Operation, u64)>,
 }
@@ -86,6 +96,7 @@ impl<P: Send + 'static> Publisher<P> {
     pub fn new(setup: PublisherSetup<'_, P>) -> Result<Self, Failure> {
         let deliveries = Arc::new(DeliveryState {
             ledger: Mutex::new(Accounts { ledger: Ledger::default(), tallies: VecDeque::new() }),
+            letters: AtomicUsize::new(0),
             on_acked: setup.on_acked,
             topics: setup.topics.clone(),
             fate: setup.fate.clone(),
@@ -95,15 +106,33 @@ impl<P: Send + 'static> Publisher<P> {
             .producer(setup.service)
             .create_with_context(Deliveries { state: Arc::clone(&deliveries), log: ClientLog::new("producer") })
             .map_err(|error| unreachable_broker(setup.config, error))?;
-        let full_wait_max = Duration::from_millis(setup.config.delivery_timeout_ms);
-        let outbox =
-            Outbox { producer, deliveries, topics: setup.topics, fate: setup.fate, lease: setup.lease, full_wait_max };
+        let outbox = Outbox {
+            producer,
+            deliveries,
+            topics: setup.topics,
+            letters: setup.letters,
+            fate: setup.fate,
+            lease: setup.lease,
+            delivery_timeout: Duration::from_millis(setup.config.delivery_timeout_ms),
+        };
         Ok(Publisher { outbox: Arc::new(outbox) })
     }
 }
 
 impl<P: Send + Unpin + 'static> Actor for Publisher<P> {
     type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        let outbox = Arc::clone(&self.outbox);
+        context.run_interval(Duration::from_millis(100), move |_, _| outbox.watch_oldest());
+        // What waits in the producer's queue when the generation ends must not go out behind the next generation's look at the tail.
+        let outbox = Arc::clone(&self.outbox);
+        let purge = async move {
+            outbox.fate.ended().await;
+            outbox.producer.purge(PurgeConfig::default().queue().inflight());
+        };
+        context.spawn(purge.into_actor(self));
+    }
 }
 
 impl<P: Send + Unpin + 'static> Handler<Outgoing<P>> for Publisher<P> {
@@ -121,19 +150,49 @@ impl<P: Send + Unpin + 'static> Handler<Outgoing<P>> for Publisher<P> {
 }
 
 impl<P: Send + 'static> Outbox<P> {
+    /// Queues a batch whole, or ends the generation: a record may not go out when one before it did not.
     async fn publish(&self, outgoing: Outgoing<P>) -> Result<(), Failure> {
-        if self.fate.has_ended() {
-            return Ok(());
-        }
-        self.lease.check()?;
         let (mut outgoing, position) = outgoing.into_parts();
         let tally = Tally::of(&mut outgoing);
-        let number = self.deliveries.enter(outgoing.len(), position, tally);
-        let number = usize::try_from(number).unwrap_or(usize::MAX);
-        for record in outgoing.records() {
+        let is_letter = |record: &OutRecord<'_>| Some(record.topic) == self.letters;
+        let letters = outgoing.records().filter(is_letter).count();
+        if letters > 0 {
+            // The output's tail will name a position behind the rejected records: first their letters must be safe.
+            self.deliveries.letters.store(letters, Ordering::SeqCst);
+            for record in outgoing.records().filter(is_letter) {
+                self.send(&record, LETTER).await?;
+            }
+            while self.deliveries.letters.load(Ordering::SeqCst) > 0 {
+                self.check()?;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        let number = self.deliveries.enter(outgoing.len() - letters, position, tally);
+        let number = usize::try_from(number).unwrap_or(LETTER);
+        for record in outgoing.records().filter(|record| !is_letter(record)) {
             self.send(&record, number).await?;
         }
         Ok(())
+    }
+
+    /// Records wait in the producer for as long as it takes; here is the bound.
+    fn watch_oldest(&self) {
+        let waiting = self.deliveries.lock().tallies.front().map(|tally| tally.since.elapsed());
+        if waiting.is_some_and(|waiting| waiting > self.delivery_timeout) && !self.fate.has_ended() {
+            let bound = self.delivery_timeout.as_millis();
+            self.fate.end(
+                Failure::new(FailureKind::Unreachable, format!("Kafka did not acknowledge a record within {bound} ms"))
+                    .cure("look at the broker; the records are sent again when the chain has started again"),
+            );
+        }
+    }
+
+    /// Nothing may be sent by a generation that has ended, or by a process that was frozen.
+    fn check(&self) -> Result<(), Failure> {
+        if self.fate.has_ended() {
+            return Err(Failure::new(FailureKind::Broken, "the generation ended while records were sent"));
+        }
+        self.lease.check()
     }
 
     async fn send(&self, record: &OutRecord<'_>, number: usize) -> Result<(), Failure> {
@@ -147,23 +206,17 @@ impl<P: Send + 'static> Outbox<P> {
         if let Some(value) = record.value {
             message = message.payload(value);
         }
-        let waiting_since = std::time::Instant::now();
         loop {
+            self.check()?;
             match self.producer.send(message) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if waiting_since.elapsed() < self.full_wait_max =>
-                {
-                    message = back;
-                }
+                // The watch over the oldest batch bounds this wait.
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => message = back,
                 Err((error, _)) => {
                     return Err(Failure::new(FailureKind::Refused, format!("a record for topic `{topic}` could not be queued"))
                         .caused_by(error)
-                        .cure("look at the broker: the producer's queue (kafka.producer_records_max) stays full, or the record is too large"));
+                        .cure("if it is too large, raise kafka.topics.record_bytes_max of every service and max.message.bytes of the topics"));
                 }
-            }
-            if self.fate.has_ended() {
-                return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -172,7 +225,8 @@ impl<P: Send + 'static> Outbox<P> {
 
 impl Tally {
     fn of(outgoing: &mut Outgoing<()>) -> Self {
-        let mut tally = Tally { commit_times_us: std::mem::take(&mut outgoing.commit_times_us), records: Vec::new() };
+        let commit_times_us = std::mem::take(&mut outgoing.commit_times_us);
+        let mut tally = Tally { since: Instant::now(), commit_times_us, records: Vec::new() };
         for record in outgoing.records() {
             let found = tally.records.iter_mut().find(|(t, o, _)| *t == record.topic && *o == record.operation);
             match found {
@@ -216,6 +270,10 @@ impl<P> DeliveryState<P> {
     }
 
     fn acknowledge(&self, number: usize) {
+        if number == LETTER {
+            self.letters.fetch_sub(1, Ordering::SeqCst);
+            return;
+        }
         let mut accounts = self.lock();
         accounts.ledger.acknowledge(number as u64);
         self.release(accounts);

@@ -9,8 +9,7 @@
 //! On **every** assignment, behind everything in flight, the stage says where a partition goes on ([`StartPoint`]): read only once, a
 //! frozen and thawed replica would write thousands of records twice. On a revoke the thread stops, drains, and only then gives up.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use actix::prelude::*;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use serde::{Deserialize, Serialize};
@@ -61,7 +60,7 @@ pub fn behind_tail_and_commit(tail_input_offset: Option<i64>, committed: Option<
 pub enum FromReader<S> {
     /// Partitions begin here.
     Assigned(Vec<(i32, S)>),
-    /// Partitions are another instance's now; nothing of them is in flight.
+    /// Partitions are about to be another instance's: nothing more may be made for them.
     Revoked(Vec<i32>),
     Batch(Batch),
 }
@@ -103,7 +102,7 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
         revoked: Mutex::default(),
         goals: Mutex::default(),
         ends: Mutex::default(),
-        commits_answered: AtomicU64::default(),
+        committed: Mutex::default(),
         log: ClientLog::new("group member"),
     };
     let consumer: BaseConsumer<_> = setup
@@ -139,7 +138,8 @@ struct Assignments<S: StartPoint> {
     goals: Mutex<Option<BTreeMap<i32, i64>>>,
     /// End offsets as librdkafka's statistics tell them.
     ends: Mutex<BTreeMap<i32, i64>>,
-    commits_answered: AtomicU64,
+    /// Offsets that the group has, as they tell them.
+    committed: Mutex<BTreeMap<i32, i64>>,
     log: ClientLog,
 }
 
@@ -154,6 +154,13 @@ impl<S: StartPoint> Assignments<S> {
 
     /// Waits until nothing is in flight, within the bound.
     fn drain(&self) -> Result<(), Failure> {
+        self.progress.set_draining(true);
+        let drained = self.await_drained();
+        self.progress.set_draining(false);
+        drained
+    }
+
+    fn await_drained(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + Duration::from_millis(self.config.rebalance_drain_timeout_ms);
         while !self.progress.is_drained() {
             if self.fate.has_ended() {
@@ -169,7 +176,6 @@ impl<S: StartPoint> Assignments<S> {
                 )
                 .cure("look for the stage that stands still: kafka.rebalance_drain_timeout_ms is the bound"));
             }
-            self.progress.lease().renew()?;
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
@@ -183,7 +189,6 @@ impl<S: StartPoint> Assignments<S> {
                 Err(mpsc::error::TrySendError::Full(back)) if !self.fate.has_ended() => message = back,
                 Err(_) => return Err(Failure::new(FailureKind::Broken, "the first actor of the chain is gone")),
             }
-            self.progress.lease().renew()?;
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -234,6 +239,10 @@ impl<S: StartPoint> Assignments<S> {
     fn revoke(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> Result<(), Failure> {
         let revoked: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
         locked(&self.revoked).extend(&revoked);
+        // First the worker hears of it, so that it sends nothing of its own for these partitions; then what is in flight is waited for.
+        if !revoked.is_empty() && !self.fate.has_ended() && !self.fate.is_draining() {
+            self.send(FromReader::Revoked(revoked.clone()))?;
+        }
         self.drain()?;
         if !consumer.assignment_lost() && !self.fate.has_ended() {
             commit(consumer);
@@ -245,10 +254,7 @@ impl<S: StartPoint> Assignments<S> {
             let _ = metrics::LAG.remove_label_values(&[&self.topic, &partition.to_string()]);
             tracing::info!(topic = self.topic, partition, "partition given up");
         }
-        if revoked.is_empty() || self.fate.has_ended() || self.fate.is_draining() {
-            return Ok(());
-        }
-        self.send(FromReader::Revoked(revoked))
+        Ok(())
     }
 }
 
@@ -262,6 +268,25 @@ impl<S: StartPoint> ClientContext for Assignments<S> {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
+        let Some(told) = Told::read(statistics, &self.topic) else { return };
+        *locked(&self.ends) = told.ends;
+        let mut committed = locked(&self.committed);
+        if *committed != told.committed {
+            metrics::COMMITS.with_label_values(&["ok"]).inc();
+            *committed = told.committed;
+        }
+    }
+}
+
+/// What librdkafka's statistics tell of a topic: offsets by partition.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    ends: BTreeMap<i32, i64>,
+    committed: BTreeMap<i32, i64>,
+}
+
+impl Told {
+    fn read(statistics: &[u8], topic: &str) -> Option<Self> {
         // The few fields that are used, of librdkafka's STATISTICS.md.
         #[derive(Deserialize)]
         struct Statistics {
@@ -274,11 +299,15 @@ impl<S: StartPoint> ClientContext for Assignments<S> {
         #[derive(Deserialize)]
         struct Partition {
             hi_offset: i64,
+            committed_offset: i64,
         }
-        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
-        let Some(topic) = statistics.topics.get(&self.topic) else { return };
-        let ends = topic.partitions.iter().filter(|(_, found)| found.hi_offset >= 0);
-        *locked(&self.ends) = ends.map(|(&partition, found)| (partition, found.hi_offset)).collect();
+        let statistics: Statistics = serde_json::from_slice(statistics).ok()?;
+        let partitions = &statistics.topics.get(topic)?.partitions;
+        let known = |pick: fn(&Partition) -> i64| {
+            let offsets = partitions.iter().map(|(&partition, found)| (partition, pick(found)));
+            offsets.filter(|(_, offset)| *offset >= 0).collect()
+        };
+        Some(Told { ends: known(|found| found.hi_offset), committed: known(|found| found.committed_offset) })
     }
 }
 
@@ -300,19 +329,11 @@ impl<S: StartPoint> ConsumerContext for Assignments<S> {
             self.fate.end(failure);
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        self.commits_answered.fetch_add(1, Ordering::Relaxed);
-        let outcome = if result.is_ok() { "ok" } else { "failed" };
-        metrics::COMMITS.with_label_values(&[outcome]).inc();
-        if let Err(error) = result {
-            tracing::warn!(%error, "group offsets were not committed; they are committed again with the next ones");
-        }
-    }
 }
 
 /// Commits the acknowledged positions of the owned partitions, without waiting for the answer: they are a lower bound only, the output
-/// says more, and a broker that is away must not hold up a stop.
+/// says more, and a broker that is away must not hold up a stop. Nobody calls back when they are committed (rust-rdkafka, issue 856):
+/// the statistics show it, and librdkafka logs a refusal.
 fn commit<S: StartPoint>(consumer: &BaseConsumer<Assignments<S>>) {
     let context = consumer.context();
     let mut offsets = TopicPartitionList::new();
@@ -344,6 +365,8 @@ struct Reading<'a, S: StartPoint> {
     /// Since when the batch could not be sent on.
     blocked_since: Option<Instant>,
     paused: bool,
+    /// Partitions that were read to their end.
+    at_end: BTreeSet<i32>,
     last_commit: Instant,
     committed: BTreeMap<i32, i64>,
 }
@@ -356,6 +379,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             batch: Batch::default(),
             blocked_since: None,
             paused: false,
+            at_end: BTreeSet::new(),
             last_commit: Instant::now(),
             committed: BTreeMap::new(),
         }
@@ -364,7 +388,6 @@ impl<'a, S: StartPoint> Reading<'a, S> {
     fn run(mut self) -> Result<(), Failure> {
         let context = self.context;
         while !context.fate.has_ended() {
-            context.progress.lease().renew()?;
             if context.fate.is_draining() {
                 context.drain()?;
                 self.commit_last();
@@ -381,18 +404,33 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         Ok(())
     }
 
-    /// Before the end: commits, and waits for the answer within the bound of a request. What is polled meanwhile is not handled any more.
+    /// Before the end: commits, and asks until the group has it, within the bound of a request.
     fn commit_last(&self) {
-        let answered = self.context.commits_answered.load(Ordering::Relaxed);
+        let positions = self.context.progress.positions();
+        if positions.is_empty() {
+            return;
+        }
         let deadline = Instant::now() + self.context.config.request_timeout();
         commit(self.consumer);
-        while self.context.commits_answered.load(Ordering::Relaxed) == answered
-            && !self.context.progress.positions().is_empty()
-            && !self.context.fate.has_ended()
-            && Instant::now() < deadline
-        {
-            self.consumer.poll(Duration::from_millis(10));
+        while !self.has_committed(&positions) && !self.context.fate.has_ended() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Whether the group has these positions. A broker that does not answer soon is asked again by the caller, who may have to stop.
+    fn has_committed(&self, positions: &BTreeMap<i32, i64>) -> bool {
+        const SOON: Duration = Duration::from_millis(250);
+        let mut asked = TopicPartitionList::new();
+        for &partition in positions.keys() {
+            asked.add_partition(&self.context.topic, partition);
+        }
+        self.consumer.committed_offsets(asked, SOON).is_ok_and(|committed| {
+            let reached = |(&partition, &next): (&i32, &i64)| {
+                let found = committed.find_partition(&self.context.topic, partition);
+                found.is_some_and(|found| matches!(found.offset(), Offset::Offset(offset) if offset >= next))
+            };
+            positions.iter().all(reached)
+        })
     }
 
     fn is_full(&self) -> bool {
@@ -416,8 +454,14 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         match self.consumer.poll(wait) {
             None => Ok(true),
             Some(Ok(message)) => {
-                self.batch.push(record_of(&message));
+                let record = record_of(&message);
+                self.at_end.remove(&record.partition);
+                self.batch.push(record);
                 Ok(false)
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                self.at_end.insert(partition);
+                Ok(true)
             }
             Some(Err(error)) => self.poll_error(error).map(|()| true),
         }
@@ -443,6 +487,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
                 self.batch.push(record_of(&message));
                 Ok(())
             }
+            Some(Err(KafkaError::PartitionEOF(_))) => Ok(()),
             Some(Err(error)) => self.poll_error(error),
         }
     }
@@ -530,7 +575,12 @@ impl<'a, S: StartPoint> Reading<'a, S> {
     fn report_caught_up(&self, positions: &BTreeMap<i32, i64>) {
         let goals = locked(&self.context.goals);
         let Some(goals) = &*goals else { return };
-        if goals.iter().all(|(partition, end)| positions.get(partition).is_some_and(|next| next >= end)) {
+        // The end offset may lie beyond the last record (compaction): at the end with nothing in hand is there as well.
+        let idle = self.batch.is_empty() && self.context.progress.is_drained();
+        let reached = |(partition, end): (&i32, &i64)| {
+            positions.get(partition).is_some_and(|next| next >= end) || (idle && self.at_end.contains(partition))
+        };
+        if goals.iter().all(reached) {
             self.context.health.release(LATCH);
         }
     }
@@ -586,6 +636,18 @@ impl<M: actix::Message<Result = ()> + Send + Unpin + 'static> Actor for Feed<M> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statistics_tell_ends_and_committed_offsets_as_far_as_they_are_known() {
+        let text = br#"{"name":"x","topics":{"other":{"partitions":{}},"t":{"age":1,"partitions":{
+            "0":{"partition":0,"hi_offset":9,"committed_offset":7},
+            "1":{"partition":1,"hi_offset":3,"committed_offset":-1001},
+            "-1":{"partition":-1,"hi_offset":-1001,"committed_offset":-1001}}}}}"#;
+        let told = Told { ends: BTreeMap::from([(0, 9), (1, 3)]), committed: BTreeMap::from([(0, 7)]) };
+        assert_eq!(Told::read(text, "t"), Some(told));
+        assert_eq!(Told::read(text, "absent"), None);
+        assert_eq!(Told::read(b"", "t"), None);
+    }
 
     #[test]
     fn a_stage_goes_on_behind_whatever_is_further() {

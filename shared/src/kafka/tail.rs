@@ -16,7 +16,7 @@ use super::client_log::{self, ClientLog};
 use super::topics::unreachable_broker;
 use crate::batch::Record;
 use crate::failure::{Failure, FailureKind};
-use crate::generation::{Fate, Lease};
+use crate::generation::Fate;
 use crate::record::header::{self, Header};
 
 /// The header `tidemill` of a message.
@@ -62,7 +62,6 @@ pub struct TailReader {
     config: KafkaConfig,
     consumer: BaseConsumer<Looker>,
     fate: Fate,
-    lease: Option<Lease>,
 }
 
 /// How many records before the end are looked at first; the step grows tenfold while nothing is found.
@@ -74,13 +73,7 @@ impl TailReader {
             .looker(service)
             .create_with_context(Looker::default())
             .map_err(|error| unreachable_broker(config, error))?;
-        Ok(TailReader { config: config.clone(), consumer, fate: fate.clone(), lease: None })
-    }
-
-    /// Long reading on a thread that should show that the process is awake: the lease is renewed meanwhile.
-    pub fn renewing(mut self, lease: &Lease) -> Self {
-        self.lease = Some(lease.clone());
-        self
+        Ok(TailReader { config: config.clone(), consumer, fate: fate.clone() })
     }
 
     /// First offset and end offset of a partition.
@@ -157,9 +150,6 @@ impl TailReader {
         while !open.is_empty() {
             if self.fate.has_ended() {
                 return Err(Failure::new(FailureKind::Broken, format!("reading topic `{topic}` was given up")));
-            }
-            if let Some(lease) = &self.lease {
-                lease.renew()?;
             }
             match self.consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {

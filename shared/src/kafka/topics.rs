@@ -114,8 +114,10 @@ impl<'a> Topics<'a> {
     async fn create(&self, spec: &TopicSpec) -> Result<(), Failure> {
         let topics = &self.config.topics;
         let (lag, retention) = (topics.compaction_lag_ms.to_string(), topics.tombstone_retention_ms.to_string());
+        let record_bytes = topics.record_bytes_max.to_string();
         let mut topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(topics.replication_factor))
-            .set("cleanup.policy", "compact");
+            .set("cleanup.policy", "compact")
+            .set("max.message.bytes", &record_bytes);
         if spec.compacted {
             topic = topic.set("min.compaction.lag.ms", &lag).set("delete.retention.ms", &retention);
         }

@@ -170,7 +170,7 @@ fn a_restart_finds_orders_and_what_they_lack_in_the_output() {
     before.take_users(&Topic::from(1).put(6, USER, Some(&ZHANG.replace("北京", "杭州"))).batch, "t").unwrap();
     output.take(&before.reemit("t"));
 
-    let mut held = PartitionOrders::default();
+    let (mut held, mut deleted) = (PartitionOrders::default(), HashMap::new());
     for (key, value, header) in &output.records {
         let record = Record {
             partition: 0,
@@ -179,7 +179,7 @@ fn a_restart_finds_orders_and_what_they_lack_in_the_output() {
             value: value.as_deref().map(str::as_bytes),
             header: Some(header.as_bytes()),
         };
-        OrderReader::default().restore(&record, &mut held).unwrap();
+        OrderReader::default().restore(&record, &mut held, &mut deleted).unwrap();
     }
     assert_eq!((held.len(), held.input_offset), (2, Some(3)));
     let mut after = joiner();
@@ -220,4 +220,28 @@ fn more_than_the_bound_is_an_error_that_names_it() {
         Topic::from(0).put(1, &order_key(1), Some(&order(1, 1, "A"))).put(2, &order_key(2), Some(&order(2, 1, "A")));
     let failure = joiner.take_orders(&orders.batch, "t").unwrap_err();
     assert!(failure.chain().contains("orders.held_max"), "{}", failure.chain());
+}
+
+#[test]
+fn a_late_record_of_a_writer_that_hung_does_not_win_over_newer_ones() {
+    let (mut before, mut output) = (joiner(), Output::default());
+    let orders = Topic::from(0)
+        .put(2, &order_key(1), Some(&order(1, 1001, "PAID")))
+        .put(3, &order_key(1), Some(&order(1, 1001, "SHIPPED")))
+        .put(4, &order_key(2), Some(&order(2, 1001, "PAID")))
+        .put(5, &order_key(2), None);
+    output.take(&before.take_orders(&orders.batch, "t").unwrap());
+    // The oldest versions once more, at the end.
+    for again in [0, 2] {
+        let late = output.records[again].clone();
+        output.records.push(late);
+    }
+    let (mut held, mut deleted) = (PartitionOrders::default(), HashMap::new());
+    for (key, value, header) in &output.records {
+        let (key, value) = (Some(key.as_bytes()), value.as_deref().map(str::as_bytes));
+        let record = Record { partition: 0, offset: 0, key, value, header: Some(header.as_bytes()) };
+        OrderReader::default().restore(&record, &mut held, &mut deleted).unwrap();
+    }
+    assert_eq!((held.len(), held.input_offset), (1, Some(3)));
+    assert_eq!(held.version_of(order_key(1).as_bytes()).unwrap().order.lsn, Lsn(3));
 }
