@@ -1,0 +1,114 @@
+//! The first copy of a table, while others write to it and the service is killed.
+
+use std::cell::Cell;
+
+use lab::page;
+use serde_json::Value;
+use sqlx::postgres::PgConnection;
+
+use crate::captured_table::CapturedTable;
+use crate::database::{run, value};
+use crate::stack::{CDC_INGEST, Stack};
+use crate::until::until;
+
+const ROWS: i64 = 20_000;
+const CHUNK_ROWS: i64 = 500;
+
+/// The copy is killed when it has come this far.
+const KILLS: [i64; 2] = [2_000, 8_000];
+
+/// Changes, deletes, inserts and moves rows all over the table until it is told to stop. Numbers of a fixed sequence, so that a
+/// failing run can be made again.
+async fn write(source: &mut PgConnection, seed: u64, stop: &Cell<bool>) -> u64 {
+    let mut state = seed;
+    let mut transactions = 0;
+    while !stop.get() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let id = (state >> 33) % u64::try_from(ROWS).unwrap();
+        let sql = match (state >> 20) % 6 {
+            0 => format!("DELETE FROM business.items WHERE id BETWEEN {id} AND {id} + 2"),
+            1 => format!(
+                "INSERT INTO business.items SELECT n, 0, '新', 0.50 FROM generate_series({id}, {id} + 2) n ON CONFLICT DO NOTHING"
+            ),
+            2 => format!(
+                "INSERT INTO business.items VALUES ({ROWS} + {id}, 0, '后', 1.00) ON CONFLICT (id) DO UPDATE SET v = business.items.v + 1"
+            ),
+            3 => format!(
+                "UPDATE business.items SET id = -id WHERE id = {id} AND NOT EXISTS (SELECT FROM business.items WHERE id = -{id})"
+            ),
+            _ => format!(
+                "UPDATE business.items SET v = v + 1, amount = amount + 0.01 WHERE id BETWEEN {id} AND {id} + 4"
+            ),
+        };
+        run(source, &sql).await;
+        transactions += 1;
+    }
+    transactions
+}
+
+/// Rows that the copy has come to, by cdc-ingest's page.
+async fn rows_copied(stack: &Stack) -> Result<i64, String> {
+    let page = page::get(&stack.url(CDC_INGEST), "/api/state").await.map_err(|failure| failure.chain())?;
+    let state: Value = serde_json::from_str(&page.body).unwrap();
+    state["details"]["snapshot"]["business.items"]["rows"].as_i64().ok_or(page.body)
+}
+
+/// Rows that it has durably come to, and whether it is done, by its record.
+fn recorded(stack: &Stack) -> (i64, bool) {
+    let (layers, topic) = (stack.layers(), format!("{}_cdc_state", stack.name));
+    let records = layers.read(&topic, &layers.begin(&topic).unwrap(), |key| key.contains("business.items")).unwrap();
+    let state: Value = serde_json::from_str(records.last().unwrap().value.as_deref().unwrap()).unwrap();
+    (state["rows"].as_i64().unwrap(), state["done"].as_bool().unwrap())
+}
+
+async fn copy_and_kill(stack: &mut Stack) {
+    stack.start(CDC_INGEST);
+    for wanted in KILLS {
+        until(&format!("{wanted} rows are copied"), async || match rows_copied(stack).await? {
+            rows if rows >= wanted => Ok(()),
+            rows => Err(format!("{rows}")),
+        })
+        .await;
+        stack.process(CDC_INGEST).kill();
+        let (rows, done) = recorded(stack);
+        eprintln!("killed at {rows} rows");
+        assert!(!done, "the copy was done before the kill: it proves nothing");
+        stack.process(CDC_INGEST).restart();
+    }
+    stack.ready().await;
+}
+
+#[tokio::test]
+async fn a_table_that_is_written_to_while_it_is_copied_and_the_copy_killed_is_in_the_topic_value_by_value() {
+    let mut stack = Stack::new().await;
+    let items = CapturedTable::make(&mut stack, "items", "v int, note text, amount numeric(10,2)").await;
+    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", CHUNK_ROWS);
+    let (mut one, mut other) = (stack.source().await, stack.source().await);
+    run(
+        &mut one,
+        &format!("INSERT INTO business.items SELECT n, 0, '第' || n || E'件\\t\"\\\\' || repeat('货', 200), n / 100.0 FROM generate_series(1, {ROWS}) n"),
+    )
+    .await;
+
+    let stop = Cell::new(false);
+    let copy = async {
+        copy_and_kill(&mut stack).await;
+        stop.set(true);
+    };
+    let ((), first, second) = tokio::join!(copy, write(&mut one, 1, &stop), write(&mut other, 2, &stop));
+    eprintln!("{} transactions were committed during the copy", first + second);
+    items.until_topic_is_the_table(&stack).await;
+
+    let history = items.history(&stack);
+    history.assert_nothing_twice();
+    // A kill costs a chunk or two, not the copy.
+    let snapshot_rows = "SELECT count(*) FROM business.items";
+    let rows = value::<i64>(&mut one, snapshot_rows).await;
+    let copies = history.copies();
+    eprintln!("{copies} rows copied, {rows} in the table at the end");
+    let repeated = i64::try_from(KILLS.len()).unwrap() * 2 * CHUNK_ROWS;
+    assert!(
+        i64::try_from(copies).unwrap() <= 2 * ROWS - KILLS[0] + repeated,
+        "the copy began anew: {copies} rows copied"
+    );
+}

@@ -1,0 +1,52 @@
+//! The whole pipeline, end to end: real PostgreSQL, real Kafka, the real programs as processes of their own.
+//!
+//! ```text
+//!  environment (scripts/test.sh) ──▶ stack: databases · topics' names · processes ──▶ a test
+//!                                                                                      │  until: a state, with a deadline
+//!                                                              lab: load, compare ◀────┤
+//!                                                              history: topics    ◀────┘
+//! ```
+//!
+//! Each test has databases, topics, a slot and consumer groups of its own on the shared servers, and takes them down at its end.
+
+// What a test stands on.
+mod database;
+mod environment;
+mod process;
+mod stack;
+mod until;
+
+// What a test does, and what it looks at.
+mod busy;
+mod captured_table;
+mod history;
+mod late_server;
+mod service_page;
+mod topics;
+mod whole_sink;
+
+// Right: the data comes through.
+mod first_copy;
+mod first_orders;
+mod many_orders;
+mod source_changes;
+mod user_changes;
+
+// Nothing lost, nothing twice, whatever happens to the processes.
+mod asked_to_stop;
+mod killed;
+mod repeats;
+mod replicas;
+
+// Bad surroundings: a message that says what is wrong and what to do, and nothing is lost.
+mod foreign_records;
+mod refused_settings;
+mod refused_sink;
+mod refused_source;
+mod refused_topics;
+mod servers_down;
+
+// What the services say of themselves.
+mod documented_settings;
+mod pages;
+mod secrets;

@@ -1,0 +1,43 @@
+//! The pages of a service, and the values on them.
+
+use lab::page::{self, Page};
+use serde_json::Value;
+
+use crate::stack::Stack;
+use crate::until::until;
+
+pub async fn get(stack: &Stack, instance: &str, path: &str) -> Page {
+    page::get(&stack.url(instance), path).await.unwrap_or_else(|failure| panic!("{}", failure.chain()))
+}
+
+/// The value of the first series of a metric whose labels hold this text.
+pub fn metric(page: &str, name: &str, labels: &str) -> Option<f64> {
+    let line = page.lines().find(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(labels)
+    })?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+pub async fn state(stack: &Stack, instance: &str) -> Value {
+    serde_json::from_str(&get(stack, instance, "/api/state").await.body).unwrap()
+}
+
+/// How many partitions of its input an instance owns, by its state.
+pub fn owned_partitions(state: &Value) -> usize {
+    state["details"]["input"]["partitions"].as_array().map_or(0, Vec::len)
+}
+
+/// Waits until an instance that owns all of its input has handled it to the end.
+pub async fn until_all_is_handled(stack: &Stack, instance: &str, topic: &str) {
+    let layers = stack.layers();
+    until(&format!("{instance} has handled all of {topic}"), async || {
+        let state = state(stack, instance).await;
+        let ends = layers.end(topic).unwrap();
+        let partitions = state["details"]["input"]["partitions"].as_array().unwrap();
+        let at_end = |(partition, end): &(i32, i64)| {
+            partitions.iter().any(|found| found["partition"] == *partition && found["next_offset"] == *end)
+        };
+        if ends.iter().all(at_end) { Ok(()) } else { Err(state["details"]["input"].to_string()) }
+    })
+    .await;
+}

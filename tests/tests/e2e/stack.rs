@@ -1,0 +1,253 @@
+//! A pipeline of a test's own: two databases, names that nobody else uses, and the four services as processes.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::time::SystemTime;
+
+use lab::layers::Layers;
+use lab::places::{Names, Places};
+use lab::ready;
+use sqlx::postgres::PgConnection;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::environment::Environment;
+use crate::process::{Ended, Process, Program};
+use crate::until::until;
+use crate::{database, topics};
+
+pub const CDC_INGEST: &str = "cdc-ingest";
+pub const DWD_CLEANER: &str = "dwd-cleaner";
+pub const DIM_JOINER: &str = "dim-joiner";
+pub const PG_SINKER: &str = "pg-sinker";
+pub const SERVICES: [&str; 4] = [CDC_INGEST, DWD_CLEANER, DIM_JOINER, PG_SINKER];
+
+/// So many pipelines run at a time, however many tests there are.
+static SEATS: Semaphore = Semaphore::const_new(2);
+
+/// The pipeline of a test. All of it is taken down when it is dropped.
+pub struct Stack {
+    /// In the name of each database, topic, group and slot.
+    pub name: String,
+    pub places: Places,
+    pub environment: Environment,
+    test: String,
+    ports: BTreeMap<String, u16>,
+    /// Settings of all services, as variables, that go beyond what keeps the tests apart.
+    settings: Vec<(String, String)>,
+    processes: BTreeMap<String, Process>,
+    commands: u32,
+    _seat: SemaphorePermit<'static>,
+}
+
+impl Stack {
+    /// Databases and names; nothing runs.
+    pub async fn new() -> Self {
+        let seat = SEATS.acquire().await.unwrap();
+        let environment = Environment::read();
+        let name = unique_name();
+        let shared = &environment.places;
+        let source = database::make(&shared.source, &format!("{name}_source"), "postgres_source/init").await;
+        let sink = database::make(&shared.sink, &format!("{name}_sink"), "postgres_sink/init").await;
+        let names = Names {
+            ods_topic: format!("{name}_ods_orders"),
+            dwd_topic: format!("{name}_dwd_orders"),
+            result_topic: format!("{name}_result"),
+            slot: name.clone(),
+            ..Names::default()
+        };
+        let ports: BTreeMap<String, u16> = SERVICES.map(|service| (service.to_owned(), free_port())).into();
+        let mut places = Places { source, sink, names, ..shared.clone() };
+        for service in &mut places.services {
+            service.url = url(ports[service.name]);
+        }
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("test").replace("::", "-");
+        let (settings, processes) = (Vec::new(), BTreeMap::new());
+        Stack { name, places, environment, test, ports, settings, processes, commands: 0, _seat: seat }
+    }
+
+    /// All four services, ready.
+    pub async fn started() -> Self {
+        let mut stack = Stack::new().await;
+        stack.start_all().await;
+        stack
+    }
+
+    pub async fn start_all(&mut self) {
+        for service in SERVICES {
+            self.start(service);
+        }
+        self.ready().await;
+    }
+
+    /// A setting of a service from its next start on: `set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", 500)`.
+    pub fn set(&mut self, service: &str, key: &str, value: impl ToString) {
+        self.settings.push((variable(service, key), value.to_string()));
+    }
+
+    pub fn start(&mut self, service: &'static str) {
+        self.start_replica(service, service);
+    }
+
+    /// A further instance of a service, under a name of its own.
+    pub fn start_replica(&mut self, service: &'static str, instance: &str) {
+        let port = *self.ports.entry(instance.to_owned()).or_insert_with(free_port);
+        let mut program = self.program(service, instance, &[]);
+        program.variables.push((variable(service, "HTTP__PORT"), port.to_string()));
+        program.variables.push((variable(service, "KAFKA__INSTANCE_ID"), instance.to_owned()));
+        self.processes.insert(instance.to_owned(), program.begin());
+    }
+
+    fn program(&self, service: &str, label: &str, arguments: &[&str]) -> Program {
+        Program {
+            path: self.environment.programs.join(service),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            variables: [self.settings_that_keep_apart(service), self.settings.clone()].concat(),
+            log: self.environment.logs.join(format!("{}-{label}.log", self.test)),
+        }
+    }
+
+    /// Runs a program of the pipeline to its end: `command(CDC_INGEST, &["check"], &[("SLOT__NAME", "x")])`.
+    pub async fn command(&mut self, service: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Ended {
+        self.commands += 1;
+        let mut program = self.program(service, &format!("{service}-command-{}", self.commands), arguments);
+        program.variables.push((variable(service, "HTTP__PORT"), free_port().to_string()));
+        program.variables.extend(settings.iter().map(|(key, value)| (variable(service, key), (*value).to_owned())));
+        program.run().await
+    }
+
+    fn settings_that_keep_apart(&self, service: &str) -> Vec<(String, String)> {
+        let (places, names, name) = (&self.places, &self.places.names, &self.name);
+        let (users, dead_letters) = (self.users_topic(), self.dead_letter_topic(service));
+        let state = format!("{name}_cdc_state");
+        let (source_port, sink_port) = (places.source.port.to_string(), places.sink.port.to_string());
+        let own: &[(&str, &str)] = match service {
+            CDC_INGEST => &[
+                ("SOURCE__HOST", &places.source.host),
+                ("SOURCE__PORT", &source_port),
+                ("SOURCE__DATABASE", &places.source.database),
+                ("SLOT__NAME", name),
+                ("TABLES__ORDERS__TABLE", "business.orders"),
+                ("TABLES__ORDERS__TOPIC", &names.ods_topic),
+                ("TABLES__USERS__TABLE", "business.users"),
+                ("TABLES__USERS__TOPIC", &users),
+                ("STATE__TOPIC", &state),
+            ],
+            DWD_CLEANER => &[
+                ("INPUT__TOPIC", &names.ods_topic),
+                ("INPUT__GROUP", name),
+                ("OUTPUT__TOPIC", &names.dwd_topic),
+                ("OUTPUT__DEAD_LETTER_TOPIC", &dead_letters),
+            ],
+            DIM_JOINER => &[
+                ("ORDERS__TOPIC", &names.dwd_topic),
+                ("ORDERS__GROUP", name),
+                ("USERS__TOPIC", &users),
+                ("OUTPUT__TOPIC", &names.result_topic),
+                ("OUTPUT__DEAD_LETTER_TOPIC", &dead_letters),
+            ],
+            _ => &[
+                ("SINK__HOST", &places.sink.host),
+                ("SINK__PORT", &sink_port),
+                ("SINK__DATABASE", &places.sink.database),
+                ("INPUT__TOPIC", &names.result_topic),
+                ("INPUT__GROUP", name),
+                ("WRITER__DEAD_LETTER_TOPIC", &dead_letters),
+            ],
+        };
+        let brokers = [("KAFKA__BROKERS", places.brokers.as_str())];
+        own.iter().chain(&brokers).map(|(key, value)| (variable(service, key), (*value).to_owned())).collect()
+    }
+
+    pub fn users_topic(&self) -> String {
+        format!("{}_ods_users", self.name)
+    }
+
+    pub fn dead_letter_topic(&self, service: &str) -> String {
+        format!("{}_dlq_{}", self.name, service.replace('-', "_"))
+    }
+
+    /// The three topics that an order goes through.
+    pub fn order_topics(&self) -> [&str; 3] {
+        let names = &self.places.names;
+        [&names.ods_topic, &names.dwd_topic, &names.result_topic]
+    }
+
+    pub fn url(&self, instance: &str) -> String {
+        url(self.ports[instance])
+    }
+
+    pub fn process(&mut self, instance: &str) -> &mut Process {
+        self.processes.get_mut(instance).unwrap_or_else(|| panic!("{instance} was not started"))
+    }
+
+    /// Waits until every process that was started is ready.
+    pub async fn ready(&self) {
+        for instance in self.processes.keys() {
+            let place = lab::places::ServicePlace { name: "service", url: self.url(instance) };
+            until(&format!("{instance} is ready"), async || ready::look(&place).await).await;
+        }
+    }
+
+    pub async fn source(&self) -> PgConnection {
+        database::connect(&self.places.source).await
+    }
+
+    pub async fn sink(&self) -> PgConnection {
+        database::connect(&self.places.sink).await
+    }
+
+    pub fn layers(&self) -> Layers {
+        Layers::connect(&self.places.brokers).unwrap_or_else(|failure| panic!("{}", failure.chain()))
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for process in self.processes.values() {
+                eprintln!("{}", process.log_end());
+            }
+        }
+        self.processes.clear();
+        let (environment, places, name) = (&self.environment, &self.places, &self.name);
+        let take_down = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                database::drop(&environment.places.source, &places.source.database).await;
+                database::drop(&environment.places.sink, &places.sink.database).await;
+                topics::remove_all(&places.brokers, name).await;
+            });
+        };
+        // A thread of its own: the test's is inside of its runtime, which cannot wait.
+        std::thread::scope(|scope| scope.spawn(take_down).join())
+            .unwrap_or_else(|_| eprintln!("{name} is left behind"));
+    }
+}
+
+fn variable(service: &str, key: &str) -> String {
+    format!("{}__{key}", service.replace('-', "_").to_uppercase())
+}
+
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+fn unique_name() -> String {
+    static STACKS: AtomicU32 = AtomicU32::new(1);
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    format!("e2e_{seconds:x}_{:x}_{}", std::process::id(), STACKS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A port below the range that systems hand out to clients, not given to another stack of this process.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 22_000 + u16::try_from(std::process::id() % 80).unwrap() * 100;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
