@@ -84,7 +84,8 @@ pub struct RestartConfig {
     pub backoff_first_ms: u64,
     /// Longest wait between two restarts.
     pub backoff_longest_ms: u64,
-    /// Restarts in a row, with no generation that lived as long as `stable_after_ms`, before the process exits with an error.
+    /// Restarts in a row, with no chain that ran as long as `stable_after_ms`, before the process exits with an error. Those for a server
+    /// that is away do not count: it is waited for.
     pub attempts_max: u32,
     /// A generation that lived this long counts as well: the next failure starts from the first wait again.
     pub stable_after_ms: u64,

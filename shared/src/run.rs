@@ -252,6 +252,9 @@ async fn generation<S: Service>(
         ended => {
             fate.finish();
             let taken_down = take_down(Chain { threads: vec![awake] }, arbiter, config).await;
+            if ended.is_none() {
+                return End::Asked;
+            }
             // What a part of the chain said says more than that the start was given up.
             let failure = fate.take_failure().or(ended.and_then(Result::err)).or(taken_down.err());
             return failure.map_or(End::Asked, |failure| End::Failed { failure, lived: Duration::ZERO });
