@@ -89,6 +89,7 @@ impl Capture {
         F: Future<Output = (Box<Core>, Result<(), Failure>)> + 'static,
     {
         let Some(core) = self.core.take() else {
+            self.fate.end_broken("state of the worker");
             return AtomicResponse::new(Box::pin(async {}.into_actor(self)));
         };
         AtomicResponse::new(Box::pin(work(core).into_actor(self).map(|(core, worked), actor, _| {

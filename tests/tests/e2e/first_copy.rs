@@ -17,14 +17,24 @@ const CHUNK_ROWS: i64 = 500;
 /// The copy is killed when it has come this far.
 const KILLS: [i64; 2] = [2_000, 8_000];
 
+/// How far the copy has come, for the writers: every other change falls on the rows that are being read just then.
+#[derive(Default)]
+struct Progress {
+    front: Cell<i64>,
+    stop: Cell<bool>,
+}
+
 /// Changes, deletes, inserts and moves rows all over the table until it is told to stop. Numbers of a fixed sequence, so that a
 /// failing run can be made again.
-async fn write(source: &mut PgConnection, seed: u64, stop: &Cell<bool>) -> u64 {
+async fn write(source: &mut PgConnection, seed: u64, progress: &Progress) -> u64 {
     let mut state = seed;
     let mut transactions = 0;
-    while !stop.get() {
+    while !progress.stop.get() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let id = (state >> 33) % u64::try_from(ROWS).unwrap();
+        let mut id = i64::try_from(state >> 33).unwrap() % ROWS;
+        if transactions % 2 == 0 {
+            id = progress.front.get() + id % (2 * CHUNK_ROWS);
+        }
         let sql = match (state >> 20) % 6 {
             0 => format!("DELETE FROM business.items WHERE id BETWEEN {id} AND {id} + 2"),
             1 => format!(
@@ -46,11 +56,12 @@ async fn write(source: &mut PgConnection, seed: u64, stop: &Cell<bool>) -> u64 {
     transactions
 }
 
-/// Rows that the copy has come to, by cdc-ingest's page.
-async fn rows_copied(stack: &Stack) -> Result<i64, String> {
+/// Rows that the copy has come to, by cdc-ingest's page, and whether it is done.
+async fn copied(stack: &Stack) -> Result<(i64, bool), String> {
     let page = page::get(&stack.url(CDC_INGEST), "/api/state").await.map_err(|failure| failure.chain())?;
     let state: Value = serde_json::from_str(&page.body).unwrap();
-    state["details"]["snapshot"]["business.items"]["rows"].as_i64().ok_or(page.body)
+    let copy = &state["details"]["snapshot"]["business.items"];
+    copy["rows"].as_i64().zip(copy["done"].as_bool()).ok_or(page.body)
 }
 
 /// Rows that it has durably come to, and whether it is done, by its record.
@@ -61,21 +72,24 @@ fn recorded(stack: &Stack) -> (i64, bool) {
     (state["rows"].as_i64().unwrap(), state["done"].as_bool().unwrap())
 }
 
-async fn copy_and_kill(stack: &mut Stack) {
+async fn copy_and_kill(stack: &mut Stack, progress: &Progress) {
     stack.start(CDC_INGEST);
     for wanted in KILLS {
-        until(&format!("{wanted} rows are copied"), async || match rows_copied(stack).await? {
-            rows if rows >= wanted => Ok(()),
-            rows => Err(format!("{rows}")),
-        })
-        .await;
+        until(&format!("{wanted} rows are copied"), async || follow(stack, progress, wanted).await).await;
         stack.process(CDC_INGEST).kill();
         let (rows, done) = recorded(stack);
         eprintln!("killed at {rows} rows");
         assert!(!done, "the copy was done before the kill: it proves nothing");
         stack.process(CDC_INGEST).restart();
     }
+    until("the copy is done", async || follow(stack, progress, ROWS).await).await;
     stack.ready().await;
+}
+
+async fn follow(stack: &Stack, progress: &Progress, wanted: i64) -> Result<(), String> {
+    let (rows, done) = copied(stack).await?;
+    progress.front.set(rows);
+    if rows >= wanted || done { Ok(()) } else { Err(format!("{rows} rows")) }
 }
 
 #[tokio::test]
@@ -90,12 +104,12 @@ async fn a_table_that_is_written_to_while_it_is_copied_and_the_copy_killed_is_in
     )
     .await;
 
-    let stop = Cell::new(false);
+    let progress = Progress::default();
     let copy = async {
-        copy_and_kill(&mut stack).await;
-        stop.set(true);
+        copy_and_kill(&mut stack, &progress).await;
+        progress.stop.set(true);
     };
-    let ((), first, second) = tokio::join!(copy, write(&mut one, 1, &stop), write(&mut other, 2, &stop));
+    let ((), first, second) = tokio::join!(copy, write(&mut one, 1, &progress), write(&mut other, 2, &progress));
     eprintln!("{} transactions were committed during the copy", first + second);
     items.until_topic_is_the_table(&stack).await;
 

@@ -34,6 +34,7 @@ mod user_changes;
 
 // Nothing lost, nothing twice, whatever happens to the processes.
 mod asked_to_stop;
+mod in_flight;
 mod killed;
 mod repeats;
 mod replicas;
