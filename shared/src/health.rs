@@ -64,13 +64,11 @@ impl Health {
             started_at: time::milliseconds(Timestamp::now()),
             ready: false,
             waiting_for: Vec::new(),
-            generation: Generation::default(),
+            generation: Generation { since: time::milliseconds(Timestamp::now()), ..Generation::default() },
             details: BTreeMap::new(),
             latches: BTreeMap::new(),
         };
-        let health = Health { state: Arc::new(Mutex::new(state)) };
-        health.enter(Phase::Starting);
-        health
+        Health { state: Arc::new(Mutex::new(state)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -61,6 +61,16 @@ async fn apply(connection: &mut PgConnection, statement: &str) {
     assert!(makes_role && exists, "{error}\nin: {statement}");
 }
 
+/// Removes the roles that begin with this, once their database is gone.
+pub async fn drop_roles(server: &PostgresConfig, prefix: &str) {
+    let Ok(mut administrator) = server.connect("tidemill-e2e").await else { return };
+    let drop = format!(
+        "DO $$ DECLARE role name; BEGIN FOR role IN SELECT rolname FROM pg_roles WHERE starts_with(rolname::text, '{prefix}_')
+         LOOP EXECUTE format('DROP ROLE %I', role); END LOOP; END $$"
+    );
+    let _ = administrator.execute(sqlx::raw_sql(AssertSqlSafe(drop))).await;
+}
+
 /// Removes the slots and the database. Errors are left to the servers' own end: the test has its verdict already.
 pub async fn drop(server: &PostgresConfig, name: &str) {
     let Ok(mut administrator) = server.connect("tidemill-e2e").await else { return };

@@ -41,10 +41,12 @@ impl History {
         last.map(|(key, value)| (key.as_str(), value.as_str())).collect()
     }
 
-    /// Records of the first copy.
-    pub fn copies(&self) -> usize {
-        let records = self.by_key.values().flatten();
-        records.filter(|record| header(record).operation == Operation::Snapshot).count()
+    /// How often the first copy brought a key again.
+    pub fn repeated_copies(&self) -> usize {
+        let copies = |records: &Vec<LayerRecord>| {
+            records.iter().filter(|record| header(record).operation == Operation::Snapshot).count()
+        };
+        self.by_key.values().map(|records| copies(records).saturating_sub(1)).sum()
     }
 
     /// A record that came twice, or after a newer one, has a version that is not above that of the one before.

@@ -217,6 +217,9 @@ impl Drop for Stack {
             runtime.block_on(async {
                 database::drop(&environment.places.source, &places.source.database).await;
                 database::drop(&environment.places.sink, &places.sink.database).await;
+                for server in [&environment.places.source, &environment.places.sink] {
+                    database::drop_roles(server, name).await;
+                }
                 topics::remove_all(&places.brokers, name).await;
             });
         };
