@@ -166,12 +166,12 @@ impl StartPoint for FromOutput {
         let mut deleted = HashMap::new();
         let (reader, output) = (&self.reader, &self.output);
         self.tail.scan(output, &[(partition, 0)], &mut |record| {
-            reader.restore(record, &mut held, &mut deleted).map_err(|rejection| {
-                let what =
-                    format!("topic `{output}`, partition {partition}, offset {}: {}", record.offset, rejection.detail);
-                Failure::new(FailureKind::Settings, what)
-                    .cure("a foreign writer writes to this topic: stop it, and make the topic anew")
-            })
+            if let Err(rejection) = reader.restore(record, &mut held, &mut deleted) {
+                // Somebody else wrote it: no order of ours is lost with it.
+                let (offset, why) = (record.offset, rejection.detail);
+                tracing::warn!(topic = output, partition, offset, why, "a foreign record is passed over");
+            }
+            Ok(())
         })?;
         let offset = behind_tail_and_commit(held.input_offset, committed);
         // Records behind the tail that left no trace in the output were handled too.

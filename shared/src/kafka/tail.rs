@@ -83,8 +83,8 @@ impl TailReader {
             .map_err(|error| unreachable_broker(&self.config, error))
     }
 
-    /// The header of the last record in the partition. The end offset may lie beyond it (compaction, control records), so the look goes
-    /// back in growing steps.
+    /// The header of the last record of ours in the partition. The end offset may lie beyond it (compaction, control records, records of
+    /// a foreign writer), so the look goes back in growing steps.
     pub fn last_header(&self, topic: &str, partition: i32) -> Result<Option<Header>, Failure> {
         let (low, high) = self.watermarks(topic, partition)?;
         let mut step = FIRST_STEP_BACK;
@@ -93,20 +93,15 @@ impl TailReader {
             start = high.saturating_sub(step).max(low);
             let mut last = None;
             self.scan(topic, &[(partition, start)], &mut |record| {
-                last = Some(Header::parse(record.header));
+                match Header::parse(record.header) {
+                    Ok(header) => last = Some(header),
+                    // Somebody else wrote it: it says nothing of where this stage stopped.
+                    Err(error) => tracing::warn!(topic, partition, offset = record.offset, %error, "a foreign record is passed over"),
+                }
                 Ok(())
             })?;
-            if let Some(header) = last {
-                return header.map(Some).map_err(|error| {
-                    Failure::new(
-                        FailureKind::Settings,
-                        format!(
-                            "the last record of topic `{topic}`, partition {partition}, was not written by Tidemill"
-                        ),
-                    )
-                    .caused_by(error)
-                    .cure("a foreign writer writes to this topic: stop it, and make the topic anew")
-                });
+            if last.is_some() {
+                return Ok(last);
             }
             step = step.saturating_mul(10);
         }

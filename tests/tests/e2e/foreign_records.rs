@@ -6,7 +6,7 @@ use shared::position::Version;
 
 use crate::busy::{new_change_comes_through, rows};
 use crate::history::{History, header, order_key};
-use crate::stack::{DIM_JOINER, DWD_CLEANER, PG_SINKER, Stack};
+use crate::stack::{CDC_INGEST, DIM_JOINER, DWD_CLEANER, PG_SINKER, Stack};
 use crate::topics::{Foreign, write};
 use crate::until::{until, until_equal};
 
@@ -72,4 +72,21 @@ async fn what_is_no_row_goes_to_the_dead_letters_and_the_next_record_passes() {
     assert_set_aside(&names.result_topic, &order, PG_SINKER, &stack, 0).await;
     new_change_comes_through(&stack).await;
     until_equal("the sink has five rows", 5, async || rows(&mut sink).await).await;
+}
+
+#[tokio::test]
+async fn a_foreign_record_at_the_end_of_a_topic_does_not_hold_up_the_restart_of_its_writer() {
+    let mut stack = Stack::started().await;
+    new_change_comes_through(&stack).await;
+    let (names, key) = (stack.places.names.clone(), order_key(2001));
+    let value = Some("这不是 JSON".as_bytes());
+    for (topic, writer) in
+        [(&names.ods_topic, CDC_INGEST), (&names.dwd_topic, DWD_CLEANER), (&names.result_topic, DIM_JOINER)]
+    {
+        let partition = partition(key.as_bytes(), PARTITIONS);
+        write(&stack.places.brokers, &Foreign { topic, partition, key: &key, value, header: None });
+        stack.process(writer).kill();
+        stack.process(writer).restart();
+        new_change_comes_through(&stack).await;
+    }
 }

@@ -47,13 +47,11 @@ async fn until_the_source_has_heard(stack: &Stack) {
          JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE s.slot_name = '{}'",
         stack.name
     );
-    for _ in 0..2 {
-        until("cdc-ingest has sent its position", async || match value::<bool>(&mut source, &heard).await {
-            true => Ok(()),
-            false => Err("nothing yet".to_owned()),
-        })
-        .await;
-    }
+    until("cdc-ingest has sent its position", async || match value::<bool>(&mut source, &heard).await {
+        true => Ok(()),
+        false => Err("nothing yet".to_owned()),
+    })
+    .await;
 }
 
 /// Waits until the stage has looked at its positions with the change in flight, which is when it commits them.
