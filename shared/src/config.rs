@@ -97,7 +97,7 @@ impl Default for RestartConfig {
     fn default() -> Self {
         RestartConfig {
             backoff_first_ms: 100,
-            backoff_longest_ms: 5_000,
+            backoff_longest_ms: 1_000,
             attempts_max: 60,
             stable_after_ms: 10_000,
             drain_timeout_ms: 10_000,
@@ -113,12 +113,14 @@ pub struct HttpConfig {
     pub port: u16,
     /// Longest wait for the port: after a kill the old process may hold it for a moment.
     pub bind_wait_ms: u64,
+    /// What `Authorization: Bearer …` must say for a command. Empty: commands are refused.
+    pub control_token: Secret,
 }
 
 impl HttpConfig {
     /// This machine only, on a port.
     pub fn on(port: u16) -> Self {
-        HttpConfig { host: "127.0.0.1".into(), port, bind_wait_ms: 2_000 }
+        HttpConfig { host: "127.0.0.1".into(), port, bind_wait_ms: 2_000, control_token: Secret::default() }
     }
 
     /// Reads a section over these defaults, so that naming one key leaves the others as they are.
@@ -129,12 +131,14 @@ impl HttpConfig {
             host: Option<String>,
             port: Option<u16>,
             bind_wait_ms: Option<u64>,
+            control_token: Option<Secret>,
         }
         let given = Given::deserialize(section)?;
         Ok(HttpConfig {
             host: given.host.unwrap_or(self.host),
             port: given.port.unwrap_or(self.port),
             bind_wait_ms: given.bind_wait_ms.unwrap_or(self.bind_wait_ms),
+            control_token: given.control_token.unwrap_or(self.control_token),
         })
     }
 }

@@ -5,10 +5,11 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::http::header;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::http::{StatusCode, header};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 
-use crate::config::HttpConfig;
+use crate::config::{HttpConfig, Secret};
+use crate::control::{self, Control, Problem};
 use crate::failure::{Failure, FailureKind};
 use crate::health::{Health, Phase};
 use crate::metrics;
@@ -22,15 +23,25 @@ use crate::metrics;
 /// | `/metrics` | Prometheus text |
 /// | `/api/state` | JSON: generation, partitions, positions, last failure |
 /// | `/` | the console: the state of this service as a page |
-pub async fn serve(config: &HttpConfig, health: Health) -> Result<(Server, ServerHandle), Failure> {
+/// | `POST /api/v1/<command>` | a command to the service, see [`crate::control`] |
+pub async fn serve(
+    config: &HttpConfig,
+    health: Health,
+    control: Control,
+) -> Result<(Server, ServerHandle), Failure> {
     let listener = listen(config).await?;
+    let token = config.control_token.clone();
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(health.clone()))
+            .app_data(web::Data::new(control.clone()))
+            .app_data(web::Data::new(token.clone()))
+            .app_data(web::PayloadConfig::new(COMMAND_BYTES_MAX))
             .route("/health/live", web::get().to(live))
             .route("/health/ready", web::get().to(ready))
             .route("/metrics", web::get().to(metrics_page))
             .route("/api/state", web::get().to(state))
+            .route("/api/v1/{command:.+}", web::post().to(command))
             .route("/", web::get().to(console))
     })
     .workers(1)
@@ -42,6 +53,9 @@ pub async fn serve(config: &HttpConfig, health: Health) -> Result<(Server, Serve
     let handle = server.handle();
     Ok((server, handle))
 }
+
+/// The longest body of a command.
+const COMMAND_BYTES_MAX: usize = 64 << 10;
 
 async fn listen(config: &HttpConfig) -> Result<TcpListener, Failure> {
     let deadline = Instant::now() + Duration::from_millis(config.bind_wait_ms);
@@ -91,6 +105,36 @@ async fn metrics_page() -> HttpResponse {
 async fn state(health: web::Data<Health>) -> HttpResponse {
     // The console of a neighbour, on another port, may read the state.
     HttpResponse::Ok().insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")).json(health.state())
+}
+
+async fn command(
+    request: HttpRequest,
+    name: web::Path<String>,
+    body: web::Bytes,
+    token: web::Data<Secret>,
+    control: web::Data<Control>,
+) -> HttpResponse {
+    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let read = || match body.is_empty() {
+        true => Ok(serde_json::json!({})),
+        false => serde_json::from_slice(&body)
+            .map_err(|error| Problem::bad_request(format!("the body is not JSON: {error}"))),
+    };
+    let asked = match control::authorised(&token, header).and_then(|()| read()) {
+        Ok(body) => control.ask(&name, body).await,
+        Err(problem) => Err(problem),
+    };
+    match asked {
+        Ok(answer) => HttpResponse::Accepted().json(answer),
+        Err(problem) => problem_page(&problem),
+    }
+}
+
+/// RFC 9457.
+fn problem_page(problem: &Problem) -> HttpResponse {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let page = serde_json::json!({ "title": problem.title, "status": problem.status, "detail": problem.detail });
+    HttpResponse::build(status).content_type("application/problem+json").body(page.to_string())
 }
 
 async fn console() -> HttpResponse {

@@ -25,6 +25,7 @@ pub mod pg;
 
 pub mod check;
 pub mod config;
+pub mod control;
 pub mod health;
 pub mod http;
 pub mod metrics;

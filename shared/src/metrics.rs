@@ -121,6 +121,90 @@ metric!(
     )
 );
 metric!(
+    SLOT_LAG_SECONDS,
+    IntGauge,
+    register_int_gauge!(
+        "tidemill_slot_lag_seconds",
+        "cdc-ingest: age of the newest commit that is confirmed, while the source has more WAL than that; 0 when all is confirmed."
+    )
+);
+metric!(
+    SLOT_RETAINED_WAL_BYTES,
+    IntGauge,
+    register_int_gauge!(
+        "tidemill_slot_retained_wal_bytes",
+        "cdc-ingest: WAL that the source keeps for the slot (from restart_lsn to the present position)."
+    )
+);
+metric!(
+    SLOT_SAFE_WAL_BYTES,
+    IntGauge,
+    register_int_gauge!(
+        "tidemill_slot_safe_wal_bytes",
+        "cdc-ingest: WAL that can still be written before the slot is in danger (safe_wal_size); -1 where the source sets no bound."
+    )
+);
+metric!(
+    SLOT_MINUTES_LEFT,
+    IntGauge,
+    register_int_gauge!(
+        "tidemill_slot_minutes_left",
+        "cdc-ingest: minutes until the slot is in danger at the present rate of WAL; -1 where there is no bound or no WAL is written."
+    )
+);
+metric!(
+    SLOT_INTERRUPTIONS,
+    IntCounter,
+    register_int_counter!(
+        "tidemill_slot_interruptions_total",
+        "cdc-ingest: times that the source's history was interrupted (slot lost, invalidated, server restored) and every table was read again."
+    )
+);
+metric!(
+    SNAPSHOT_PERCENT,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_snapshot_percent",
+        "cdc-ingest: how far the copy of a table has come, by the planner's estimate; 100 when it is done.",
+        &["table"]
+    )
+);
+metric!(
+    CHUNKS_RETAKEN,
+    IntCounter,
+    register_int_counter!(
+        "tidemill_snapshot_chunks_retaken_total",
+        "cdc-ingest: chunks that were read again, since a commit was not visible yet or the stream changed too much meanwhile."
+    )
+);
+metric!(
+    SCHEMA_CHANGES,
+    IntCounterVec,
+    register_int_counter_vec!(
+        "tidemill_schema_changes_total",
+        "cdc-ingest: changes of a table's columns, key or name that the stream or the catalog brought.",
+        &["table"]
+    )
+);
+metric!(
+    TABLE_STOPPED,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_table_stopped",
+        "cdc-ingest: 1 while a table is not carried; /api/state says why and what to do.",
+        &["table"]
+    )
+);
+metric!(
+    PASSED_OVER,
+    IntCounterVec,
+    register_int_counter_vec!(
+        "tidemill_passed_over_total",
+        "cdc-ingest: changes of tables that are stopped or not captured; a stopped table is read again when it goes on.",
+        &["table"]
+    )
+);
+metric!(
     SNAPSHOT_ROWS,
     IntGaugeVec,
     register_int_gauge_vec!(
@@ -167,7 +251,17 @@ pub fn start() {
     LazyLock::force(&MISSING_USERS);
     LazyLock::force(&REEMISSIONS_WAITING);
     LazyLock::force(&SLOT_LAG_BYTES);
+    LazyLock::force(&SLOT_LAG_SECONDS);
+    LazyLock::force(&SLOT_RETAINED_WAL_BYTES);
+    LazyLock::force(&SLOT_SAFE_WAL_BYTES);
+    LazyLock::force(&SLOT_MINUTES_LEFT);
+    LazyLock::force(&SLOT_INTERRUPTIONS);
     LazyLock::force(&SNAPSHOT_ROWS);
+    LazyLock::force(&SNAPSHOT_PERCENT);
+    LazyLock::force(&CHUNKS_RETAKEN);
+    LazyLock::force(&SCHEMA_CHANGES);
+    LazyLock::force(&TABLE_STOPPED);
+    LazyLock::force(&PASSED_OVER);
     LazyLock::force(&TOAST_REREADS);
     LazyLock::force(&COMMITS);
     LazyLock::force(&READY);

@@ -72,7 +72,7 @@ impl PostgresConfig {
         format!("{}@{}:{}/{}", self.user, self.host, self.port, self.database)
     }
 
-    fn options(&self, application: &str) -> PgConnectOptions {
+    fn options(&self, application: &str, settings: &[(&str, &str)]) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .host(&self.host)
             .port(self.port)
@@ -81,14 +81,19 @@ impl PostgresConfig {
             .password(self.password.reveal())
             .ssl_mode(PgSslMode::Disable)
             .application_name(application)
-            .options(TEXT_FORM)
+            .options(TEXT_FORM.iter().chain(settings).copied())
             .disable_statement_logging()
     }
 
     /// Opens a connection.
     pub async fn connect(&self, application: &str) -> Result<PgConnection, Failure> {
+        self.connect_with(application, &[]).await
+    }
+
+    /// Opens a connection with further session settings.
+    pub async fn connect_with(&self, application: &str, settings: &[(&str, &str)]) -> Result<PgConnection, Failure> {
         let wait = std::time::Duration::from_millis(self.connect_timeout_ms);
-        match tokio::time::timeout(wait, self.options(application).connect()).await {
+        match tokio::time::timeout(wait, self.options(application, settings).connect()).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.connect_failure(error)),
             Err(_) => Err(Failure::new(
@@ -143,6 +148,13 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+fn unquoted(part: &str) -> String {
+    match part.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inner) => inner.replace("\"\"", "\""),
+        None => part.to_owned(),
+    }
+}
+
 /// A table by schema and name; `orders` alone means `public.orders`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
@@ -151,11 +163,17 @@ pub struct TableName {
 }
 
 impl TableName {
-    /// Reads `schema.table`. The schema ends at the first dot.
+    /// Reads `schema.table`. The schema ends at the first dot outside of double quotes; a part in double quotes stands for itself, with
+    /// `""` for a quote. Nothing is folded to lower case.
     pub fn parse(text: &str) -> Self {
-        match text.split_once('.') {
-            Some((schema, name)) => TableName { schema: schema.to_owned(), name: name.to_owned() },
-            None => TableName { schema: "public".to_owned(), name: text.to_owned() },
+        let mut in_quotes = false;
+        let dot = text.char_indices().find(|&(_, character)| {
+            in_quotes ^= character == '"';
+            character == '.' && !in_quotes
+        });
+        match dot.map(|(at, _)| text.split_at(at)) {
+            Some((schema, name)) => TableName { schema: unquoted(schema), name: unquoted(name.strip_prefix('.').unwrap_or(name)) },
+            None => TableName { schema: "public".to_owned(), name: unquoted(text) },
         }
     }
 
@@ -180,6 +198,9 @@ mod tests {
         assert_eq!(TableName::parse("business.orders").sql(), "\"business\".\"orders\"");
         assert_eq!(TableName::parse("订单").sql(), "\"public\".\"订单\"");
         assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+        let dotted = TableName::parse("\"My.Schema\".\"a\"\"b\"");
+        assert_eq!((dotted.schema.as_str(), dotted.name.as_str()), ("My.Schema", "a\"b"));
+        assert_eq!(TableName::parse(&dotted.sql()), dotted);
     }
 
     #[test]

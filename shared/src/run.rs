@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::check::{self, Finding};
 use crate::config::{self, HttpConfig, LogConfig, RestartConfig};
+use crate::control::Control;
 use crate::failure::{Failure, FailureKind};
 use crate::generation::{Fate, Lease};
 use crate::health::{Health, Phase};
@@ -55,6 +56,8 @@ pub struct Surroundings {
     pub arbiter: ArbiterHandle,
     /// Every writer checks it before it writes.
     pub lease: Lease,
+    /// Where commands come from.
+    pub control: Control,
 }
 
 /// The threads of a generation. They watch its fate, and are waited for when it has ended.
@@ -153,7 +156,8 @@ fn report_error<S: Service>(failure: &Failure) -> ExitCode {
 async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
     metrics::start();
     let health = Health::new(S::NAME, env!("CARGO_PKG_VERSION"));
-    let (server, handle) = http::serve(config.http(), health.clone()).await?;
+    let control = Control::default();
+    let (server, handle) = http::serve(config.http(), health.clone(), control.clone()).await?;
     actix::spawn(server);
     tracing::info!(
         "{} {} answers on http://{}:{}",
@@ -162,7 +166,7 @@ async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
         config.http().host,
         config.http().port
     );
-    let ended = generations::<S>(config, &health).await;
+    let ended = generations::<S>(config, &health, &control).await;
     health.enter(Phase::Stopped);
     handle.stop(true).await;
     ended
@@ -179,7 +183,7 @@ enum End {
 }
 
 /// Builds a chain, waits for its end, and builds the next, until the service is asked to stop or gives up.
-async fn generations<S: Service>(config: &S::Config, health: &Health) -> Result<(), Failure> {
+async fn generations<S: Service>(config: &S::Config, health: &Health, control: &Control) -> Result<(), Failure> {
     let broken =
         |error: std::io::Error| Failure::new(FailureKind::Broken, "signals cannot be received").caused_by(error);
     let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
@@ -193,7 +197,7 @@ async fn generations<S: Service>(config: &S::Config, health: &Health) -> Result<
     tokio::pin!(stop);
     let (mut in_a_row, mut given_up_on) = (0_u32, 0);
     loop {
-        let (failure, lived) = match generation::<S>(config, health, stop.as_mut()).await {
+        let (failure, lived) = match generation::<S>(config, health, control, stop.as_mut()).await {
             End::Asked => return Ok(()),
             End::Failed { failure, lived } => (failure, lived),
         };
@@ -233,6 +237,7 @@ fn backoff(config: &RestartConfig, attempt: u32) -> Duration {
 async fn generation<S: Service>(
     config: &S::Config,
     health: &Health,
+    control: &Control,
     mut stop: impl Future<Output = ()> + Unpin,
 ) -> End {
     health.enter(Phase::Starting);
@@ -242,7 +247,13 @@ async fn generation<S: Service>(
     let lease = Lease::new(config.kafka().lease());
     let (renewed, ended) = (lease.clone(), fate.clone());
     let awake = std::thread::spawn(move || keep_awake(renewed, ended));
-    let surroundings = Surroundings { fate: fate.clone(), health: health.clone(), arbiter: arbiter.handle(), lease };
+    let surroundings = Surroundings {
+        fate: fate.clone(),
+        health: health.clone(),
+        arbiter: arbiter.handle(),
+        lease,
+        control: control.clone(),
+    };
     let started = tokio::select! {
         started = S::start(config, surroundings) => Some(started),
         () = &mut stop => None,

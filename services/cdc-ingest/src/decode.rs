@@ -43,9 +43,12 @@ pub enum Message<'a> {
 /// A table as it is from here on in the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Relation<'a> {
+    /// The table's OID.
     pub id: u32,
     pub schema: &'a str,
     pub name: &'a str,
+    /// `d` default, `n` nothing, `f` full, `i` index.
+    pub identity: char,
     pub columns: Vec<RelationColumn<'a>>,
 }
 
@@ -54,6 +57,8 @@ pub struct Relation<'a> {
 pub struct RelationColumn<'a> {
     pub name: &'a str,
     pub type_oid: u32,
+    /// Part of the replica identity.
+    pub in_key: bool,
 }
 
 /// The row before a change: under REPLICA IDENTITY FULL whole, else its key columns only (the others are null).
@@ -146,17 +151,17 @@ impl<'a> Input<'a> {
 
     fn relation(&mut self) -> Result<Relation<'a>, DecodeError> {
         let (id, schema, name) = (self.u32()?, self.string()?, self.string()?);
-        self.byte()?; // replica identity
+        let identity = char::from(self.byte()?);
         let mut columns = Vec::new();
         for _ in 0..self.u16()? {
-            self.byte()?; // part of the replica identity
+            let in_key = self.byte()? & 1 == 1;
             let name = self.string()?;
             let type_oid = self.u32()?;
             self.u32()?; // type modifier
-            columns.push(RelationColumn { name, type_oid });
+            columns.push(RelationColumn { name, type_oid, in_key });
         }
         // The system schema's name is sent as an empty string.
-        Ok(Relation { id, schema: if schema.is_empty() { "pg_catalog" } else { schema }, name, columns })
+        Ok(Relation { id, schema: if schema.is_empty() { "pg_catalog" } else { schema }, name, identity, columns })
     }
 
     fn update(&mut self) -> Result<Message<'a>, DecodeError> {
@@ -200,6 +205,14 @@ pub fn decode(bytes: &[u8]) -> Result<Message<'_>, DecodeError> {
         b'T' => input.truncate(),
         b'Y' | b'O' => Ok(Message::Ignored),
         other => Err(DecodeError::UnknownKind(char::from(other))),
+    }
+}
+
+/// The relation that a message about a row belongs to, where the message itself cannot be read.
+pub fn relation_of(bytes: &[u8]) -> Option<u32> {
+    match bytes {
+        [b'I' | b'U' | b'D', id @ ..] => id.first_chunk().map(|id| u32::from_be_bytes(*id)),
+        _ => None,
     }
 }
 
@@ -255,8 +268,8 @@ pub(crate) mod tests {
     pub(crate) fn relation(id: u32, schema: &str, name: &str, columns: &[(&str, u32)]) -> Vec<u8> {
         let mut out = [&[b'R'][..], &id.to_be_bytes(), schema.as_bytes(), b"\0", name.as_bytes(), b"\0d"].concat();
         out.extend(u16::try_from(columns.len()).unwrap().to_be_bytes());
-        for (name, oid) in columns {
-            out.push(0);
+        for (at, (name, oid)) in columns.iter().enumerate() {
+            out.push(u8::from(at == 0)); // the first column is the key
             out.extend(name.as_bytes());
             out.push(0);
             out.extend(oid.to_be_bytes());
@@ -279,8 +292,18 @@ pub(crate) mod tests {
     fn a_relation_has_its_columns() {
         let bytes = relation(5, "business", "订单", &[("order_id", 20), ("city", 1043)]);
         let Ok(Message::Relation(found)) = decode(&bytes) else { panic!() };
-        assert_eq!((found.id, found.schema, found.name), (5, "business", "订单"));
-        assert_eq!(found.columns[1], RelationColumn { name: "city", type_oid: 1043 });
+        assert_eq!((found.id, found.schema, found.name, found.identity), (5, "business", "订单", 'd'));
+        assert!(found.columns[0].in_key);
+        assert_eq!(found.columns[1], RelationColumn { name: "city", type_oid: 1043, in_key: false });
+    }
+
+    #[test]
+    fn a_message_names_its_relation_even_where_a_value_cannot_be_read() {
+        let mut bytes = insert(7, &[Cell::Text("ab")]);
+        *bytes.last_mut().unwrap() = 0xFF;
+        assert_eq!(decode(&bytes), Err(DecodeError::NotUtf8));
+        assert_eq!(relation_of(&bytes), Some(7));
+        assert_eq!(relation_of(b"T"), None);
     }
 
     proptest! {

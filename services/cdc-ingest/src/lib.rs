@@ -3,8 +3,9 @@
 //! ```text
 //!  PostgreSQL ──WAL──▶ WalReader ──WalBatch──▶ Capture ──Outgoing──▶ Publisher ──▶ ods_*, cdc_state
 //!      │                   ▲                   │  ▲  ▲                  │
-//!      └──COPY chunks──▶ ChunkReader ◀─asks────┘  │  └──chunk acked─────┤
-//!                              └──ChunkTaken──────┘                     │
+//!      ├──COPY chunks──▶ ChunkReader ◀─asks────┘  │  └──chunks acked────┤
+//!      │                       └──ChunkTaken──────┤                     │
+//!      └──catalog, slot──▶ Watch ──looks──────────┘                     │
 //!                          └──────────────── confirmed LSN ◀────────────┘
 //! ```
 //!
@@ -13,16 +14,25 @@
 
 pub mod settings;
 
+pub mod catalog;
+pub mod slot;
 pub mod source;
+
 pub mod start;
 pub mod state;
+pub mod witness;
 
 pub mod wal_stream;
 
+pub mod change;
 pub mod decode;
+pub mod described;
 pub mod row;
+pub mod types;
 
+pub mod copies;
 pub mod copy_text;
+pub mod merge;
 pub mod snapshot;
 pub mod visibility;
 
@@ -30,3 +40,4 @@ pub mod transaction;
 
 pub mod capture;
 pub mod pipeline;
+pub mod watch;

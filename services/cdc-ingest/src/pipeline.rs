@@ -1,36 +1,52 @@
 //! The chain of cdc-ingest: checked, built sink first, started where it stopped.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use actix::ArbiterHandle;
 use actix::prelude::*;
+use pgwire_replication::{IdentifySystem, ReplicationClient};
 use shared::batch::Outgoing;
 use shared::check::Finding;
+use shared::control::Control;
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
+use shared::health::Health;
 use shared::kafka::progress::Progress;
-use shared::kafka::publisher::{Publisher, PublisherSetup};
+use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
 use shared::kafka::tail::TailReader;
 use shared::kafka::topics::{TopicSpec, Topics};
-use shared::pg::refused;
-use shared::position::{Lsn, Version};
-use shared::record::header::{Header, Operation};
+use shared::metrics;
+use shared::pg::TableName;
+use shared::position::Lsn;
+use shared::record::header::Header;
 use shared::run::{Chain, Service, Surroundings};
 use sqlx::postgres::PgConnection;
 use tokio::sync::watch;
 
-use crate::capture::{Capture, CapturePublisher, ChunkAcked, Copying, Core, SNAPSHOT_LATCH, STREAM_LATCH, on_acked};
+use crate::capture::copying::Paces;
+use crate::capture::{
+    Acknowledged, Capture, CapturePublisher, ChunkAcked, Commanded, Core, SNAPSHOT_LATCH, STREAM_LATCH, Standing, Table,
+};
+use crate::catalog::{self, Catalog, SourceTable};
+use crate::copies::Copies;
 use crate::settings::Settings;
+use crate::slot::{self, Slot};
 use crate::snapshot::ChunkReader;
-use crate::source::{self, SourceTable};
+use crate::source;
 use crate::start::{Plan, Server, plan};
-use crate::state::{CaptureState, SlotState, TableState, slot_record};
-use crate::transaction::{Assembler, Captured};
-use crate::wal_stream::{self, WalReader};
+use crate::state::{CaptureState, KeyRange, SlotState, TableState};
+use crate::transaction::{Assembler, Before, Captured};
+use crate::wal_stream::{self, APPLICATION, Durable, WalReader};
+use crate::watch::{Wanted, Watch, Watched};
+use crate::witness::Witnesses;
 
 /// The service.
 pub struct CdcIngest;
+
+/// The health latch of the slot.
+const SLOT_LATCH: &str = "slot";
 
 impl Service for CdcIngest {
     const NAME: &'static str = "cdc-ingest";
@@ -40,13 +56,14 @@ impl Service for CdcIngest {
 
     async fn check(config: &Settings) -> Vec<Finding> {
         let mut findings = Vec::new();
-        match config.source.connect("tidemill check").await {
+        match source::connect(&config.source, "tidemill check").await {
             Ok(mut connection) => check_source(&mut connection, config, &mut findings).await,
             Err(failure) => findings.push(Finding::problem(&failure)),
         }
         match Topics::connect(&config.kafka, Self::NAME) {
             Ok(topics) => {
-                for spec in topic_specs(config) {
+                let tables = config.tables.values().map(|table| &table.topic);
+                for spec in tables.map(|topic| table_topic(config, topic)).chain([state_topic(config)]) {
                     findings.push(topics.finding(&spec).await);
                 }
             }
@@ -56,160 +73,295 @@ impl Service for CdcIngest {
     }
 
     async fn start(config: &Settings, surroundings: Surroundings) -> Result<Chain, Failure> {
-        surroundings.health.hold(STREAM_LATCH, "the WAL stream");
-        surroundings.health.hold(SNAPSHOT_LATCH, "the first copy of the tables");
-        let mut connection = config.source.connect("tidemill cdc-ingest").await?;
-        let tables = look_at_source(&mut connection, config).await?;
-        let topics = Topics::connect(&config.kafka, Self::NAME)?;
-        for spec in topic_specs(config) {
-            topics.ensure(&spec).await?;
-        }
-        let known = read_known(config, &tables, &surroundings.fate).await?;
-        start_chain(config, connection, tables, known, surroundings).await
+        let health = &surroundings.health;
+        health.hold(STREAM_LATCH, "the WAL stream");
+        health.hold(SNAPSHOT_LATCH, "the copy of the tables");
+        let mut connection = source::connect(&config.source, "tidemill cdc-ingest").await?;
+        source::is_primary(&mut connection).await?;
+        source::wal_level(&mut connection).await?;
+        source::replication_privilege(&mut connection).await?;
+        // The topics are read once nobody else writes to them.
+        let slot = free_slot(&mut connection, config, health).await?;
+        let found = find(config, &mut connection, &surroundings.fate).await?;
+        let (client, identity) = wal_stream::connect(config).await?;
+        let opened = Opened { connection, client, identity, slot };
+        start_chain(config, opened, found, surroundings).await
     }
+}
+
+// --- what is there ----------------------------------------------------------------------------------------------------
+
+fn configured(config: &Settings) -> Vec<TableName> {
+    config.tables.values().map(|table| TableName::parse(&table.table)).collect()
 }
 
 async fn check_source(connection: &mut PgConnection, config: &Settings, findings: &mut Vec<Finding>) {
     findings.push(Finding::ok(format!("PostgreSQL at {} answers", config.source.address())));
+    findings.push(Finding::of(&source::is_primary(connection).await, "it is a primary"));
     findings.push(Finding::of(&source::wal_level(connection).await, "wal_level is logical"));
     findings.push(Finding::of(&source::replication_privilege(connection).await, "the role may replicate"));
-    let mut tables = Vec::new();
-    for table in config.tables.values() {
-        match source::table(connection, table).await {
-            Ok(found) => {
-                let key: Vec<_> = found.key.iter().map(|column| column.name.as_str()).collect();
-                findings.push(Finding::ok(format!("table {} is readable, key ({})", found.table, key.join(", "))));
-                tables.push(found);
-            }
-            Err(failure) => findings.push(Finding::problem(&failure)),
-        }
-    }
     let publication = &config.slot.publication;
-    findings.push(match source::publication_statement(connection, publication, &tables).await {
-        Ok(None) => Finding::ok(format!("publication {publication} has the tables")),
-        Ok(Some(statement)) => Finding::ok(format!(
-            "publication {publication} will be completed at the start, as far as the role may: {statement}"
-        )),
-        Err(failure) => Finding::problem(&failure),
-    });
-    let slot = source::slot(connection, config).await;
+    match catalog::look(connection, publication, &configured(config), &[]).await {
+        Ok(catalog) => check_tables(connection, config, &catalog, findings).await,
+        Err(failure) => findings.push(Finding::problem(&failure)),
+    }
+    let slot = slot::look(connection, &config.slot.name).await;
+    let name = &config.slot.name;
     let holds = match &slot {
-        Ok(Some(slot)) => match slot.active_pid {
-            Some(pid) => format!("slot {} exists, in use by process {pid} of the server", config.slot.name),
-            None => format!("slot {} exists and is free", config.slot.name),
-        },
-        _ => format!("slot {} will be made at the start", config.slot.name),
+        Ok(Some(Slot { lost: Some(why), .. })) => {
+            format!("slot {name} was invalidated ({why}): it will be made anew, and every table read again")
+        }
+        Ok(Some(Slot { holder: Some(holder), .. })) => format!("slot {name} exists, in use by {holder}"),
+        Ok(Some(_)) => format!("slot {name} exists and is free"),
+        _ => format!("slot {name} will be made at the start"),
     };
     findings.push(Finding::of(&slot, holds));
 }
 
-fn topic_specs(config: &Settings) -> Vec<TopicSpec> {
-    let table =
-        |topic: &String| TopicSpec { name: topic.clone(), partitions: config.kafka.topics.partitions, compacted: true };
-    let mut specs: Vec<_> = config.tables.values().map(|captured| table(&captured.topic)).collect();
-    specs.push(TopicSpec { name: config.state.topic.clone(), partitions: 1, compacted: true });
-    specs
+async fn check_tables(
+    connection: &mut PgConnection,
+    config: &Settings,
+    catalog: &Catalog,
+    findings: &mut Vec<Finding>,
+) {
+    let (publication, names) = (&config.slot.publication, configured(config));
+    let statements = source::publication_statements(connection, publication, &names, catalog).await;
+    let will = match &statements {
+        Ok(statements) if statements.is_empty() => format!("publication {publication} has the tables"),
+        Ok(statements) => format!(
+            "publication {publication} will be completed at the start, as far as the role may: {}",
+            statements.join("; ")
+        ),
+        Err(_) => String::new(),
+    };
+    findings.push(Finding::of(&statements, will));
+    let will_be_published: Vec<_> = catalog.unpublished(&names).map(|table| table.name.clone()).collect();
+    for name in names {
+        match catalog.table(&name, None) {
+            Ok(table) => {
+                findings.push(Finding::ok(format!("table {name} is readable, key ({})", table.key_names().join(", "))));
+            }
+            // What is missing in the publication was said already.
+            Err(failure) if will_be_published.contains(&name) && failure.to_string().contains("does not publish") => {}
+            Err(failure) => findings.push(Finding::problem(&failure)),
+        }
+    }
+    for table in catalog.published().filter(|table| !configured(config).contains(&table.name)) {
+        findings.push(match config.other_tables.topic_of(&table.name) {
+            Some(topic) => Finding::ok(format!("table {} of the publication goes to topic {topic}", table.name)),
+            None => Finding::ok(format!("table {} of the publication is passed over", table.name)),
+        });
+    }
 }
 
-async fn look_at_source(connection: &mut PgConnection, config: &Settings) -> Result<Vec<SourceTable>, Failure> {
-    source::wal_level(connection).await?;
-    source::replication_privilege(connection).await?;
+fn table_topic(config: &Settings, topic: &str) -> TopicSpec {
+    TopicSpec { name: topic.to_owned(), partitions: config.kafka.topics.partitions, compacted: true }
+}
+
+fn state_topic(config: &Settings) -> TopicSpec {
+    TopicSpec { name: config.state.topic.clone(), partitions: 1, compacted: true }
+}
+
+/// Waits until nobody uses the slot: this instance is the standby of the one that does.
+async fn free_slot(
+    connection: &mut PgConnection,
+    config: &Settings,
+    health: &Health,
+) -> Result<Option<Slot>, Failure> {
+    let name = &config.slot.name;
+    let mut said = None;
+    loop {
+        let slot = slot::look(connection, name).await?;
+        let Some(holder) = slot.as_ref().and_then(|slot| slot.holder.clone()) else {
+            health.release(SLOT_LATCH);
+            return Ok(slot);
+        };
+        if holder.application == *APPLICATION {
+            slot::end_holder(connection, &holder).await?;
+        } else if said.as_ref() != Some(&holder) {
+            let waits = format!("slot {name}, which is in use by {holder}");
+            tracing::warn!("waiting for {waits}; this instance takes over when it is free");
+            health.hold(SLOT_LATCH, waits);
+            said = Some(holder);
+        }
+        tokio::time::sleep(Duration::from_millis(config.slot.takeover_poll_ms)).await;
+    }
+}
+
+/// A table, and what is known of it from before.
+struct FoundTable {
+    state_name: String,
+    topic: String,
+    by_name: bool,
+    found: Result<SourceTable, Failure>,
+    known: Option<TableState>,
+}
+
+/// What source and topics say before anything is started.
+struct Found {
+    state: CaptureState,
+    tables: Vec<FoundTable>,
+    tails: HashMap<(usize, i32), Header>,
+    /// The WAL position behind the look.
+    since: Lsn,
+}
+
+async fn find(config: &Settings, connection: &mut PgConnection, fate: &Fate) -> Result<Found, Failure> {
+    let topics = Topics::connect(&config.kafka, CdcIngest::NAME)?;
+    topics.ensure(&state_topic(config)).await?;
+    let state = read_state(config, fate).await?;
+    let oids: Vec<u32> = state.tables.values().map(|table| table.oid).filter(|oid| *oid != 0).collect();
+    let catalog = source::ensure_publication(connection, &config.slot.publication, &configured(config), &oids).await?;
+    let since = source::insert_position(connection).await?;
+    let tables = tables(config, &catalog, &state)?;
+    for table in &tables {
+        topics.ensure(&table_topic(config, &table.topic)).await?;
+    }
+    let tails = read_tails(config, tables.iter().map(|table| table.topic.clone()).collect(), fate).await?;
+    Ok(Found { state, tables, tails, since })
+}
+
+/// The configured tables, and those of the publication that were captured before. Further ones are added by the guardian.
+fn tables(config: &Settings, catalog: &Catalog, state: &CaptureState) -> Result<Vec<FoundTable>, Failure> {
     let mut tables = Vec::new();
     for table in config.tables.values() {
-        tables.push(source::table(connection, table).await?);
+        let name = TableName::parse(&table.table);
+        let known = state.tables.get(&name.to_string()).cloned();
+        let oid = known.as_ref().map(|known| known.oid).filter(|oid| *oid != 0);
+        let found = match catalog.table(&name, oid) {
+            // What was captured before does not hold up the others; what was not is a mistake in the settings.
+            Err(failure) if known.is_none() => return Err(failure),
+            found => found,
+        };
+        let state_name = name.to_string();
+        tables.push(FoundTable { state_name, topic: table.topic.clone(), by_name: true, found, known });
     }
-    source::ensure_publication(connection, &config.slot.publication, &tables).await?;
+    for (state_name, known) in &state.tables {
+        let name = TableName::parse(state_name);
+        let is_other = tables.iter().all(|table| table.state_name != *state_name)
+            && catalog.published().any(|source| source.oid == known.oid)
+            && config.other_tables.topic_of(&name).is_some();
+        if is_other && !known.topic.is_empty() {
+            tables.push(FoundTable {
+                state_name: state_name.clone(),
+                topic: known.topic.clone(),
+                by_name: false,
+                found: catalog.table_by_oid(&name, known.oid),
+                known: Some(known.clone()),
+            });
+        }
+    }
     Ok(tables)
 }
 
-/// What the topics say of the time before this start.
-struct Known {
-    state: CaptureState,
-    sent: HashMap<(usize, i32), Version>,
-}
-
-async fn read_known(config: &Settings, tables: &[SourceTable], fate: &Fate) -> Result<Known, Failure> {
-    let (kafka, slot, state_topic, fate) =
-        (config.kafka.clone(), config.slot.name.clone(), config.state.topic.clone(), fate.clone());
-    let partitions = kafka.topics.partitions;
-    let topics: Vec<String> = tables.iter().map(|table| table.topic.clone()).collect();
-    let read = move || -> Result<Known, Failure> {
-        let reader = TailReader::new(&kafka, CdcIngest::NAME, &fate)?;
-        let mut state = CaptureState::default();
-        reader.scan(&state_topic, &[(0, 0)], &mut |record| {
-            state.apply(&slot, record.key.unwrap_or_default(), record.value).map_err(|error| {
-                Failure::new(
-                    FailureKind::Settings,
-                    format!("topic `{state_topic}` has a record that is not of Tidemill"),
-                )
-                .caused_by(error)
-                .cure("set state.topic to a topic that nobody else writes to")
-            })
-        })?;
-        let mut sent = HashMap::new();
-        for (index, topic) in topics.iter().enumerate() {
-            for partition in 0..partitions {
-                if let Some(header) = reader.last_header(topic, partition)? {
-                    sent.insert((index, partition), header.version);
-                }
-            }
-        }
-        Ok(Known { state, sent })
-    };
-    tokio::task::spawn_blocking(read)
+async fn blocking<T: Send + 'static>(
+    config: &Settings,
+    fate: &Fate,
+    read: impl FnOnce(&TailReader) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let (kafka, fate) = (config.kafka.clone(), fate.clone());
+    tokio::task::spawn_blocking(move || read(&TailReader::new(&kafka, CdcIngest::NAME, &fate)?))
         .await
         .map_err(|error| Failure::new(FailureKind::Broken, "the topics could not be read").caused_by(error))?
 }
 
+async fn read_state(config: &Settings, fate: &Fate) -> Result<CaptureState, Failure> {
+    let (slot, topic) = (config.slot.name.clone(), config.state.topic.clone());
+    let read = move |reader: &TailReader| {
+        let mut state = CaptureState::default();
+        reader.scan(&topic, &[(0, 0)], &mut |record| {
+            state.apply(&slot, record.key.unwrap_or_default(), record.value).map_err(|error| {
+                Failure::new(FailureKind::Settings, format!("topic `{topic}` has a record that is not of Tidemill"))
+                    .caused_by(error)
+                    .cure("set state.topic to a topic that nobody else writes to")
+            })
+        })?;
+        Ok(state)
+    };
+    blocking(config, fate, read).await
+}
+
+async fn read_tails(
+    config: &Settings,
+    topics: Vec<String>,
+    fate: &Fate,
+) -> Result<HashMap<(usize, i32), Header>, Failure> {
+    let partitions = config.kafka.topics.partitions;
+    let read = move |reader: &TailReader| {
+        let mut tails = HashMap::new();
+        for (index, topic) in topics.iter().enumerate() {
+            for partition in 0..partitions {
+                if let Some(header) = reader.last_header(topic, partition)? {
+                    tails.insert((index, partition), header);
+                }
+            }
+        }
+        Ok(tails)
+    };
+    blocking(config, fate, read).await
+}
+
+// --- the chain --------------------------------------------------------------------------------------------------------
+
+/// The source, ready to be streamed from.
+struct Opened {
+    connection: PgConnection,
+    client: ReplicationClient,
+    identity: IdentifySystem,
+    slot: Option<Slot>,
+}
+
 async fn start_chain(
     config: &Settings,
-    mut connection: PgConnection,
-    tables: Vec<SourceTable>,
-    known: Known,
-    Surroundings { fate, health, arbiter, lease }: Surroundings,
+    Opened { mut connection, mut client, identity, slot }: Opened,
+    found: Found,
+    Surroundings { fate, health, arbiter, lease, control }: Surroundings,
 ) -> Result<Chain, Failure> {
-    let mut client = wal_stream::connect(config).await?;
-    let identity = client.identify_system().await.map_err(|error| wal_stream::failure(config, error))?;
-    let flushed = flush_position(&mut connection).await?;
+    let flushed = source::flush_position(&mut connection).await?;
     let server = Server { system_id: identity.system_id, timeline: identity.timeline, flushed };
-    let slot = source::slot(&mut connection, config).await?;
-    if let Some(pid) = slot.as_ref().and_then(|slot| slot.active_pid) {
-        return Err(Failure::new(
-            FailureKind::Fenced,
-            format!("slot {} is in use by process {pid} of the server", config.slot.name),
-        )
-        .cure("another cdc-ingest runs: this one takes over when it ends"));
-    }
-    let highest = known.sent.values().copied().max().unwrap_or_default();
-    let plan = plan(known.state.slot.as_ref(), slot.is_some(), &server, highest);
-    if let Some(why) = plan.interrupted {
+    let highest = found.tails.values().map(|header| header.version).max().unwrap_or_default();
+    let plan = plan(found.state.slot.as_ref(), slot.as_ref(), &server, highest);
+    if let Some(why) = &plan.interrupted {
+        metrics::SLOT_INTERRUPTIONS.inc();
         tracing::warn!(epoch = plan.epoch, "{why}: every table is read again, and rows that are gone get tombstones");
     }
 
     let progress = Progress::new(lease);
-    let (confirmed_sender, confirmed) = watch::channel(Lsn(0));
+    let ((confirmed_in, confirmed), (remembered_in, remembered)) = (watch::channel(Lsn(0)), watch::channel(Lsn(0)));
     let worker_of_acks: Arc<OnceLock<Recipient<ChunkAcked>>> = Arc::default();
-    let state_topic = tables.len();
-    let mut topics: Vec<String> = tables.iter().map(|table| table.topic.clone()).collect();
-    topics.push(config.state.topic.clone());
+    let acknowledged = Acknowledged {
+        progress: progress.clone(),
+        confirmed: confirmed_in,
+        remembered: remembered_in,
+        worker: Arc::clone(&worker_of_acks),
+    };
+    let topics = TopicNames::new(found.tables.iter().map(|table| table.topic.clone()));
+    let state_topic = topics.add(&config.state.topic);
     let publisher: CapturePublisher = Publisher::new(PublisherSetup {
         config: &config.kafka,
         service: CdcIngest::NAME,
-        topics,
+        topics: topics.clone(),
         letters: None,
         fate: fate.clone(),
         lease: progress.lease().clone(),
-        on_acked: on_acked(progress.clone(), confirmed_sender, Arc::clone(&worker_of_acks)),
+        on_acked: acknowledged.hook(),
     })?;
     let publisher = CapturePublisher::start_in_arbiter(&arbiter, |_| publisher).recipient();
 
+    let wanted = Wanted::default();
+    let watched = watched(&found.tables);
+    let confirmed_at_server = slot.as_ref().and_then(|slot| slot.confirmed).unwrap_or_default();
     let mut core = Core {
         settings: config.clone(),
-        assembler: assembler(config, &tables, &plan, known.sent),
-        copying: copying(&tables, &plan, &known.state),
-        tables: tables.clone(),
+        assembler: assembler(config, &found, &plan, confirmed_at_server),
+        copies: Copies::new(config.snapshot.tables_at_once),
+        paces: Paces::default(),
+        acked: Default::default(),
+        tables: Vec::new(),
         publisher,
-        chunks: None,
+        readers: Vec::new(),
+        wanted: wanted.clone(),
+        slot: slot_state(&found, &plan, &server),
         state_topic,
         progress: progress.clone(),
         fate: fate.clone(),
@@ -219,100 +371,195 @@ async fn start_chain(
         out: Outgoing::default(),
     };
     // The epoch is durable before the slot is made: a crash between the two leads to a higher epoch, never to a silent gap.
-    core.record_slot(&SlotState { epoch: plan.epoch, system_id: server.system_id, timeline: server.timeline }).await?;
-    if plan.make_slot {
-        source::make_slot(&mut connection, &config.slot.name).await?;
+    core.record_slot(None).await?;
+    core.drain().await?;
+    if plan.drop_slot {
+        slot::drop(&mut connection, &config.slot.name).await?;
     }
-    core.goal = flush_position(&mut connection).await?;
+    if plan.make_slot {
+        let made = slot::make(&mut connection, &config.slot).await?;
+        core.slot.confirmed = Some(made);
+        core.record_slot(None).await?;
+    }
+    core.enter_tables(found.tables, found.since).await?;
+    core.goal = source::flush_position(&mut connection).await?;
     client.start().await.map_err(|error| wal_stream::failure(config, error))?;
+    client.wait_started().await.map_err(|error| wal_stream::failure(config, error))?;
     health.detail("epoch", plan.epoch);
 
-    let worker = start_worker(core, &arbiter, config, tables, &fate);
+    let worker = start_worker(core, &arbiter, config, &fate);
     let _ = worker_of_acks.set(worker.clone().recipient());
+    obey(&arbiter, &control, worker.clone());
+    let (reader_fate, reader_worker) = (fate.clone(), worker.clone());
     let reader = WalReader {
         settings: config.clone(),
         client: Some(client),
-        next: Some(worker.recipient()),
-        confirmed: Some(confirmed),
+        next: Some(reader_worker.clone().recipient()),
+        memory: Some(reader_worker.recipient()),
+        durable: Some(Durable { confirmed, remembered }),
         progress,
-        fate,
-        health,
+        fate: reader_fate,
     };
     WalReader::start_in_arbiter(&arbiter, |_| reader);
+    let watch =
+        Watch { settings: config.clone(), watched, topics, wanted, worker: Some(worker.recipient()), fate, health };
+    Watch::start_in_arbiter(&arbiter, |_| watch);
     Ok(Chain { threads: Vec::new() })
 }
 
-fn assembler(
-    config: &Settings,
-    tables: &[SourceTable],
-    plan: &Plan,
-    sent: HashMap<(usize, i32), Version>,
-) -> Assembler {
-    let captured = tables.iter().enumerate().map(|(index, source)| Captured {
-        table: source.table.clone(),
-        topic: index,
-        partitions: config.kafka.topics.partitions,
-        key: source.key.iter().map(|column| column.name.clone()).collect(),
-    });
-    Assembler::new(plan.epoch, captured.collect(), sent, config.snapshot.bounds())
+fn slot_state(found: &Found, plan: &Plan, server: &Server) -> SlotState {
+    let fresh = SlotState::new(plan.epoch, &server.system_id, server.timeline);
+    match &found.state.slot {
+        Some(known) if known.epoch == plan.epoch => SlotState { timeline: server.timeline, ..known.clone() },
+        _ => fresh,
+    }
 }
 
-fn copying(tables: &[SourceTable], plan: &Plan, known: &CaptureState) -> Copying {
-    let state = |source: &SourceTable| {
-        let state = known.tables.get(&source.table.to_string()).filter(|state| state.epoch == plan.epoch);
-        state.cloned().unwrap_or(TableState { epoch: plan.epoch, rows: 0, last_key: None, done: false })
-    };
-    let states: Vec<TableState> = tables.iter().map(state).collect();
-    let mut copying = Copying {
-        epoch: plan.epoch,
-        states,
-        current: None,
-        after: None,
-        sweep: plan.epoch > 1,
-        acked: VecDeque::new(),
-    };
-    copying.current = copying.first();
-    copying.after = copying.current.and_then(|table| copying.resume_key(table));
-    copying
-}
-
-/// The worker and the chunk reader know each other: the worker asks, the reader answers.
-fn start_worker(
-    mut core: Core,
-    arbiter: &ArbiterHandle,
-    config: &Settings,
-    tables: Vec<SourceTable>,
-    fate: &Fate,
-) -> Addr<Capture> {
-    let (source, chunk_rows, fate) = (config.source.clone(), config.snapshot.chunk_rows, fate.clone());
-    Capture::start_in_arbiter(arbiter, move |context| {
-        if core.copying.current.is_some() {
-            let reader = ChunkReader::new(source, tables, chunk_rows, context.address().recipient(), fate);
-            core.chunks = Some(reader.start());
+fn assembler(config: &Settings, found: &Found, plan: &Plan, confirmed: Lsn) -> Assembler {
+    let captured = found.tables.iter().enumerate().map(|(index, table)| {
+        let source = table.found.as_ref().ok();
+        Captured {
+            oid: source.map_or(0, |source| source.oid),
+            name: source.map_or_else(|| TableName::parse(&table.state_name), |source| source.name.clone()),
+            topic: index,
+            partitions: config.kafka.topics.partitions,
+            key: source.map(SourceTable::key_names).unwrap_or_default(),
+            carried: source.is_some(),
+            since: Lsn(0),
         }
-        core.report_snapshot();
-        core.take_chunk(false);
+    });
+    let before = Before {
+        epoch: plan.epoch,
+        sent: found.tails.iter().map(|(place, header)| (*place, header.version)).collect(),
+        unseen: found.state.slot.as_ref().filter(|known| known.epoch == plan.epoch).map(|known| known.unseen.clone()).unwrap_or_default(),
+        witnesses: Witnesses::new(found.tails.values(), plan.epoch, confirmed),
+    };
+    Assembler::new(captured.collect(), before, config.bounds())
+}
+
+fn watched(tables: &[FoundTable]) -> Vec<Watched> {
+    let watched = |table: &FoundTable| Watched {
+        name: TableName::parse(&table.state_name),
+        by_name: table.by_name,
+        oid: table.found.as_ref().ok().map(|source| source.oid).or(table.known.as_ref().map(|known| known.oid)),
+        topic: table.topic.clone(),
+        told: None,
+    };
+    tables.iter().map(watched).collect()
+}
+
+/// What a table's copy has to do after a start.
+#[derive(Debug, PartialEq, Eq)]
+enum Beginning {
+    GoOn,
+    Anew(&'static str),
+}
+
+/// How the table that was found goes on from what is known of it. The topic's records must be those of this table, under this key.
+fn beginning(known: Option<&TableState>, source: &SourceTable, epoch: u32) -> Beginning {
+    match known {
+        None => Beginning::Anew("it was not captured before"),
+        Some(known) if known.epoch != epoch => Beginning::Anew("a new epoch begins"),
+        Some(known) if known.stopped.is_some() => Beginning::Anew("it was stopped, and its changes were passed over"),
+        Some(known) if known.oid != 0 && known.oid != source.oid => Beginning::Anew("it is another table than before"),
+        Some(known) if !known.key.is_empty() && known.key != source.key_names() => Beginning::Anew("its key changed"),
+        Some(_) => Beginning::GoOn,
+    }
+}
+
+impl Core {
+    /// Enters the tables that were found, each with the copy that it needs.
+    async fn enter_tables(&mut self, tables: Vec<FoundTable>, since: Lsn) -> Result<(), Failure> {
+        let epoch = self.slot.epoch;
+        for (index, table) in tables.into_iter().enumerate() {
+            let FoundTable { state_name, topic, found, known, .. } = table;
+            let (source, refused) = match found {
+                Ok(source) => (Some(source), None),
+                Err(failure) => (None, Some(failure)),
+            };
+            let standing = if source.is_some() { Standing::Carried } else { Standing::Refused };
+            let beginning = source.as_ref().map(|source| beginning(known.as_ref(), source, epoch));
+            let of_source = |state: TableState, source: &SourceTable| TableState {
+                epoch,
+                oid: source.oid,
+                key: source.key_names(),
+                topic: topic.clone(),
+                stopped: None,
+                ..state
+            };
+            let known = known.filter(|known| known.epoch == epoch);
+            let state = known.unwrap_or_else(|| TableState { epoch, topic: topic.clone(), ..TableState::default() });
+            let state = source.iter().fold(state, of_source);
+            self.copies.add(state, source.is_some());
+            self.tables.push(Table { state_name, topic, source: source.clone(), standing });
+            match (source, beginning, refused) {
+                (Some(source), Some(Beginning::Anew(why)), _) => {
+                    tracing::info!(table = self.table_name(index), "the table is copied: {why}");
+                    self.assembler.settle(index, source.oid, source.name.clone(), source.key_names(), since);
+                    self.begin_copy(index, KeyRange::default())?;
+                }
+                (None, _, Some(failure)) => self.stop_table(index, Standing::Refused, failure.chain())?,
+                _ => {}
+            }
+        }
+        self.send().await
+    }
+}
+
+/// The worker and the chunk readers know each other: the worker asks, a reader answers.
+fn start_worker(mut core: Core, arbiter: &ArbiterHandle, config: &Settings, fate: &Fate) -> Addr<Capture> {
+    let (settings, fate) = (config.clone(), fate.clone());
+    Capture::start_in_arbiter(arbiter, move |context| {
+        let reader = |_| {
+            ChunkReader::new(settings.clone(), context.address().recipient(), fate.clone()).start()
+        };
+        core.readers = (0..settings.snapshot.tables_at_once).map(reader).collect();
+        core.report_copies();
+        core.take_chunks(Duration::ZERO);
         Capture::new(core)
     })
 }
 
-async fn flush_position(connection: &mut PgConnection) -> Result<Lsn, Failure> {
-    let text: String = sqlx::query_scalar("SELECT pg_current_wal_flush_lsn()::text")
-        .fetch_one(connection)
-        .await
-        .map_err(|error| refused("the WAL position cannot be read", error))?;
-    text.parse().map_err(|error: shared::position::PositionError| {
-        Failure::new(FailureKind::Data, "the WAL position cannot be read").caused_by(error)
-    })
+/// Hands commands from HTTP to the worker for as long as the generation lives.
+fn obey(arbiter: &ArbiterHandle, control: &Control, worker: Addr<Capture>) {
+    let mut commands = control.attach();
+    arbiter.spawn(async move {
+        while let Some(command) = commands.recv().await {
+            if worker.send(Commanded(command)).await.is_err() {
+                return;
+            }
+        }
+    });
 }
 
-impl Core {
-    /// Writes the slot's record and waits until it is durable.
-    async fn record_slot(&mut self, state: &SlotState) -> Result<(), Failure> {
-        let (key, value) = slot_record(&self.settings.slot.name, state)
-            .map_err(|error| Failure::new(FailureKind::Broken, "a state record cannot be written").caused_by(error))?;
-        self.out.push(self.state_topic, 0, &key, &Header::new(Operation::Update, Version::default()), Some(&value));
-        self.send().await?;
-        self.drain().await
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::KeyColumn;
+
+    #[test]
+    fn a_table_goes_on_only_as_the_same_table_under_the_same_key_in_the_same_epoch() {
+        let source = SourceTable {
+            oid: 5,
+            name: TableName::parse("a.b"),
+            partitioned: false,
+            key: vec![KeyColumn { name: "id".into(), sql_type: "bigint".into() }],
+            filter: None,
+            rows_estimate: 0,
+        };
+        let known = TableState { epoch: 2, oid: 5, key: vec!["id".into()], ..TableState::default() };
+        let begins = |known: &TableState| beginning(Some(known), &source, 2);
+        assert_eq!(begins(&known), Beginning::GoOn);
+        assert_eq!(begins(&TableState { oid: 0, key: Vec::new(), ..known.clone() }), Beginning::GoOn);
+        let others = [
+            TableState { epoch: 1, ..known.clone() },
+            TableState { oid: 6, ..known.clone() },
+            TableState { key: vec!["other".into()], ..known.clone() },
+            TableState { stopped: Some("?".into()), ..known.clone() },
+        ];
+        for other in &others {
+            assert!(matches!(begins(other), Beginning::Anew(_)), "{other:?}");
+        }
+        assert!(matches!(beginning(None, &source, 2), Beginning::Anew(_)));
     }
 }

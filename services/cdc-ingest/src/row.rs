@@ -1,85 +1,10 @@
-//! A table's rows as JSON: PostgreSQL's text form of each value, made a JSON value by the column's type.
-//!
-//! | type | JSON |
-//! |---|---|
-//! | smallint, integer, bigint, numeric, real, double precision, oid | number with the exact text; `"NaN"`, `"Infinity"`, `"-Infinity"` as strings |
-//! | boolean | `true`, `false` |
-//! | json, jsonb | the JSON itself |
-//! | timestamp | `"2025-07-11 17:25:55.145"`: at least three digits of the second's fraction, more where the value has more |
-//! | timestamptz | the same in UTC with `Z`: `"2025-07-11 17:25:55.145Z"` |
-//! | all others | string with PostgreSQL's text form (ISO dates, hex bytea) |
-//!
-//! Casting the value's text back to the column's type gives the value that was stored.
+//! A table's rows and keys as JSON objects.
 
 use shared::pg::TableName;
 use shared::record::row::write_string;
 
 use crate::decode::Cell;
-
-/// How a type's text becomes JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    Number,
-    Boolean,
-    Json,
-    Timestamp,
-    TimestampTz,
-    Text,
-}
-
-impl Form {
-    /// By the type's oid, as fixed in PostgreSQL's `pg_type.dat`.
-    pub fn of(type_oid: u32) -> Self {
-        match type_oid {
-            20 | 21 | 23 | 26 | 700 | 701 | 1700 => Form::Number,
-            16 => Form::Boolean,
-            114 | 3802 => Form::Json,
-            1114 => Form::Timestamp,
-            1184 => Form::TimestampTz,
-            _ => Form::Text,
-        }
-    }
-
-    /// Appends the JSON value for the text form of a value.
-    fn write(self, text: &str, out: &mut Vec<u8>) {
-        match self {
-            Form::Number if text.ends_with(|last: char| last.is_ascii_digit()) => {
-                out.extend_from_slice(text.as_bytes())
-            }
-            Form::Boolean => out.extend_from_slice(if text == "t" { b"true" } else { b"false" }),
-            Form::Json => out.extend_from_slice(text.as_bytes()),
-            Form::Timestamp | Form::TimestampTz => write_timestamp(text, out),
-            Form::Number | Form::Text => write_string(text, out),
-        }
-    }
-}
-
-/// `2025-07-11 17:25:55.1+00 BC` → `"2025-07-11 17:25:55.100Z BC"`; `infinity` stays.
-fn write_timestamp(text: &str, out: &mut Vec<u8>) {
-    let (moment, era) = match text.strip_suffix(" BC") {
-        Some(moment) => (moment, " BC"),
-        None => (text, ""),
-    };
-    // The session's time zone is UTC, so the offset is always +00.
-    let (moment, zone) = match moment.strip_suffix("+00") {
-        Some(moment) => (moment, "Z"),
-        None => (moment, ""),
-    };
-    out.push(b'"');
-    out.extend_from_slice(moment.as_bytes());
-    if moment.contains(':') {
-        let padding: &[u8] = match moment.rsplit_once('.').map_or(0, |(_, fraction)| fraction.len()) {
-            0 => b".000",
-            1 => b"00",
-            2 => b"0",
-            _ => b"",
-        };
-        out.extend_from_slice(padding);
-    }
-    out.extend_from_slice(zone.as_bytes());
-    out.extend_from_slice(era.as_bytes());
-    out.push(b'"');
-}
+use crate::types::{Form, JSON_NULL};
 
 /// One column, ready to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +18,8 @@ struct Column {
 /// The shape of a table's rows at one moment of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
+    /// For messages.
+    table: String,
     columns: Vec<Column>,
     /// Indexes of the key columns, in the order of the primary key.
     key: Vec<usize>,
@@ -130,25 +57,24 @@ impl Shape {
                 .ok_or_else(|| ShapeError::NoKeyColumn { table: table.to_string(), column: name.clone() })
         });
         let key = key.collect::<Result<_, _>>()?;
-        Ok(Shape { columns, key })
-    }
-
-    pub fn column_names(&self) -> impl Iterator<Item = &str> {
-        self.columns.iter().map(|column| column.name.as_str())
-    }
-
-    pub fn key_names(&self) -> impl Iterator<Item = &str> {
-        self.key.iter().filter_map(|&index| self.columns.get(index)).map(|column| column.name.as_str())
+        Ok(Shape { table: table.to_string(), columns, key })
     }
 
     /// Appends the row. Cells that are [`Cell::Unchanged`] must have been filled before.
     pub fn write_row<'a>(&self, cells: impl Iterator<Item = Cell<'a>>, out: &mut Vec<u8>) {
+        let mut json_nulls = Vec::new();
         out.push(b'{');
         for (index, (column, cell)) in self.columns.iter().zip(cells).enumerate() {
             if index > 0 {
                 out.push(b',');
             }
             write_cell(column, cell, out);
+            if column.form == Form::Json && matches!(cell, Cell::Text(text) if text.trim_ascii() == "null") {
+                json_nulls.push(column.name.as_str());
+            }
+        }
+        if !json_nulls.is_empty() {
+            write_json_nulls(&json_nulls, out);
         }
         out.push(b'}');
     }
@@ -156,7 +82,6 @@ impl Shape {
     /// Appends the key, and gives the text of its values back.
     pub fn write_key<'a>(
         &self,
-        table: &TableName,
         cells: impl Iterator<Item = Cell<'a>> + Clone,
         out: &mut Vec<u8>,
     ) -> Result<(), ShapeError> {
@@ -164,7 +89,7 @@ impl Shape {
         for (position, &index) in self.key.iter().enumerate() {
             let (Some(column), Some(cell @ Cell::Text(_))) = (self.columns.get(index), cells.clone().nth(index)) else {
                 let column = self.columns.get(index).map(|column| column.name.clone()).unwrap_or_default();
-                return Err(ShapeError::NoKeyValue { table: table.to_string(), column });
+                return Err(ShapeError::NoKeyValue { table: self.table.clone(), column });
             };
             if position > 0 {
                 out.push(b',');
@@ -187,6 +112,19 @@ impl Shape {
     }
 }
 
+fn write_json_nulls(columns: &[&str], out: &mut Vec<u8>) {
+    out.push(b',');
+    write_string(JSON_NULL, out);
+    out.extend_from_slice(b":[");
+    for (index, name) in columns.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_string(name, out);
+    }
+    out.push(b']');
+}
+
 fn write_cell(column: &Column, cell: Cell<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&column.label);
     match cell {
@@ -199,52 +137,36 @@ fn write_cell(column: &Column, cell: Cell<'_>, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn json(type_oid: u32, text: &str) -> String {
-        let mut out = Vec::new();
-        Form::of(type_oid).write(text, &mut out);
-        let text = String::from_utf8(out).unwrap();
-        assert!(serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok(), "{text}");
-        text
-    }
-
-    #[test]
-    fn values_keep_their_exact_text() {
-        assert_eq!(json(1700, "5999.00"), "5999.00");
-        assert_eq!(json(1700, "NaN"), "\"NaN\"");
-        assert_eq!(json(701, "-Infinity"), "\"-Infinity\"");
-        assert_eq!(json(701, "1e+20"), "1e+20");
-        assert_eq!(json(20, "9223372036854775807"), "9223372036854775807");
-        assert_eq!(json(16, "t"), "true");
-        assert_eq!(json(3802, "{\"a\": [1, null]}"), "{\"a\": [1, null]}");
-        assert_eq!(json(17, "\\xdead"), "\"\\\\xdead\"");
-        assert_eq!(json(25, "a\"\n北京"), "\"a\\\"\\n北京\"");
-        assert_eq!(json(23, "-1"), "-1");
-    }
-
-    #[test]
-    fn times_have_at_least_three_digits() {
-        assert_eq!(json(1114, "2025-07-11 17:25:55.145"), "\"2025-07-11 17:25:55.145\"");
-        assert_eq!(json(1114, "2025-07-11 17:25:55.1"), "\"2025-07-11 17:25:55.100\"");
-        assert_eq!(json(1114, "2025-07-11 17:25:55"), "\"2025-07-11 17:25:55.000\"");
-        assert_eq!(json(1114, "2025-07-11 17:25:55.123456"), "\"2025-07-11 17:25:55.123456\"");
-        assert_eq!(json(1184, "2025-07-11 17:25:55.12+00"), "\"2025-07-11 17:25:55.120Z\"");
-        assert_eq!(json(1184, "0044-03-15 00:00:00+00 BC"), "\"0044-03-15 00:00:00.000Z BC\"");
-        assert_eq!(json(1114, "infinity"), "\"infinity\"");
-        assert_eq!(json(1184, "-infinity"), "\"-infinity\"");
-    }
-
     #[test]
     fn key_and_row_are_objects() {
         let table = TableName::parse("business.orders");
         let shape = Shape::new(&table, [("b", 25), ("order_id", 20)], &["order_id".into(), "b".into()]).unwrap();
         let cells = [Cell::Text("x"), Cell::Text("1")];
         let (mut key, mut row) = (Vec::new(), Vec::new());
-        shape.write_key(&table, cells.into_iter(), &mut key).unwrap();
+        shape.write_key(cells.into_iter(), &mut key).unwrap();
         shape.write_row([Cell::Null, Cell::Text("1")].into_iter(), &mut row);
         assert_eq!(key, br#"{"order_id":1,"b":"x"}"#);
         assert_eq!(row, br#"{"b":null,"order_id":1}"#);
         assert_eq!(shape.key_values(cells.into_iter()), ["1", "x"]);
-        assert!(shape.write_key(&table, [Cell::Null, Cell::Text("1")].into_iter(), &mut key).is_err());
+        assert!(shape.write_key([Cell::Null, Cell::Text("1")].into_iter(), &mut key).is_err());
         assert!(Shape::new(&table, [("a", 25)], &["b".into()]).is_err());
+    }
+
+    #[test]
+    fn the_json_null_is_not_the_null_of_sql() {
+        let table = TableName::parse("a.b");
+        let shape = Shape::new(&table, [("id", 20), ("j", 114), ("k", 3802), ("t", 25)], &["id".into()]).unwrap();
+        let row = |cells: [Cell<'_>; 4]| {
+            let mut row = Vec::new();
+            shape.write_row(cells.into_iter(), &mut row);
+            String::from_utf8(row).unwrap()
+        };
+        let id = Cell::Text("1");
+        assert_eq!(row([id, Cell::Null, Cell::Null, Cell::Text("null")]), r#"{"id":1,"j":null,"k":null,"t":"null"}"#);
+        assert_eq!(
+            row([id, Cell::Text("null"), Cell::Text("{}"), Cell::Null]),
+            r#"{"id":1,"j":null,"k":{},"t":null,"tidemill.json_null":["j"]}"#
+        );
+        assert!(row([id, Cell::Text(" null"), Cell::Text("null"), Cell::Null]).ends_with(r#":["j","k"]}"#));
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 use shared::config::{HttpConfig, LogConfig, RestartConfig, Secret};
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
-use shared::pg::PostgresConfig;
+use shared::pg::{PostgresConfig, TableName};
 use shared::run::ServiceConfig;
 
 use crate::transaction::Bounds;
@@ -19,7 +19,9 @@ pub struct Settings {
     pub source: PostgresConfig,
     pub slot: SlotConfig,
     pub tables: BTreeMap<String, TableConfig>,
+    pub other_tables: OtherTablesConfig,
     pub snapshot: SnapshotConfig,
+    pub watch: WatchConfig,
     pub state: StateConfig,
     pub kafka: KafkaConfig,
     #[serde(deserialize_with = "http")]
@@ -34,8 +36,14 @@ pub struct Settings {
 pub struct SlotConfig {
     pub name: String,
     pub publication: String,
-    /// How often the server is told the confirmed position; it must stay below the server's `wal_sender_timeout`.
+    /// The slot is made as a failover slot where the server can (PostgreSQL 17 and newer).
+    pub failover: bool,
+    /// How often the server is told the confirmed position; it must stay below `server_timeout_ms`.
     pub status_interval_ms: u64,
+    /// The `wal_sender_timeout` of our connection: a server that has not heard of us for so long lets go of the slot.
+    pub server_timeout_ms: u64,
+    /// How often a slot that another process holds is looked at.
+    pub takeover_poll_ms: u64,
     /// Messages of the stream that wait between the connection and the first actor.
     pub queue_messages_max: usize,
     /// A longer message (one row with all its values) ends the stream with an error.
@@ -51,13 +59,35 @@ pub struct TableConfig {
     pub topic: String,
 }
 
-/// The first copy of a table, and bounds of its merge into the stream.
+/// Tables of the publication that no entry of `tables` names.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OtherTablesConfig {
+    /// The topic of such a table, with `{schema}` and `{table}`; empty: they are passed over.
+    pub topic: String,
+}
+
+/// How the source's catalog and slot are looked at while the stream runs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WatchConfig {
+    pub interval_ms: u64,
+    /// A server that does not answer a look for so long is taken for gone, and the chain starts again.
+    pub silence_max_ms: u64,
+}
+
+/// The copies of tables, and bounds of their merge into the stream.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SnapshotConfig {
+    pub tables_at_once: usize,
     pub chunk_rows: u32,
+    /// A chunk with more bytes is given up and read again with half the rows.
+    pub chunk_bytes_max: usize,
     pub recent_transactions_max: usize,
     pub touched_keys_max: usize,
+    /// Keys held in memory while a topic is searched for rows that are gone; a larger topic is read several times.
+    pub sweep_keys_max: usize,
     /// Wait before a chunk is taken again because a commit was not visible yet.
     pub retake_wait_ms: u64,
 }
@@ -98,7 +128,9 @@ impl Default for Settings {
                 ("orders".to_owned(), table("business.orders", "ods_orders")),
                 ("users".to_owned(), table("business.users", "ods_users")),
             ]),
+            other_tables: OtherTablesConfig::default(),
             snapshot: SnapshotConfig::default(),
+            watch: WatchConfig::default(),
             state: StateConfig::default(),
             kafka: KafkaConfig::default(),
             http: HttpConfig::on(HTTP_PORT),
@@ -113,19 +145,51 @@ impl Default for SlotConfig {
         SlotConfig {
             name: "tidemill".into(),
             publication: "tidemill".into(),
+            failover: true,
             status_interval_ms: 1_000,
+            server_timeout_ms: 10_000,
+            takeover_poll_ms: 500,
             queue_messages_max: 4_096,
             message_bytes_max: 256 << 20,
         }
     }
 }
 
+impl Default for OtherTablesConfig {
+    fn default() -> Self {
+        OtherTablesConfig { topic: "ods_{schema}_{table}".into() }
+    }
+}
+
+impl OtherTablesConfig {
+    /// The topic of a table; `None` where such tables are passed over. Kafka's names have letters, digits, `.`, `_` and `-` only: any
+    /// other character of a table's name becomes `_u` and its number in hexadecimal.
+    pub fn topic_of(&self, table: &TableName) -> Option<String> {
+        let legal = |name: &str| -> String {
+            let legal = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+            let written = |character| if legal(character) { String::from(character) } else { format!("_u{:x}", u32::from(character)) };
+            name.chars().map(written).collect()
+        };
+        let named = || self.topic.replace("{schema}", &legal(&table.schema)).replace("{table}", &legal(&table.name));
+        (!self.topic.is_empty()).then(named)
+    }
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        WatchConfig { interval_ms: 1_000, silence_max_ms: 5_000 }
+    }
+}
+
 impl Default for SnapshotConfig {
     fn default() -> Self {
         SnapshotConfig {
+            tables_at_once: 2,
             chunk_rows: 5_000,
+            chunk_bytes_max: 16 << 20,
             recent_transactions_max: 100_000,
             touched_keys_max: 200_000,
+            sweep_keys_max: 1_000_000,
             retake_wait_ms: 10,
         }
     }
@@ -137,9 +201,14 @@ impl Default for StateConfig {
     }
 }
 
-impl SnapshotConfig {
+impl Settings {
+    /// Bounds of the assembler.
     pub fn bounds(&self) -> Bounds {
-        Bounds { recent_transactions_max: self.recent_transactions_max, touched_keys_max: self.touched_keys_max }
+        Bounds {
+            recent_transactions_max: self.snapshot.recent_transactions_max,
+            touched_keys_max: self.snapshot.touched_keys_max,
+            record_bytes_max: self.kafka.topics.record_bytes_max,
+        }
     }
 }
 
@@ -176,8 +245,11 @@ impl ServiceConfig for Settings {
                 "choose such a name",
             );
         }
-        if self.tables.is_empty() {
-            return wrong("no table is configured", "name at least one under [tables]");
+        if self.tables.is_empty() && self.other_tables.topic.is_empty() {
+            return wrong("no table is configured", "name at least one under [tables], or set other_tables.topic");
+        }
+        if !self.other_tables.topic.is_empty() && !self.other_tables.topic.contains("{table}") {
+            return wrong("other_tables.topic has no {table}, so all tables would share a topic", "put {schema} and {table} in");
         }
         let mut topics: Vec<&str> = self.tables.values().map(|table| table.topic.as_str()).collect();
         topics.push(&self.state.topic);
@@ -185,16 +257,35 @@ impl ServiceConfig for Settings {
         if topics.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
             return wrong("two tables, or a table and the state, have the same topic", "give each a topic of its own");
         }
-        if self.snapshot.chunk_rows == 0 || self.kafka.topics.partitions < 1 {
-            return wrong("snapshot.chunk_rows and kafka.topics.partitions must be at least 1", "set them");
+        let least: [(&str, u64, u64); 8] = [
+            ("snapshot.chunk_rows", u64::from(self.snapshot.chunk_rows), 1),
+            ("snapshot.chunk_bytes_max", self.snapshot.chunk_bytes_max as u64, 1),
+            ("snapshot.tables_at_once", self.snapshot.tables_at_once as u64, 1),
+            ("snapshot.sweep_keys_max", self.snapshot.sweep_keys_max as u64, 1),
+            ("kafka.topics.partitions", u64::try_from(self.kafka.topics.partitions).unwrap_or(0), 1),
+            ("watch.interval_ms", self.watch.interval_ms, 10),
+            ("watch.silence_max_ms", self.watch.silence_max_ms, 100),
+            ("slot.server_timeout_ms", self.slot.server_timeout_ms, self.slot.status_interval_ms * 2),
+        ];
+        match least.into_iter().find(|(_, set, least)| set < least) {
+            None => Ok(()),
+            Some((key, set, least)) => wrong(&format!("{key} is {set}"), &format!("set at least {least}")),
         }
-        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_table_has_a_legal_topic_name() {
+        let other = OtherTablesConfig::default();
+        let topic = |name| other.topic_of(&TableName::parse(name)).unwrap();
+        assert_eq!(topic("public.pgbench_accounts"), "ods_public_pgbench_accounts");
+        assert_eq!(topic("\"Shop\".\"订单 1\""), "ods_Shop__u8ba2_u5355_u201");
+        assert_eq!(OtherTablesConfig { topic: String::new() }.topic_of(&TableName::parse("a.b")), None);
+    }
 
     #[test]
     fn the_documented_file_holds_the_defaults() {

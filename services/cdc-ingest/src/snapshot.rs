@@ -1,56 +1,62 @@
 //! The chunk reader: an actor that reads the next rows of a table in key order, while the stream runs.
 //!
-//! No long transaction, no lock, no write to the source's tables. A chunk's rows come by COPY in text form.
+//! No long transaction, no write to the source's tables, no lock but the one that every SELECT takes. A chunk's rows come by COPY in text
+//! form.
+
+use std::collections::HashMap;
+use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::TryStreamExt as _;
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
-use shared::pg::{PostgresConfig, quoted, refused_for_now};
+use shared::pg::{TableName, quoted, refused_for_now};
 use shared::position::Lsn;
-use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
 
+use crate::catalog::{self, KeyColumn, SourceColumn, SourceTable};
+use crate::copies::Ask;
 use crate::copy_text::CopyRow;
-use crate::row::Shape;
-use crate::source::{self, SourceColumn, SourceTable};
-use crate::transaction::{Chunk, ChunkRow};
+use crate::merge::{Chunk, ChunkRow};
+use crate::row::{Shape, ShapeError};
+use crate::settings::Settings;
+use crate::source;
+use crate::transaction::{record_bytes, too_large};
 use crate::visibility::DatabaseSnapshot;
 
-/// Ask for the rows behind `after`.
+/// Read this chunk.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct TakeChunk {
-    pub table: usize,
-    pub after: Option<Vec<String>>,
-    /// Wait first: a commit was not visible yet.
-    pub wait: std::time::Duration,
+    pub ask: Ask,
+    pub table: SourceTable,
+    /// Wait first: a commit was not visible yet, or the server refused.
+    pub wait: Duration,
 }
 
 /// The answer, on its way to the worker.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct ChunkTaken(pub Chunk);
+pub enum ChunkTaken {
+    Read(Chunk),
+    /// The server refused to read this table.
+    Refused { ask: Ask, failure: Failure },
+}
 
 /// Reads chunks on a connection of its own.
 pub struct ChunkReader {
-    source: PostgresConfig,
-    tables: Vec<SourceTable>,
-    chunk_rows: u32,
+    settings: Settings,
     next: Recipient<ChunkTaken>,
     fate: Fate,
     connection: Option<PgConnection>,
+    /// Rows of a chunk, by the table's OID: fewer where rows are large.
+    rows: HashMap<u32, u32>,
 }
 
 impl ChunkReader {
-    pub fn new(
-        source: PostgresConfig,
-        tables: Vec<SourceTable>,
-        chunk_rows: u32,
-        next: Recipient<ChunkTaken>,
-        fate: Fate,
-    ) -> Self {
-        ChunkReader { source, tables, chunk_rows, next, fate, connection: None }
+    pub fn new(settings: Settings, next: Recipient<ChunkTaken>, fate: Fate) -> Self {
+        ChunkReader { settings, next, fate, connection: None, rows: HashMap::new() }
     }
 }
 
@@ -61,116 +67,262 @@ impl Actor for ChunkReader {
 impl Handler<TakeChunk> for ChunkReader {
     type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, ask: TakeChunk, _: &mut Self::Context) -> Self::Result {
-        let (source, table, rows) = (self.source.clone(), self.tables.get(ask.table).cloned(), self.chunk_rows);
-        let connection = self.connection.take();
+    fn handle(&mut self, asked: TakeChunk, _: &mut Self::Context) -> Self::Result {
+        let known = self.rows.get(&asked.table.oid).copied();
+        let reading = Reading {
+            settings: self.settings.clone(),
+            connection: self.connection.take(),
+            rows: known.unwrap_or(self.settings.snapshot.chunk_rows),
+            estimates: known.is_none() || asked.ask.after.is_none(),
+            asked,
+        };
         let fate = self.fate.clone();
         let read = async move {
-            let table =
-                table.ok_or_else(|| Failure::new(FailureKind::Broken, "a chunk of a table that is not captured"))?;
-            tokio::time::sleep(ask.wait).await;
-            let mut connection = match connection {
-                Some(connection) => connection,
-                None => source.connect("tidemill snapshot").await?,
-            };
             tokio::select! {
-                chunk = take(&mut connection, &table, &ask, rows) => chunk.map(|chunk| (connection, chunk)),
-                () = fate.ended() => Err(Failure::new(FailureKind::Broken, "the snapshot was given up")),
+                read = reading.run() => Some(read),
+                () = fate.ended() => None,
             }
         };
-        AtomicResponse::new(Box::pin(read.into_actor(self).map(|read: Result<_, Failure>, actor, _| match read {
-            Ok((connection, chunk)) => {
-                actor.connection = Some(connection);
-                actor.next.do_send(ChunkTaken(chunk));
+        AtomicResponse::new(Box::pin(read.into_actor(self).map(|read, actor, _| match read {
+            Some(Ok((reading, answer))) => {
+                actor.rows.insert(reading.asked.table.oid, reading.rows);
+                actor.connection = reading.connection;
+                actor.next.do_send(answer);
             }
-            Err(failure) => actor.fate.end(failure),
+            Some(Err(failure)) => actor.fate.end(failure),
+            None => {}
         })))
     }
 }
 
-/// One chunk: snapshot, rows, position, in one read-only transaction.
-async fn take(
-    connection: &mut PgConnection,
-    table: &SourceTable,
-    ask: &TakeChunk,
+/// One chunk being read.
+struct Reading {
+    settings: Settings,
+    connection: Option<PgConnection>,
     rows: u32,
-) -> Result<Chunk, Failure> {
-    let failed = |error| refused_for_now(format!("a chunk of {} could not be read", table.table), error);
-    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    let mut transaction = connection.begin_with(begin).await.map_err(failed)?;
-    let snapshot: String =
-        sqlx::query_scalar("SELECT pg_current_snapshot()::text").fetch_one(&mut *transaction).await.map_err(failed)?;
-    // Looked up anew for each chunk: a column may have come or gone since the last.
-    let columns = source::columns(&mut transaction, &table.table).await?;
-    let text =
-        copy(&mut transaction, &chunk_query(table, &columns, ask.after.as_deref(), rows)).await.map_err(failed)?;
-    let (read_at, flushed): (String, bool) =
-        sqlx::query_as("SELECT lsn::text, lsn <= pg_current_wal_flush_lsn() FROM pg_current_wal_insert_lsn() AS lsn")
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(failed)?;
-    transaction.commit().await.map_err(failed)?;
-    if !flushed {
-        // Nothing would carry the stream past this position on an idle server: a message of our own does.
-        sqlx::query("SELECT pg_logical_emit_message(true, 'tidemill', '')")
-            .execute(connection)
-            .await
-            .map_err(failed)?;
-    }
-    let unreadable = |error: Box<dyn std::error::Error + Send + Sync>| {
-        Failure::new(FailureKind::Data, format!("a chunk of {} could not be read", table.table)).caused_by(error)
-    };
-    let snapshot: DatabaseSnapshot = snapshot.parse().map_err(|error| unreadable(Box::new(error)))?;
-    let read_at: Lsn = read_at.parse().map_err(|error| unreadable(Box::new(error)))?;
-    let text = String::from_utf8(text).map_err(|error| unreadable(Box::new(error)))?;
-    let (rows_read, last_key) = read_rows(table, &columns, &text).map_err(|error| unreadable(Box::new(error)))?;
-    let last_key = last_key.filter(|_| rows_read.len() >= usize::try_from(rows).unwrap_or(usize::MAX));
-    Ok(Chunk { table: ask.table, snapshot, read_at, rows: rows_read, last_key })
+    /// The planner is asked how many rows are left.
+    estimates: bool,
+    asked: TakeChunk,
 }
 
-async fn copy(connection: &mut PgConnection, query: &str) -> Result<Vec<u8>, sqlx::Error> {
+/// What one try brought.
+enum Try {
+    Chunk(Chunk),
+    /// More bytes than a chunk may have.
+    TooLarge,
+    /// The table was renamed, or made anew, in this moment.
+    Moved,
+}
+
+impl Reading {
+    /// Reads until a chunk is whole. An error is one of the connection; what the server refuses is an answer.
+    async fn run(mut self) -> Result<(Self, ChunkTaken), Failure> {
+        tokio::time::sleep(self.asked.wait).await;
+        loop {
+            let mut connection = match self.connection.take() {
+                Some(connection) => connection,
+                None => source::connect(&self.settings.source, "tidemill snapshot").await?,
+            };
+            match self.take(&mut connection).await {
+                Ok(Try::Chunk(chunk)) => {
+                    let bytes: usize = chunk.rows.iter().map(|row| row.key.len() + row.value.len()).sum();
+                    if bytes < self.settings.snapshot.chunk_bytes_max / 4 {
+                        self.rows = self.rows.saturating_mul(2).min(self.settings.snapshot.chunk_rows);
+                    }
+                    // The last chunk of a table: the connection is not needed for now.
+                    self.connection = chunk.last_key.is_some().then_some(connection);
+                    return Ok((self, ChunkTaken::Read(chunk)));
+                }
+                // The rest of the COPY is of no use: the connection goes with it.
+                Ok(Try::TooLarge) => self.rows = (self.rows / 2).max(1),
+                Ok(Try::Moved) => self.connection = Some(connection),
+                Err(failure) if failure.kind == FailureKind::Unreachable => return Err(failure),
+                Err(failure) => {
+                    let ask = self.asked.ask.clone();
+                    return Ok((self, ChunkTaken::Refused { ask, failure }));
+                }
+            }
+        }
+    }
+
+    /// One chunk: lock, snapshot, rows, position, in one read-only transaction. The lock is that of SELECT; it is taken before the snapshot,
+    /// so that no change of the table's shape lies between the two.
+    async fn take(&mut self, connection: &mut PgConnection) -> Result<Try, Failure> {
+        let table = &mut self.asked.table;
+        let failed =
+            |table: &TableName| { let what = format!("a chunk of {table} could not be read"); move |error| refused_for_now(what, error) };
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        let mut transaction = connection.begin_with(begin).await.map_err(failed(&table.name))?;
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", table.from_sql());
+        let locked = sqlx::query(AssertSqlSafe(lock)).execute(&mut *transaction).await;
+        let is_gone = |error: &sqlx::Error| error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "42P01" || code == "3F000");
+        let locked = match locked {
+            Err(error) if is_gone(&error) => false,
+            locked => locked.map(|_| true).map_err(failed(&table.name))?,
+        };
+        if !locked || !is_called(&mut transaction, table).await? {
+            transaction.rollback().await.map_err(failed(&table.name))?;
+            table.name = name_of(connection, table).await?;
+            return Ok(Try::Moved);
+        }
+        let snapshot: String = sqlx::query_scalar("SELECT pg_current_snapshot()::text")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed(&table.name))?;
+        // Looked up anew for each chunk: a column may have come or gone since the last.
+        let columns = catalog::columns(&mut transaction, &self.settings.slot.publication, &table.name).await?;
+        let rows_left = match self.estimates {
+            true => Some(estimate(&mut transaction, table, &self.asked.ask).await.map_err(failed(&table.name))?),
+            false => None,
+        };
+        let query = chunk_query(table, &columns, &self.asked.ask, self.rows);
+        let bytes_max = self.settings.snapshot.chunk_bytes_max;
+        let bytes_max = if self.rows > 1 { bytes_max } else { usize::MAX };
+        let Some(text) = copy(&mut transaction, &query, bytes_max).await.map_err(failed(&table.name))? else {
+            return Ok(Try::TooLarge);
+        };
+        let (read_at, flushed): (String, bool) =
+            sqlx::query_as("SELECT lsn::text, lsn <= pg_current_wal_flush_lsn() FROM pg_current_wal_insert_lsn() AS lsn")
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(failed(&table.name))?;
+        transaction.commit().await.map_err(failed(&table.name))?;
+        if !flushed {
+            // Nothing would carry the stream past this position on an idle server: a message of our own does.
+            sqlx::query("SELECT pg_logical_emit_message(true, 'tidemill', '')")
+                .execute(connection)
+                .await
+                .map_err(failed(&table.name))?;
+        }
+        let read = Read { snapshot, read_at: source::position(&read_at)?, text, columns, rows_left };
+        let chunk = read.chunk(table, &self.asked.ask, self.rows)?;
+        let bytes_max = self.settings.kafka.topics.record_bytes_max;
+        match chunk.rows.iter().find(|row| record_bytes(&row.key, &row.value) > bytes_max) {
+            None => Ok(Try::Chunk(chunk)),
+            Some(row) => Err(Failure::new(
+                FailureKind::Data,
+                too_large(&row.key, record_bytes(&row.key, &row.value), bytes_max),
+            )),
+        }
+    }
+}
+
+/// Whether the name still means this table.
+async fn is_called(connection: &mut PgConnection, table: &SourceTable) -> Result<bool, Failure> {
+    let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::int8")
+        .bind(table.name.sql())
+        .fetch_one(connection)
+        .await
+        .map_err(|error| refused_for_now(format!("table {} cannot be looked up", table.name), error))?;
+    Ok(oid == Some(i64::from(table.oid)))
+}
+
+/// What the table is called now.
+async fn name_of(connection: &mut PgConnection, table: &SourceTable) -> Result<TableName, Failure> {
+    let found: Option<(String, String)> = sqlx::query_as(
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid::int8 = $1",
+    )
+    .bind(i64::from(table.oid))
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| refused_for_now(format!("table {} cannot be looked up", table.name), error))?;
+    let (schema, name) = found.ok_or_else(|| {
+        Failure::new(FailureKind::Refused, format!("table {} is gone", table.name)).cure("take it out of [tables], or make it again")
+    })?;
+    Ok(TableName { schema, name })
+}
+
+/// The bytes of a COPY; `None` where there are more than `bytes_max`.
+async fn copy(connection: &mut PgConnection, query: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
     let mut text = Vec::new();
     let mut stream = connection.copy_out_raw(query).await?;
     while let Some(part) = stream.try_next().await? {
         text.extend_from_slice(&part);
+        if text.len() > bytes_max {
+            return Ok(None);
+        }
     }
-    Ok(text)
+    Ok(Some(text))
 }
 
-/// The rows behind `after`, in the order of the primary key.
-fn chunk_query(table: &SourceTable, columns: &[SourceColumn], after: Option<&[String]>, rows: u32) -> String {
-    let list = |names: &mut dyn Iterator<Item = &String>| names.map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
-    let columns = list(&mut columns.iter().map(|column| &column.name));
-    let key = list(&mut table.key.iter().map(|column| &column.name));
-    let mut condition = String::new();
-    if let Some(after) = after {
-        let literal = |(value, column): (&String, &crate::source::KeyColumn)| {
-            format!("'{}'::{}", value.replace('\'', "''"), column.sql_type)
+/// What the planner thinks is left of the table, from this chunk on.
+async fn estimate(connection: &mut PgConnection, table: &SourceTable, ask: &Ask) -> Result<i64, sqlx::Error> {
+    let sql = format!("EXPLAIN SELECT FROM {}{}", table.from_sql(), condition(table, ask));
+    let plan: String = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await?;
+    let rows = plan.split("rows=").nth(1).and_then(|rest| rest.split(' ').next()).and_then(|rows| rows.parse().ok());
+    Ok(rows.unwrap_or(table.rows_estimate))
+}
+
+fn names<'n>(names: impl Iterator<Item = &'n String>) -> String {
+    names.map(|name| quoted(name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The rows behind the last chunk, in the order of the key.
+fn chunk_query(table: &SourceTable, columns: &[SourceColumn], ask: &Ask, rows: u32) -> String {
+    let columns = names(columns.iter().map(|column| &column.name));
+    let (from, condition) = (table.from_sql(), condition(table, ask));
+    let key = names(table.key.iter().map(|column| &column.name));
+    format!("COPY (SELECT {columns} FROM {from}{condition} ORDER BY {key} LIMIT {rows}) TO STDOUT")
+}
+
+fn condition(table: &SourceTable, ask: &Ask) -> String {
+    let key = names(table.key.iter().map(|column| &column.name));
+    let conditions = [
+        match (&ask.after, &ask.range.from) {
+            (Some(after), _) => Some(format!("({key}) > ({})", literals(after, &table.key))),
+            (None, Some(from)) => Some(format!("({key}) >= ({})", literals(from, &table.key))),
+            (None, None) => None,
+        },
+        ask.range.to.as_ref().map(|to| format!("({key}) <= ({})", literals(to, &table.key))),
+        table.filter.as_ref().map(|filter| format!("({filter})")),
+    ];
+    let conditions: Vec<String> = conditions.into_iter().flatten().collect();
+    if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) }
+}
+
+/// Values of a key as SQL.
+pub fn literals(values: &[String], key: &[KeyColumn]) -> String {
+    let literal =
+        |(value, column): (&String, &KeyColumn)| format!("'{}'::{}", value.replace('\'', "''"), column.sql_type);
+    values.iter().zip(key).map(literal).collect::<Vec<_>>().join(", ")
+}
+
+/// What was read of a chunk.
+struct Read {
+    snapshot: String,
+    read_at: Lsn,
+    text: Vec<u8>,
+    columns: Vec<SourceColumn>,
+    rows_left: Option<i64>,
+}
+
+impl Read {
+    fn chunk(self, table: &SourceTable, ask: &Ask, rows: u32) -> Result<Chunk, Failure> {
+        let unreadable = |error: Box<dyn std::error::Error + Send + Sync>| {
+            Failure::new(FailureKind::Data, format!("a chunk of {} could not be read", table.name)).caused_by(error)
         };
-        let values = after.iter().zip(&table.key).map(literal).collect::<Vec<_>>().join(", ");
-        condition = format!(" WHERE ({key}) > ({values})");
+        let snapshot: DatabaseSnapshot = self.snapshot.parse().map_err(|error| unreadable(Box::new(error)))?;
+        let text = String::from_utf8(self.text).map_err(|error| unreadable(Box::new(error)))?;
+        let (read, last_key) = read_rows(table, &self.columns, &text).map_err(|error| unreadable(Box::new(error)))?;
+        let last_key = last_key.filter(|_| read.len() >= usize::try_from(rows).unwrap_or(usize::MAX));
+        Ok(Chunk { table: ask.table, ask: ask.ask, snapshot, read_at: self.read_at, rows: read, rows_left: self.rows_left, last_key })
     }
-    format!("COPY (SELECT {columns} FROM {}{condition} ORDER BY {key} LIMIT {rows}) TO STDOUT", table.table.sql())
 }
 
 type RowsAndLastKey = (Vec<ChunkRow>, Option<Vec<String>>);
 
-fn read_rows(
-    table: &SourceTable,
-    columns: &[SourceColumn],
-    text: &str,
-) -> Result<RowsAndLastKey, crate::row::ShapeError> {
-    let key: Vec<String> = table.key.iter().map(|column| column.name.clone()).collect();
+fn read_rows(table: &SourceTable, columns: &[SourceColumn], text: &str) -> Result<RowsAndLastKey, ShapeError> {
     let columns = columns.iter().map(|column| (column.name.as_str(), column.type_oid));
-    let shape = Shape::new(&table.table, columns, &key)?;
+    let shape = Shape::new(&table.name, columns, &table.key_names())?;
     let mut rows = Vec::new();
     let mut last_key = None;
     let mut cells = CopyRow::default();
-    let mut lines = text.lines().peekable();
+    // Only \n ends a line: a carriage return in a value is escaped.
+    let mut lines = text.split_terminator('\n').peekable();
     while let Some(line) = lines.next() {
         cells.read(line);
         let (mut key, mut value) = (Vec::new(), Vec::new());
-        shape.write_key(&table.table, cells.cells(), &mut key)?;
+        shape.write_key(cells.cells(), &mut key)?;
         shape.write_row(cells.cells(), &mut value);
         rows.push(ChunkRow { key, value });
         if lines.peek().is_none() {
@@ -183,15 +335,16 @@ fn read_rows(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::KeyColumn;
-    use shared::pg::TableName;
+    use crate::state::KeyRange;
 
     fn orders() -> SourceTable {
         let key = |name: &str, sql_type: &str| KeyColumn { name: name.into(), sql_type: sql_type.into() };
         SourceTable {
-            table: TableName::parse("business.orders"),
-            topic: "ods_orders".into(),
+            oid: 1,
+            name: TableName::parse("business.orders"),
+            partitioned: false,
             key: vec![key("note", "text"), key("order_id", "bigint")],
+            filter: None,
             rows_estimate: 0,
         }
     }
@@ -200,14 +353,33 @@ mod tests {
         [("order_id", 20), ("note", 25)].map(|(name, type_oid)| SourceColumn { name: name.into(), type_oid })
     }
 
+    fn ask(after: Option<[&str; 2]>, range: KeyRange) -> Ask {
+        let after = after.map(|key| key.map(str::to_owned).to_vec());
+        Ask { table: 0, ask: 1, seat: 0, after, range, tries: 0 }
+    }
+
     #[test]
     fn a_chunk_goes_on_behind_the_last_key() {
         assert_eq!(
-            chunk_query(&orders(), &columns(), Some(&["it's".into(), "7".into()]), 10),
-            "COPY (SELECT \"order_id\", \"note\" FROM \"business\".\"orders\" \
+            chunk_query(&orders(), &columns(), &ask(Some(["it's", "7"]), KeyRange::default()), 10),
+            "COPY (SELECT \"order_id\", \"note\" FROM ONLY \"business\".\"orders\" \
              WHERE (\"note\", \"order_id\") > ('it''s'::text, '7'::bigint) ORDER BY \"note\", \"order_id\" LIMIT 10) TO STDOUT"
         );
-        assert!(!chunk_query(&orders(), &columns(), None, 10).contains("WHERE"));
+        assert!(!chunk_query(&orders(), &columns(), &ask(None, KeyRange::default()), 10).contains("WHERE"));
+    }
+
+    #[test]
+    fn a_range_and_a_filter_bound_what_is_read() {
+        let key = |note: &str| Some(vec![note.to_owned(), "1".to_owned()]);
+        let range = KeyRange { from: key("a"), to: key("z") };
+        let filtered = SourceTable { filter: Some("order_id > 5".into()), ..orders() };
+        let condition = |ask: &Ask| {
+            let query = chunk_query(&filtered, &columns(), ask, 10);
+            query.split(" WHERE ").nth(1).unwrap().split(" ORDER BY ").next().unwrap().replace("(\"note\", \"order_id\")", "key")
+        };
+        let to = "key <= ('z'::text, '1'::bigint) AND (order_id > 5)";
+        assert_eq!(condition(&ask(None, range.clone())), format!("key >= ('a'::text, '1'::bigint) AND {to}"));
+        assert_eq!(condition(&ask(Some(["b", "2"]), range)), format!("key > ('b'::text, '2'::bigint) AND {to}"));
     }
 
     #[test]

@@ -1,15 +1,17 @@
-//! What cdc-ingest must know after a restart and cannot see in its output: the epoch, and how far each table's copy has come.
+//! What cdc-ingest must know after a restart and cannot see in its output: the epoch, what the slot was told, and how far each table's
+//! copy has come.
 //!
 //! Records of the compacted topic `cdc_state`, one partition:
 //!
 //! ```text
-//! {"slot":"tidemill"}                             → {"epoch":1,"system_id":"75…","timeline":1}
-//! {"slot":"tidemill","table":"business.orders"}   → {"epoch":1,"rows":5000,"last_key":["7000"],"done":false}
+//! {"slot":"tidemill"}                           → {"epoch":1,"system_id":"75…","timeline":1,"confirmed":"0/16B3748"}
+//! {"slot":"tidemill","table":"business.orders"} → {"epoch":1,"oid":16390,"topic":"ods_orders","key":["order_id"],"rows":5000,"last_key":["7000"],"done":false}
 //! ```
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use shared::position::{Lsn, Version};
 
 /// Which history of which server the slot follows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,16 +19,94 @@ pub struct SlotState {
     pub epoch: u32,
     pub system_id: String,
     pub timeline: u32,
+    /// The server is never told more than this. Absent until the first position is confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "as_text")]
+    pub confirmed: Option<Lsn>,
+    /// Transactions that were streamed and that the server did not show to others yet, when this was written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<u32>,
+    /// The stream brought another history than the one that was captured: the next start begins a new epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupted: Option<String>,
 }
 
-/// How far the copy of a table has come in an epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+impl SlotState {
+    /// The state of a new epoch.
+    pub fn new(epoch: u32, system_id: &str, timeline: u32) -> Self {
+        SlotState {
+            epoch,
+            system_id: system_id.to_owned(),
+            timeline,
+            confirmed: None,
+            unseen: Vec::new(),
+            interrupted: None,
+        }
+    }
+}
+
+/// A table in an epoch: what it was when it was last looked at, and how far its copy has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct TableState {
     pub epoch: u32,
+    /// 0: written before tables were known by their OID.
+    #[serde(default)]
+    pub oid: u32,
+    #[serde(default)]
+    pub topic: String,
+    /// The key columns of the topic's records; empty: as above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<String>,
+    /// Rows that the copy has brought so far.
     pub rows: u64,
     /// The key of the last row that is in the topic, as text; the copy goes on behind it.
     pub last_key: Option<Vec<String>>,
+    /// No copy is under way.
     pub done: bool,
+    /// The copy is of this range of keys only.
+    #[serde(default, skip_serializing_if = "KeyRange::is_all")]
+    pub range: KeyRange,
+    /// What the topic has from before this version and the copy did not find is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "as_text")]
+    pub sweep_below: Option<Version>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// Why the table is not carried, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+}
+
+/// Keys from and to, both included, as text; open where absent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRange {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Vec<String>>,
+}
+
+impl KeyRange {
+    pub fn is_all(&self) -> bool {
+        self.from.is_none() && self.to.is_none()
+    }
+}
+
+/// Positions and versions in their text form.
+mod as_text {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(value: &Option<impl ToString>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().map(ToString::to_string).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+    where
+        D: Deserializer<'de>,
+        T: std::str::FromStr<Err: std::fmt::Display>,
+    {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,8 +162,16 @@ mod tests {
 
     #[test]
     fn records_come_back_and_other_slots_are_passed_over() {
-        let slot = SlotState { epoch: 2, system_id: "7".into(), timeline: 1 };
-        let table = TableState { epoch: 2, rows: 5, last_key: Some(vec!["a".into(), "1".into()]), done: false };
+        let slot = SlotState { confirmed: Some(Lsn(0x16B_3748)), unseen: vec![7], ..SlotState::new(2, "7", 1) };
+        let table = TableState {
+            epoch: 2,
+            oid: 16_390,
+            rows: 5,
+            last_key: Some(vec!["a".into(), "1".into()]),
+            range: KeyRange { from: Some(vec!["a".into(), "0".into()]), to: None },
+            sweep_below: Some(Version { epoch: 2, ..Version::default() }),
+            ..TableState::default()
+        };
         let mut state = CaptureState::default();
         for (key, value) in [
             slot_record("s", &slot).unwrap(),
@@ -94,5 +182,16 @@ mod tests {
         }
         assert_eq!(state, CaptureState { slot: Some(slot), tables: BTreeMap::from([("b.o".into(), table)]) });
         assert!(state.apply("s", b"{}", None).is_err());
+    }
+
+    #[test]
+    fn records_of_the_first_version_are_read() {
+        let mut state = CaptureState::default();
+        let value = br#"{"epoch":1,"system_id":"75","timeline":1}"#;
+        state.apply("s", br#"{"slot":"s"}"#, Some(value)).unwrap();
+        let value = br#"{"epoch":1,"rows":5000,"last_key":["7000"],"done":false}"#;
+        state.apply("s", br#"{"slot":"s","table":"b.o"}"#, Some(value)).unwrap();
+        assert_eq!(state.slot.unwrap().confirmed, None);
+        assert_eq!(state.tables["b.o"].oid, 0);
     }
 }

@@ -1,14 +1,15 @@
-//! From the stream to numbered records: transactions, their order, and the chunks of a snapshot that enter between them.
+//! From the stream to numbered records: transactions, their order, and the chunks of copies that enter between them.
 //!
 //! Everything here is a function of what was seen; it knows no client and no clock.
 //!
-//! A chunk's rows were read at some moment in a database snapshot S; `L` is a WAL position behind that moment. They enter the stream
-//! once it has passed `L`. By then every transaction that S sees has been streamed before. A transaction that S does not see and that
-//! was streamed since the chunk was asked for has newer rows: their keys ([`Merge::touched`]) are left out of the chunk. If a
-//! transaction streamed *before* that is not visible to S (its commit is in the WAL a moment before it is visible), the chunk is
-//! taken again.
+//! ```text
+//!  Begin ─▶ Relation · Insert · Update · Delete · Truncate ─▶ Commit        by commit LSN, then the change's ordinal
+//!                 │ described       │ change: old and new key, row
+//!                 ▼                 ▼
+//!            Outcome: done, or what the shell must do first                 chunks enter between transactions (merge)
+//! ```
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use shared::batch::Outgoing;
@@ -17,19 +18,29 @@ use shared::pg::TableName;
 use shared::position::{Lsn, Version};
 use shared::record::header::{Header, Operation};
 
-use crate::decode::{Cell, DecodeError, Message, Old, Relation, Tuple, decode};
-use crate::row::{Shape, ShapeError};
+use crate::change::{Change, Reread};
+use crate::decode::{DecodeError, Message, Old, Relation, Tuple, decode, relation_of};
+use crate::described::Described;
+use crate::merge::{Chunk, Merge, Offered, Recent};
+use crate::row::Shape;
 use crate::visibility::DatabaseSnapshot;
+use crate::witness::{Diverged, Witnesses};
 
-/// A captured table, as configured.
+/// A captured table.
 #[derive(Debug, Clone)]
 pub struct Captured {
-    pub table: TableName,
+    pub oid: u32,
+    /// For messages.
+    pub name: TableName,
     /// Index in the publisher's list of topics.
     pub topic: usize,
     pub partitions: i32,
-    /// Names of the primary key's columns, in its order.
+    /// Names of the key's columns, in its order.
     pub key: Vec<String>,
+    /// Its changes go into the topic. Otherwise they are passed over, and the table is read again before it is carried again.
+    pub carried: bool,
+    /// Changes that were committed before are passed over: the table is read behind that.
+    pub since: Lsn,
 }
 
 /// What holds once all records so far are acknowledged.
@@ -37,36 +48,20 @@ pub struct Captured {
 pub struct Position {
     /// The slot may be confirmed up to here: the end of a commit, or an idle server's position.
     pub confirm: Option<Lsn>,
-    /// A chunk whose rows are all in.
-    pub chunk: Option<ChunkDone>,
+    /// The state topic knows that the server may be told this.
+    pub tell: Option<Lsn>,
+    /// Chunks whose rows are all in.
+    pub chunks: Vec<ChunkDone>,
 }
 
 /// A chunk that was merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkDone {
     pub table: usize,
+    pub ask: u64,
     pub rows: u64,
     /// The chunk's last key, as text; `None` when the table had no more rows.
     pub last_key: Option<Vec<String>>,
-}
-
-/// Rows of a table that were read in one database snapshot.
-#[derive(Debug)]
-pub struct Chunk {
-    /// Index of the captured table.
-    pub table: usize,
-    pub snapshot: DatabaseSnapshot,
-    /// The WAL's insert position after the rows were read.
-    pub read_at: Lsn,
-    pub rows: Vec<ChunkRow>,
-    pub last_key: Option<Vec<String>>,
-}
-
-/// One row of a chunk, as JSON.
-#[derive(Debug)]
-pub struct ChunkRow {
-    pub key: Vec<u8>,
-    pub value: Vec<u8>,
 }
 
 /// What the shell must do before the stream goes on.
@@ -78,23 +73,22 @@ pub enum Outcome {
         table: usize,
         key: Vec<String>,
     },
+    /// These types may be domains: look up what is beneath, tell [`Assembler::learn_types`], and call [`Assembler::change`] again.
+    NeedsTypes(Vec<u32>),
     /// These tables (indexes) were emptied: find their live keys and call [`Assembler::tombstones`] for each.
     Truncated {
         tables: Vec<usize>,
         number: u32,
     },
-}
-
-/// A row that was read again from the source: its columns' text, in the order of the stream's columns; `None` when it is gone.
-pub type Reread = Option<Vec<Option<String>>>;
-
-/// What happened to a chunk that was offered.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Offered {
-    /// It waits for the stream, or went in.
-    Taken,
-    /// A transaction that was streamed before is not visible in it: take it again.
-    TakeAgain,
+    /// The table's key is another one than before. It is carried no longer until somebody has looked at it.
+    Unsettled {
+        table: usize,
+    },
+    /// The table cannot be carried on. The others go on.
+    Stopped {
+        table: usize,
+        why: String,
+    },
 }
 
 /// Why the stream cannot be carried on.
@@ -102,12 +96,12 @@ pub enum Offered {
 pub enum StreamError {
     #[error("the WAL stream cannot be read")]
     Decode(#[from] DecodeError),
-    #[error("a row cannot be carried")]
-    Shape(#[from] ShapeError),
     #[error("a row came for relation {0}, which was not described before")]
     UnknownRelation(u32),
     #[error("a row came outside of a transaction")]
     NoTransaction,
+    #[error("the server tells another history than the one that was captured")]
+    Diverged(#[from] Diverged),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -118,22 +112,6 @@ struct Transaction {
     next_index: u32,
 }
 
-/// The state of a snapshot's merge into the stream.
-#[derive(Debug, Default)]
-struct Merge {
-    /// A chunk has been asked for: keys are recorded.
-    watching: bool,
-    /// Transactions streamed before the chunk was asked for: the marks of `recent` at that time.
-    streamed_before: u64,
-    /// The transaction that was open in the stream at that time: its keys so far are not recorded.
-    open_at_watch: Option<u32>,
-    /// Keys changed since then, with their transaction.
-    touched: Vec<(u32, usize, Vec<u8>)>,
-    waiting: Option<Chunk>,
-    /// The watch went on for too long, or the table was emptied meanwhile.
-    void: bool,
-}
-
 /// Bounds of the assembler.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -141,58 +119,79 @@ pub struct Bounds {
     pub recent_transactions_max: usize,
     /// Keys remembered while a chunk is on its way; beyond it the chunk is taken again.
     pub touched_keys_max: usize,
+    /// Larger records are not taken by Kafka.
+    pub record_bytes_max: usize,
 }
 
-/// A captured table as the stream describes it.
-#[derive(Debug)]
-struct Described {
-    /// Index of the captured table.
-    index: usize,
-    table: TableName,
-    shape: Shape,
+/// What a restart knows of the time before.
+#[derive(Debug, Default)]
+pub struct Before {
+    pub epoch: u32,
+    /// The version of the last record of each partition, by (table, partition).
+    pub sent: HashMap<(usize, i32), Version>,
+    /// Transactions that were streamed and may not be visible yet.
+    pub unseen: Vec<u32>,
+    pub witnesses: Witnesses,
 }
 
 /// Numbers the stream's rows and merges chunks.
 pub struct Assembler {
     epoch: u32,
     tables: Vec<Captured>,
-    /// By relation id; `None` for a table of the publication that is not configured here.
-    described: HashMap<u32, Option<Arc<Described>>>,
+    by_oid: HashMap<u32, usize>,
+    /// The chunk that each table waits for.
+    merges: BTreeMap<usize, Merge>,
+    /// By relation id.
+    described: HashMap<u32, Described>,
+    /// What is beneath a type that may be a domain.
+    types: HashMap<u32, u32>,
     transaction: Option<Transaction>,
     /// The last version of each partition, by (table, partition): what is at or below it was sent before a restart.
     sent: HashMap<(usize, i32), Version>,
     last: Version,
     passed: Lsn,
-    recent: VecDeque<u32>,
-    recent_count: u64,
-    merge: Merge,
+    recent: Recent,
+    witnesses: Witnesses,
     bounds: Bounds,
     /// Rows taken in since the shell last looked, by table and operation.
     pub taken: BTreeMap<(usize, Operation), u64>,
+    /// Changes of tables that are not carried, by table.
+    pub passed_over: BTreeMap<usize, u64>,
+    /// Tables whose columns or names changed.
+    pub reshaped: Vec<usize>,
     /// Changes that were skipped since they had been sent before a restart.
     pub repeats: u64,
     /// Rows read again for an unchanged TOASTed value that are gone by now.
     pub vanished: u64,
 }
 
+/// The size of a record as Kafka counts it, at most.
+pub fn record_bytes(key: &[u8], value: &[u8]) -> usize {
+    const OVERHEAD_BYTES: usize = 512;
+    key.len() + value.len() + OVERHEAD_BYTES
+}
+
 impl Assembler {
-    /// `sent` has the version of the last record of each partition, by index of the table.
-    pub fn new(epoch: u32, tables: Vec<Captured>, sent: HashMap<(usize, i32), Version>, bounds: Bounds) -> Self {
-        let first = Version { epoch, ..Version::default() };
-        let last = sent.values().copied().max().unwrap_or(first).max(first);
+    pub fn new(tables: Vec<Captured>, before: Before, bounds: Bounds) -> Self {
+        let first = Version { epoch: before.epoch, ..Version::default() };
+        let last = before.sent.values().copied().max().unwrap_or(first).max(first);
         Assembler {
-            epoch,
+            epoch: before.epoch,
+            by_oid: tables.iter().enumerate().map(|(index, captured)| (captured.oid, index)).collect(),
             tables,
+            merges: BTreeMap::new(),
             described: HashMap::new(),
+            types: HashMap::new(),
             transaction: None,
-            sent,
+            sent: before.sent,
             last,
             passed: Lsn(0),
-            recent: VecDeque::new(),
-            recent_count: 0,
-            merge: Merge::default(),
+            recent: Recent::new(&before.unseen, bounds.recent_transactions_max),
+            witnesses: before.witnesses,
             bounds,
             taken: BTreeMap::new(),
+            passed_over: BTreeMap::new(),
+            reshaped: Vec::new(),
             repeats: 0,
             vanished: 0,
         }
@@ -202,43 +201,117 @@ impl Assembler {
         &self.tables
     }
 
-    /// Columns of a table as the stream last described it, for reading a row again.
+    /// A further table; gives its index. `sent` are the last versions in its topic, by partition.
+    pub fn add(&mut self, table: Captured, sent: &HashMap<i32, Version>) -> usize {
+        let index = self.tables.len();
+        self.sent.extend(sent.iter().map(|(partition, version)| ((index, *partition), *version)));
+        self.last = sent.values().copied().max().map_or(self.last, |sent| self.last.max(sent));
+        self.by_oid.insert(table.oid, index);
+        self.tables.push(table);
+        index
+    }
+
+    /// A table is not carried from here on; a chunk of it that is on its way is of no use.
+    pub fn set_aside(&mut self, table: usize) {
+        self.merges.remove(&table);
+        if let Some(captured) = self.tables.get_mut(table) {
+            captured.carried = false;
+        }
+    }
+
+    /// A table is carried from here on, as what it is now. It must be read anew; what was committed before `since` is passed over.
+    pub fn settle(&mut self, table: usize, oid: u32, name: TableName, key: Vec<String>, since: Lsn) {
+        self.merges.remove(&table);
+        let Some(captured) = self.tables.get_mut(table) else { return };
+        self.by_oid.remove(&captured.oid);
+        self.by_oid.insert(oid, table);
+        *captured = Captured { oid, name, key, since, carried: true, ..captured.clone() };
+        if let Some(described) = self.described.get_mut(&oid) {
+            described.forget_shape();
+        }
+    }
+
+    /// The name that messages show.
+    pub fn rename(&mut self, table: usize, name: TableName) {
+        if let Some(captured) = self.tables.get_mut(table) {
+            captured.name = name;
+        }
+    }
+
+    /// Names of a table's columns as the stream last described it, for reading a row again.
     pub fn columns(&self, table: usize) -> Vec<String> {
-        let described = self.described.values().flatten().find(|described| described.index == table);
-        described.map(|found| found.shape.column_names().map(str::to_owned).collect()).unwrap_or_default()
+        let oid = self.tables.get(table).map(|captured| captured.oid);
+        let described = oid.and_then(|oid| self.described.get(&oid));
+        described.map(|found| found.column_names().map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    /// What is beneath types that may be domains. A type that is gone is taken as it stands.
+    pub fn learn_types(&mut self, asked: &[u32], beneath: &HashMap<u32, u32>) {
+        self.types.extend(asked.iter().map(|oid| (*oid, beneath.get(oid).copied().unwrap_or(*oid))));
+    }
+
+    /// Others see the transactions of this snapshot.
+    pub fn forget_seen(&mut self, snapshot: &DatabaseSnapshot) {
+        self.recent.forget_seen(snapshot);
+    }
+
+    /// Transactions that were streamed and that others may not see yet.
+    pub fn unseen(&self) -> Vec<u32> {
+        self.recent.unseen()
+    }
+
+    /// The highest version so far: whatever a copy finds gets a higher one.
+    pub fn last(&self) -> Version {
+        self.last
+    }
+
+    /// Whether the table's topic has anything of an earlier time.
+    pub fn has_sent(&self, table: usize) -> bool {
+        self.sent.keys().any(|(sent, _)| *sent == table)
+    }
+
+    /// How far the stream has come.
+    pub fn passed(&self) -> Lsn {
+        self.passed
     }
 
     /// Begin of a transaction. A chunk whose time has come goes in before it.
-    pub fn begin(&mut self, commit_lsn: Lsn, xid: u32, commit_time_us: i64, out: &mut Outgoing<Position>) {
+    pub fn begin(
+        &mut self,
+        commit_lsn: Lsn,
+        xid: u32,
+        commit_time_us: i64,
+        out: &mut Outgoing<Position>,
+    ) -> Result<(), StreamError> {
+        self.witnesses.begin(commit_lsn, xid, commit_time_us)?;
         self.pass(commit_lsn, out);
         self.transaction = Some(Transaction { xid, commit_lsn, commit_time_us, next_index: 0 });
+        Ok(())
     }
 
     /// Commit: everything up to here is whole.
     pub fn commit(&mut self, end_lsn: Lsn, out: &mut Outgoing<Position>) {
         if let Some(transaction) = self.transaction.take() {
-            if self.recent.len() >= self.bounds.recent_transactions_max {
-                self.recent.pop_front();
-            }
-            self.recent.push_back(transaction.xid);
-            self.recent_count += 1;
+            self.recent.push(transaction.xid);
         }
         out.position.confirm = Some(end_lsn);
         self.pass(end_lsn, out);
     }
 
     /// The server has nothing before this position that it has not sent.
-    pub fn keepalive(&mut self, wal_end: Lsn, out: &mut Outgoing<Position>) {
+    pub fn keepalive(&mut self, wal_end: Lsn, out: &mut Outgoing<Position>) -> Result<(), StreamError> {
         if self.transaction.is_some() {
-            return;
+            return Ok(());
         }
+        self.witnesses.passed(wal_end)?;
         out.position.confirm = out.position.confirm.max(Some(wal_end));
         self.pass(wal_end, out);
+        Ok(())
     }
 
     fn pass(&mut self, position: Lsn, out: &mut Outgoing<Position>) {
         self.passed = self.passed.max(position);
-        self.merge_chunk(out);
+        self.merge_due(out);
     }
 
     /// One message of the open transaction.
@@ -248,8 +321,12 @@ impl Assembler {
         reread: Option<&Reread>,
         out: &mut Outgoing<Position>,
     ) -> Result<Outcome, StreamError> {
-        match decode(bytes)? {
-            Message::Relation(relation) => self.describe(&relation).map(|()| Outcome::Done),
+        let message = match decode(bytes) {
+            Ok(message) => message,
+            Err(error) => return self.unreadable(bytes, error),
+        };
+        match message {
+            Message::Relation(relation) => Ok(self.describe(&relation)),
             Message::Ignored => Ok(Outcome::Done),
             Message::Insert { relation, new } => {
                 self.row_change(relation, Operation::Insert, None, Some(new), reread, out)
@@ -264,19 +341,60 @@ impl Assembler {
         }
     }
 
-    fn describe(&mut self, relation: &Relation<'_>) -> Result<(), StreamError> {
-        let name = TableName { schema: relation.schema.to_owned(), name: relation.name.to_owned() };
-        let captured = self.tables.iter().enumerate().find(|(_, captured)| captured.table == name);
-        let described = match captured {
-            None => None,
-            Some((index, captured)) => {
-                let columns = relation.columns.iter().map(|column| (column.name, column.type_oid));
-                let shape = Shape::new(&captured.table, columns, &captured.key)?;
-                Some(Arc::new(Described { index, table: name, shape }))
-            }
+    /// A row that cannot be read stops its table only.
+    fn unreadable(&mut self, bytes: &[u8], error: DecodeError) -> Result<Outcome, StreamError> {
+        let Some(relation) = relation_of(bytes).filter(|_| error == DecodeError::NotUtf8) else {
+            return Err(error.into());
         };
-        self.described.insert(relation.id, described);
-        Ok(())
+        self.number()?;
+        match self.carried(relation) {
+            Some(table) => Ok(self.stop(table, error.to_string())),
+            None => Ok(Outcome::Done),
+        }
+    }
+
+    fn stop(&mut self, table: usize, why: String) -> Outcome {
+        self.set_aside(table);
+        Outcome::Stopped { table, why }
+    }
+
+    /// The index of the table that a relation is, if the open transaction's changes of it are carried.
+    fn carried(&self, relation: u32) -> Option<usize> {
+        let table = *self.by_oid.get(&relation)?;
+        let captured = self.tables.get(table)?;
+        let committed = self.transaction.map_or(Lsn(0), |transaction| transaction.commit_lsn);
+        (captured.carried && committed >= captured.since).then_some(table)
+    }
+
+    fn describe(&mut self, relation: &Relation<'_>) -> Outcome {
+        let described = Described::new(relation);
+        let before = self.described.insert(relation.id, described);
+        let Some(table) = self.carried(relation.id) else { return Outcome::Done };
+        if let (Some(before), Some(now)) = (before, self.described.get(&relation.id))
+            && !before.is_alike(now)
+        {
+            self.reshaped.push(table);
+        }
+        self.shape(relation.id, table).err().unwrap_or(Outcome::Done)
+    }
+
+    /// The shape of a table's rows, or what must be done first.
+    fn shape(&mut self, relation: u32, table: usize) -> Result<Arc<Shape>, Outcome> {
+        let (Some(described), Some(captured)) = (self.described.get_mut(&relation), self.tables.get(table)) else {
+            return Err(Outcome::Unsettled { table });
+        };
+        let unknown = described.unknown_types(&self.types);
+        if !unknown.is_empty() {
+            return Err(Outcome::NeedsTypes(unknown));
+        }
+        let shape = match described.bears(&captured.key) {
+            true => described.shape(&captured.name, &captured.key, &self.types).ok(),
+            false => None,
+        };
+        shape.ok_or_else(|| {
+            self.set_aside(table);
+            Outcome::Unsettled { table }
+        })
     }
 
     fn row_change(
@@ -288,43 +406,63 @@ impl Assembler {
         reread: Option<&Reread>,
         out: &mut Outgoing<Position>,
     ) -> Result<Outcome, StreamError> {
-        let described = self.described.get(&relation).ok_or(StreamError::UnknownRelation(relation))?.clone();
-        let Some(described) = described else {
-            // Counted as well, so that a change's number does not depend on the configuration.
+        if !self.described.contains_key(&relation) {
+            return Err(StreamError::UnknownRelation(relation));
+        }
+        let Some(table) = self.carried(relation) else {
+            // Counted as well, so that a change's number does not depend on what is captured.
             self.number()?;
+            self.pass_over(relation);
             return Ok(Outcome::Done);
         };
-        let index = described.index;
-        let change = Change { described: &described, old, new };
+        let shape = match self.shape(relation, table) {
+            Ok(shape) => shape,
+            Err(outcome @ Outcome::Unsettled { .. }) => {
+                self.number()?;
+                return Ok(outcome);
+            }
+            Err(outcome) => return Ok(outcome),
+        };
+        let change = Change { shape: &shape, old, new };
         if change.lacks_values() && reread.is_none() {
-            let key = new.map(|new| described.shape.key_values(new.cells())).unwrap_or_default();
-            return Ok(Outcome::NeedsRow { table: index, key });
+            return Ok(Outcome::NeedsRow { table, key: change.key_values() });
         }
         let number = self.number()?;
-        let (old_key, new_key) = change.keys()?;
+        let (old_key, new_key) = match change.keys() {
+            Ok(keys) => keys,
+            Err(error) => return Ok(self.stop(table, error.to_string())),
+        };
         if let Some(old_key) = old_key.filter(|old_key| Some(old_key) != new_key.as_ref()) {
-            self.touch(index, &old_key);
-            self.emit(index, number, 0, Operation::Delete, &old_key, None, out);
+            self.touch(table, &old_key);
+            self.emit(table, (number, 0), Operation::Delete, &old_key, None, out);
         }
         let Some(new_key) = new_key else { return Ok(Outcome::Done) };
-        self.touch(index, &new_key);
+        self.touch(table, &new_key);
         let mut value = Vec::new();
-        if change.write_value(reread, &mut value) {
-            self.emit(index, number, 1, operation, &new_key, Some(&value), out);
-        } else {
+        if !change.write_value(reread, &mut value) {
             self.vanished += 1;
+            return Ok(Outcome::Done);
         }
+        let bytes = record_bytes(&new_key, &value);
+        if bytes > self.bounds.record_bytes_max {
+            return Ok(self.stop(table, too_large(&new_key, bytes, self.bounds.record_bytes_max)));
+        }
+        self.emit(table, (number, 1), operation, &new_key, Some(&value), out);
         Ok(Outcome::Done)
     }
 
     fn truncate(&mut self, relations: &[u32]) -> Result<Outcome, StreamError> {
         let mut tables = Vec::new();
         for relation in relations {
-            let described = self.described.get(relation).ok_or(StreamError::UnknownRelation(*relation))?;
-            tables.extend(described.as_ref().map(|described| described.index));
+            match self.carried(*relation) {
+                Some(table) => {
+                    // A chunk that is on its way was read before: all of its rows may be gone.
+                    self.merges.get_mut(&table).into_iter().for_each(Merge::make_void);
+                    tables.push(table);
+                }
+                None => self.pass_over(*relation),
+            }
         }
-        // A chunk that is on its way was read before: all of its rows may be gone.
-        self.merge.void |= self.merge.watching;
         Ok(Outcome::Truncated { tables, number: self.number()? })
     }
 
@@ -382,17 +520,19 @@ impl Assembler {
         self.transaction.is_some()
     }
 
+    /// A change that is not carried: a chunk that is on its way must have seen it.
+    fn pass_over(&mut self, relation: u32) {
+        let Some(&table) = self.by_oid.get(&relation) else { return };
+        *self.passed_over.entry(table).or_default() += 1;
+        if let (Some(merge), Some(transaction)) = (self.merges.get_mut(&table), self.transaction) {
+            merge.pass_over(transaction.xid);
+        }
+    }
+
     fn touch(&mut self, table: usize, key: &[u8]) {
-        let Some(transaction) = self.transaction else { return };
-        if !self.merge.watching || self.merge.void {
-            return;
+        if let (Some(merge), Some(transaction)) = (self.merges.get_mut(&table), self.transaction) {
+            merge.touch(transaction.xid, key, self.bounds.touched_keys_max);
         }
-        if self.merge.touched.len() >= self.bounds.touched_keys_max {
-            self.merge.void = true;
-            self.merge.touched.clear();
-            return;
-        }
-        self.merge.touched.push((transaction.xid, table, key.to_vec()));
     }
 
     fn place(&self, table: usize, key: &[u8]) -> Option<(usize, i32)> {
@@ -400,12 +540,11 @@ impl Assembler {
         Some((captured.topic, partition(key, captured.partitions)))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one change, spelled out")]
+    /// `(index, part)` is the change's place in the open transaction.
     fn emit(
         &mut self,
         table: usize,
-        index: u32,
-        part: u32,
+        (index, part): (u32, u32),
         operation: Operation,
         key: &[u8],
         value: Option<&[u8]>,
@@ -440,77 +579,60 @@ impl Assembler {
         out.push(topic, partition, key, header, value);
     }
 
-    /// A chunk is about to be read: from here on changed keys are recorded.
-    pub fn watch(&mut self) {
-        self.merge = Merge {
-            watching: true,
-            streamed_before: self.recent_count,
-            open_at_watch: self.transaction.map(|transaction| transaction.xid),
-            ..Merge::default()
-        };
+    /// A chunk of a table is about to be read: from here on its changed keys are recorded.
+    pub fn watch(&mut self, table: usize, ask: u64) {
+        let open = self.transaction.map(|transaction| transaction.xid);
+        self.merges.insert(table, Merge::new(ask, &self.recent, open));
+    }
+
+    /// Nobody waits for a chunk of the table any more.
+    pub fn give_up(&mut self, table: usize) {
+        self.merges.remove(&table);
     }
 
     /// A chunk was read.
     pub fn offer(&mut self, chunk: Chunk, out: &mut Outgoing<Position>) -> Offered {
-        let streamed_since = usize::try_from(self.recent_count - self.merge.streamed_before).unwrap_or(usize::MAX);
-        let before = self.recent.len().saturating_sub(streamed_since);
-        let mut streamed = self.recent.iter().take(before).chain(&self.merge.open_at_watch);
-        if self.merge.void || streamed.any(|&xid| !chunk.snapshot.sees(xid)) {
-            return Offered::TakeAgain;
+        let Some(merge) = self.merges.get_mut(&chunk.table) else { return Offered::Stale };
+        let offered = merge.offer(chunk, &self.recent);
+        if offered == Offered::Taken {
+            self.merge_due(out);
         }
-        self.merge.waiting = Some(chunk);
-        self.merge_chunk(out);
-        Offered::Taken
+        offered
     }
 
-    /// The chunk that waits became void: it must be taken again.
-    pub fn take_void(&mut self) -> bool {
-        let void = self.merge.void && self.merge.waiting.is_some();
-        if void {
-            self.merge.waiting = None;
-        }
-        void
+    /// Tables whose chunk became void while it waited: it must be taken again.
+    pub fn take_void(&mut self) -> Vec<usize> {
+        let spoilt = self.merges.iter().filter(|(_, merge)| merge.is_spoilt()).map(|(table, _)| *table);
+        let spoilt: Vec<usize> = spoilt.collect();
+        spoilt.iter().for_each(|table| self.give_up(*table));
+        spoilt
     }
 
-    /// How far the stream has come.
-    pub fn passed(&self) -> Lsn {
-        self.passed
-    }
-
-    fn merge_chunk(&mut self, out: &mut Outgoing<Position>) {
-        let due = self.merge.waiting.as_ref().is_some_and(|chunk| chunk.read_at <= self.passed);
-        if !due || self.merge.void || self.transaction.is_some() || out.position.chunk.is_some() {
+    fn merge_due(&mut self, out: &mut Outgoing<Position>) {
+        if self.transaction.is_some() {
             return;
         }
-        let Some(chunk) = self.merge.waiting.take() else { return };
-        let newer: HashSet<&[u8]> = self
-            .merge
-            .touched
-            .iter()
-            .filter(|(xid, table, _)| *table == chunk.table && !chunk.snapshot.sees(*xid))
-            .map(|(_, _, key)| key.as_slice())
-            .collect();
-        let rows: Vec<&ChunkRow> = chunk.rows.iter().filter(|row| !newer.contains(row.key.as_slice())).collect();
-        self.last = self.last.max(Version {
-            epoch: self.epoch,
-            lsn: Lsn(chunk.read_at.0.saturating_sub(1)),
-            index: Version::SNAPSHOT,
-            part: 0,
-        });
-        let mut numbered = Vec::with_capacity(rows.len());
-        for row in rows {
-            numbered.push((row, self.next_snapshot_version()));
+        let tables: Vec<usize> = self.merges.keys().copied().collect();
+        for table in tables {
+            let due = self.merges.get_mut(&table).and_then(|merge| merge.take_due(self.passed));
+            if let Some((chunk, merge)) = due.and_then(|chunk| Some((chunk, self.merges.remove(&table)?))) {
+                self.merge(&merge, chunk, out);
+            }
         }
-        for (row, version) in numbered {
+    }
+
+    fn merge(&mut self, merge: &Merge, chunk: Chunk, out: &mut Outgoing<Position>) {
+        let newer = merge.newer(&chunk);
+        let behind = Lsn(chunk.read_at.0.saturating_sub(1));
+        self.last = self.last.max(Version { epoch: self.epoch, lsn: behind, index: Version::SNAPSHOT, part: 0 });
+        for row in chunk.rows.iter().filter(|row| !newer.contains(row.key.as_slice())) {
             let Some(place) = self.place(chunk.table, &row.key) else { continue };
-            self.sent.insert((chunk.table, place.1), version);
-            let header = Header::new(Operation::Snapshot, version);
-            out.push(place.0, place.1, &row.key, &header, Some(&row.value));
+            let header = Header::new(Operation::Snapshot, self.next_snapshot_version());
+            self.send(chunk.table, place, &row.key, &header, Some(&row.value), out);
         }
         let rows = chunk.rows.len() as u64;
         *self.taken.entry((chunk.table, Operation::Snapshot)).or_default() += rows;
-        out.position.chunk = Some(ChunkDone { table: chunk.table, rows, last_key: chunk.last_key });
-        self.merge = Merge::default();
+        out.position.chunks.push(ChunkDone { table: chunk.table, ask: chunk.ask, rows, last_key: chunk.last_key });
     }
 
     /// A version behind all that was sent, and before every transaction that comes.
@@ -521,60 +643,12 @@ impl Assembler {
     }
 }
 
-/// A record's key, where the change has one.
-type Key = Option<Vec<u8>>;
-
-/// One change of a row, with what is needed to write it.
-struct Change<'a> {
-    described: &'a Described,
-    old: Option<Old<'a>>,
-    new: Option<Tuple<'a>>,
-}
-
-impl Change<'_> {
-    /// The new row's cells; an unchanged one is taken from the old row, where that is whole.
-    fn filled(&self) -> Option<impl Iterator<Item = Cell<'_>> + Clone> {
-        let old = self.old.filter(|old| old.whole).map(|old| old.tuple);
-        let mut old = old.into_iter().flat_map(|old| old.cells());
-        let new = self.new?;
-        Some(new.cells().map(move |cell| {
-            let before = old.next();
-            if cell == Cell::Unchanged { before.unwrap_or(Cell::Unchanged) } else { cell }
-        }))
-    }
-
-    fn lacks_values(&self) -> bool {
-        self.new.is_some_and(Tuple::has_unchanged)
-            && self.filled().is_some_and(|mut cells| cells.any(|cell| cell == Cell::Unchanged))
-    }
-
-    /// The old key (where the stream has one) and the new key, as JSON.
-    fn keys(&self) -> Result<(Key, Key), ShapeError> {
-        let key = |tuple: Option<Tuple<'_>>| {
-            let Some(tuple) = tuple else { return Ok(None) };
-            let mut out = Vec::new();
-            self.described.shape.write_key(&self.described.table, tuple.cells(), &mut out).map(|()| Some(out))
-        };
-        Ok((key(self.old.map(|old| old.tuple))?, key(self.new)?))
-    }
-
-    /// Writes the row; false when a value is not in the stream and the row is gone at the source.
-    fn write_value(&self, reread: Option<&Reread>, out: &mut Vec<u8>) -> bool {
-        let Some(cells) = self.filled() else { return false };
-        match reread {
-            None => self.described.shape.write_row(cells, out),
-            Some(None) => return false,
-            Some(Some(row)) => {
-                let mut row = row.iter().map(|text| text.as_deref().map_or(Cell::Null, Cell::Text));
-                let cells = cells.map(|cell| {
-                    let read = row.next();
-                    if cell == Cell::Unchanged { read.unwrap_or(Cell::Null) } else { cell }
-                });
-                self.described.shape.write_row(cells, out);
-            }
-        }
-        true
-    }
+/// Why a row cannot be carried that is larger than Kafka takes.
+pub fn too_large(key: &[u8], bytes: usize, max: usize) -> String {
+    format!(
+        "the row with key {} would be a record of {bytes} bytes, and kafka.topics.record_bytes_max is {max}: raise it, and max.message.bytes of the topics",
+        String::from_utf8_lossy(key)
+    )
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! The replication connection: the actor that reads the WAL stream and confirms what is durable.
 
-use std::time::{Duration, Instant};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime};
 
 use actix::prelude::*;
-use pgwire_replication::{Lsn as WireLsn, PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
+use pgwire_replication::{
+    IdentifySystem, Lsn as WireLsn, PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent,
+};
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
-use shared::health::Health;
 use shared::kafka::progress::Progress;
 use shared::metrics;
 use shared::pg::TEXT_FORM;
@@ -14,17 +16,29 @@ use shared::position::Lsn;
 use tokio::sync::watch;
 
 use crate::settings::Settings;
+use crate::source::CAPTURE_FORM;
 
 /// Microseconds from 1970 to PostgreSQL's own epoch, 2000-01-01.
 pub const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
+
+/// The name under which this process shows up at the server, so that it can tell a broken connection of its own from another instance.
+pub static APPLICATION: LazyLock<String> = LazyLock::new(|| {
+    let born = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("tidemill cdc-ingest {}-{:x}", std::process::id(), born.as_micros())
+});
 
 /// Messages of the stream, in order.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct WalBatch(pub Vec<ReplicationEvent>);
 
+/// Please write into the state that the server may be told this position.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Remember(pub Lsn);
+
 /// Opens the connection and waits before START_REPLICATION, so that the server can be asked who it is.
-pub async fn connect(settings: &Settings) -> Result<ReplicationClient, Failure> {
+pub async fn connect(settings: &Settings) -> Result<(ReplicationClient, IdentifySystem), Failure> {
     let source = &settings.source;
     let mut config = ReplicationConfig::new(
         &source.host,
@@ -40,9 +54,26 @@ pub async fn connect(settings: &Settings) -> Result<ReplicationClient, Failure> 
     config.idle_wakeup_interval = Duration::from_millis(settings.slot.status_interval_ms);
     config.buffer_events = settings.slot.queue_messages_max;
     config.max_message_size = settings.slot.message_bytes_max;
-    config.application_name = Some("tidemill cdc-ingest".into());
-    config.options = Some(TEXT_FORM.map(|(name, value)| format!("-c {name}={value}")).join(" "));
-    ReplicationClient::connect_gated(config).await.map_err(|error| failure(settings, error))
+    config.application_name = Some(APPLICATION.clone());
+    config.options = Some(session_options(settings));
+    let identified = async {
+        let mut client = ReplicationClient::connect_gated(config).await?;
+        let identity = client.identify_system().await?;
+        Ok((client, identity))
+    };
+    match tokio::time::timeout(Duration::from_millis(source.connect_timeout_ms), identified).await {
+        Ok(identified) => identified.map_err(|error| failure(settings, error)),
+        Err(_) => Err(Failure::new(
+            FailureKind::Unreachable,
+            format!("PostgreSQL at {} did not answer within {} ms", source.address(), source.connect_timeout_ms),
+        )),
+    }
+}
+
+fn session_options(settings: &Settings) -> String {
+    let form = TEXT_FORM.iter().chain(&CAPTURE_FORM).map(|(name, value)| format!("-c {name}={value}"));
+    let timeout = format!("-c wal_sender_timeout={}", settings.slot.server_timeout_ms);
+    form.chain([timeout]).collect::<Vec<_>>().join(" ")
 }
 
 /// What an error of the stream means.
@@ -59,23 +90,33 @@ pub fn failure(settings: &Settings, error: PgWireError) -> Failure {
         .cure(cure)
 }
 
+/// What is durable, as the publisher says it.
+#[derive(Debug, Clone)]
+pub struct Durable {
+    /// The position behind which everything is acknowledged.
+    pub confirmed: watch::Receiver<Lsn>,
+    /// The position that the server may be told: it stands in the state.
+    pub remembered: watch::Receiver<Lsn>,
+}
+
 /// Reads the stream in batches; the next is read when the worker has handled the last.
 pub struct WalReader {
     pub settings: Settings,
     pub client: Option<ReplicationClient>,
     pub next: Option<Recipient<WalBatch>>,
-    /// The position behind which everything is acknowledged.
-    pub confirmed: Option<watch::Receiver<Lsn>>,
+    /// Where a position is written down before the server is told.
+    pub memory: Option<Recipient<Remember>>,
+    pub durable: Option<Durable>,
     pub progress: Progress,
     pub fate: Fate,
-    pub health: Health,
 }
 
 impl Actor for WalReader {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let (Some(client), Some(next), Some(confirmed)) = (self.client.take(), self.next.take(), self.confirmed.take())
+        let (Some(client), Some(next), Some(memory), Some(durable)) =
+            (self.client.take(), self.next.take(), self.memory.take(), self.durable.take())
         else {
             return self.fate.end_broken("WAL reader");
         };
@@ -83,11 +124,12 @@ impl Actor for WalReader {
             settings: self.settings.clone(),
             client,
             next,
-            confirmed,
+            memory,
+            durable,
+            asked: Lsn(0),
+            next_ask: Instant::now(),
             progress: self.progress.clone(),
             fate: self.fate.clone(),
-            health: self.health.clone(),
-            received: Lsn(0),
         };
         let fate = self.fate.clone();
         let read = async move {
@@ -103,28 +145,44 @@ struct Reading {
     settings: Settings,
     client: ReplicationClient,
     next: Recipient<WalBatch>,
-    confirmed: watch::Receiver<Lsn>,
+    memory: Recipient<Remember>,
+    durable: Durable,
+    /// The last position that was to be written down, and when the next may be.
+    asked: Lsn,
+    next_ask: Instant,
     progress: Progress,
     fate: Fate,
-    health: Health,
-    received: Lsn,
 }
 
 impl Reading {
     async fn run(mut self) -> Result<(), Failure> {
         loop {
+            let asks = self.confirmed() > self.asked;
             // In this order: the end, the wish to stop, what is durable, and only then more work.
             tokio::select! {
                 biased;
                 () = self.fate.ended() => return Ok(()),
                 () = self.fate.draining() => return self.drain().await,
-                Ok(()) = self.confirmed.changed() => self.confirm(),
+                Ok(()) = self.durable.remembered.changed() => self.tell(),
+                () = tokio::time::sleep_until(self.next_ask.into()), if asks => self.remember(),
+                Ok(()) = self.durable.confirmed.changed(), if !asks => {}
                 event = self.client.recv() => {
                     let batch = self.gather(event)?;
                     self.send(batch).await?;
                 }
             }
         }
+    }
+
+    fn confirmed(&self) -> Lsn {
+        *self.durable.confirmed.borrow()
+    }
+
+    /// Has the confirmed position written down, at most once in a status interval.
+    fn remember(&mut self) {
+        self.asked = *self.durable.confirmed.borrow_and_update();
+        self.next_ask = Instant::now() + Duration::from_millis(self.settings.slot.status_interval_ms);
+        self.memory.do_send(Remember(self.asked));
     }
 
     /// Takes in what is there already, up to the bounds of a batch.
@@ -138,15 +196,9 @@ impl Reading {
             let event = event
                 .map_err(|error| failure(&self.settings, error))?
                 .ok_or_else(|| Failure::new(FailureKind::Unreachable, "the server ended the WAL stream"))?;
-            match &event {
-                ReplicationEvent::XLogData { data, .. } => bytes += data.len(),
-                ReplicationEvent::KeepAlive { wal_end: end, .. } | ReplicationEvent::Commit { end_lsn: end, .. } => {
-                    self.received = self.received.max(Lsn(end.as_u64()));
-                }
-                _ => {}
+            if let ReplicationEvent::XLogData { data, .. } = &event {
+                bytes += data.len();
             }
-            let lag = self.received.0.saturating_sub(self.confirmed.borrow().0);
-            metrics::SLOT_LAG_BYTES.set(i64::try_from(lag).unwrap_or(i64::MAX));
             batch.push(event);
             if batch.len() >= self.settings.kafka.batch_records_max || bytes >= self.settings.kafka.batch_bytes_max {
                 break;
@@ -167,22 +219,11 @@ impl Reading {
         sent.map_err(|_| Failure::new(FailureKind::Broken, "the worker of the chain is gone"))
     }
 
-    fn confirm(&mut self) {
-        let confirmed = *self.confirmed.borrow_and_update();
-        self.client.update_applied_lsn(WireLsn::from_u64(confirmed.0));
+    /// Tells the server what it may forget.
+    fn tell(&mut self) {
+        let told = *self.durable.remembered.borrow_and_update();
+        self.client.update_applied_lsn(WireLsn::from_u64(told.0));
         metrics::COMMITS.with_label_values(&["ok"]).inc();
-        let lag = self.received.0.saturating_sub(confirmed.0);
-        metrics::SLOT_LAG_BYTES.set(i64::try_from(lag).unwrap_or(i64::MAX));
-        self.health.detail(
-            "slot",
-            serde_json::json!({
-                "name": self.settings.slot.name,
-                "publication": self.settings.slot.publication,
-                "received_lsn": self.received.to_string(),
-                "confirmed_lsn": confirmed.to_string(),
-                "lag_bytes": lag,
-            }),
-        );
     }
 
     /// Nothing more is taken in; what is in flight is acknowledged and confirmed.
@@ -193,12 +234,19 @@ impl Reading {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        self.confirm();
-        // The client sends the position with its next status; without it the next start reads, and skips, what was sent.
         let deadline = Instant::now() + 2 * Duration::from_millis(self.settings.slot.status_interval_ms);
+        let confirmed = self.confirmed();
+        if confirmed > self.asked {
+            self.remember();
+        }
+        while *self.durable.remembered.borrow() < confirmed && Instant::now() < deadline && !self.fate.has_ended() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.tell();
+        // The client sends the position with its next status; without it the next start reads, and skips, what was sent.
         let told = |client: &ReplicationClient| client.metrics().last_applied_lsn().as_u64();
-        let confirmed = self.confirmed.borrow().0;
-        while told(&self.client) < confirmed && Instant::now() < deadline && !self.fate.has_ended() {
+        let remembered = self.durable.remembered.borrow().0;
+        while told(&self.client) < remembered && Instant::now() < deadline && !self.fate.has_ended() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         if let Err(error) = self.client.shutdown().await {

@@ -10,7 +10,7 @@ use shared::check::Finding;
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::kafka::progress::Progress;
-use shared::kafka::publisher::{Publisher, PublisherSetup};
+use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
 use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, behind_tail_and_commit};
 use shared::kafka::table;
 use shared::kafka::tail::TailReader;
@@ -57,7 +57,7 @@ impl Service for DimJoiner {
 
     async fn start(
         config: &Settings,
-        Surroundings { fate, health, arbiter, lease }: Surroundings,
+        Surroundings { fate, health, arbiter, lease, .. }: Surroundings,
     ) -> Result<Chain, Failure> {
         health.hold(USERS_LATCH, format!("users of topic {}", config.users.topic));
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
@@ -74,7 +74,7 @@ impl Service for DimJoiner {
         let publisher = Publisher::<Offsets>::new(PublisherSetup {
             config: &config.kafka,
             service: Self::NAME,
-            topics: vec![config.output.topic.clone(), config.output.dead_letter_topic.clone()],
+            topics: TopicNames::new([config.output.topic.clone(), config.output.dead_letter_topic.clone()]),
             letters: Some(DEAD_LETTERS),
             fate: fate.clone(),
             lease: progress.lease().clone(),

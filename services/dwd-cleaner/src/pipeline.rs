@@ -4,7 +4,7 @@ use actix::prelude::*;
 use shared::check::Finding;
 use shared::failure::Failure;
 use shared::kafka::progress::Progress;
-use shared::kafka::publisher::{Publisher, PublisherSetup};
+use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
 use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, behind_tail_and_commit};
 use shared::kafka::tail::TailReader;
 use shared::kafka::topics::{TopicSpec, Topics};
@@ -41,7 +41,7 @@ impl Service for DwdCleaner {
 
     async fn start(
         config: &Settings,
-        Surroundings { fate, health, arbiter, lease }: Surroundings,
+        Surroundings { fate, health, arbiter, lease, .. }: Surroundings,
     ) -> Result<Chain, Failure> {
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
         let partitions = topics.required(&config.input.topic, "cdc-ingest")?;
@@ -54,7 +54,7 @@ impl Service for DwdCleaner {
         let publisher = Publisher::<Offsets>::new(PublisherSetup {
             config: &config.kafka,
             service: Self::NAME,
-            topics: vec![config.output.topic.clone(), config.output.dead_letter_topic.clone()],
+            topics: TopicNames::new([config.output.topic.clone(), config.output.dead_letter_topic.clone()]),
             letters: Some(DEAD_LETTERS),
             fate: fate.clone(),
             lease: progress.lease().clone(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use shared::check::Finding;
 use shared::failure::Failure;
 use shared::kafka::progress::Progress;
-use shared::kafka::publisher::{Publisher, PublisherSetup};
+use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
 use shared::kafka::reader::{self, Feed, ReaderSetup};
 use shared::kafka::topics::{TopicSpec, Topics};
 use shared::pg::TableName;
@@ -62,12 +62,12 @@ fn place(config: &Settings) -> Place {
 }
 
 fn build(config: &Settings, surroundings: Surroundings, tables: Tables) -> Result<Chain, Failure> {
-    let Surroundings { fate, health, arbiter, lease } = surroundings;
+    let Surroundings { fate, health, arbiter, lease, .. } = surroundings;
     let progress = Progress::new(lease);
     let publisher = Publisher::new(PublisherSetup {
         config: &config.kafka,
         service: PgSinker::NAME,
-        topics: vec![config.writer.dead_letter_topic.clone()],
+        topics: TopicNames::new([config.writer.dead_letter_topic.clone()]),
         letters: None,
         fate: fate.clone(),
         lease: progress.lease().clone(),

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -34,12 +34,40 @@ impl<P: Send + 'static> actix::Message for Outgoing<P> {
 /// Called with each position, in order, once it is durable. It runs on the producer's thread: no waiting.
 pub type OnAcked<P> = Box<dyn Fn(P) + Send + Sync>;
 
+/// The topics that a publisher writes to. [`OutRecord::topic`] is the index in this list, which grows at its end only.
+#[derive(Debug, Clone, Default)]
+pub struct TopicNames(Arc<RwLock<Vec<Arc<str>>>>);
+
+impl TopicNames {
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        TopicNames(Arc::new(RwLock::new(names.into_iter().map(Arc::from).collect())))
+    }
+
+    /// Adds a topic that exists; gives its index.
+    pub fn add(&self, name: &str) -> usize {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        names.push(Arc::from(name));
+        names.len() - 1
+    }
+
+    pub fn get(&self, index: usize) -> Option<Arc<str>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What a publisher needs.
 pub struct PublisherSetup<'a, P> {
     pub config: &'a KafkaConfig,
     pub service: &'static str,
-    /// [`OutRecord::topic`] is the index in this list.
-    pub topics: Vec<String>,
+    pub topics: TopicNames,
     /// The index of the dead-letter topic: its records are acknowledged before the others of their batch are sent.
     pub letters: Option<usize>,
     pub fate: Fate,
@@ -55,7 +83,7 @@ pub struct Publisher<P: Send + 'static> {
 struct Outbox<P: Send + 'static> {
     producer: ThreadedProducer<Deliveries<P>>,
     deliveries: Arc<DeliveryState<P>>,
-    topics: Vec<String>,
+    topics: TopicNames,
     letters: Option<usize>,
     fate: Fate,
     lease: Lease,
@@ -71,7 +99,7 @@ struct DeliveryState<P> {
     /// Dead letters of the batch in hand that are not acknowledged.
     letters: AtomicUsize,
     on_acked: OnAcked<P>,
-    topics: Vec<String>,
+    topics: TopicNames,
     fate: Fate,
 }
 
@@ -202,7 +230,7 @@ impl<P: Send + 'static> Outbox<P> {
         let headers =
             OwnedHeaders::new_with_capacity(1).insert(KafkaHeader { key: header::NAME, value: Some(record.header) });
         let mut message =
-            BaseRecord::with_opaque_to(topic, number).key(record.key).partition(record.partition).headers(headers);
+            BaseRecord::with_opaque_to(&topic, number).key(record.key).partition(record.partition).headers(headers);
         if let Some(value) = record.value {
             message = message.payload(value);
         }
@@ -237,10 +265,10 @@ impl Tally {
         tally
     }
 
-    fn report(&self, topics: &[String]) {
+    fn report(&self, topics: &TopicNames) {
         for (topic, operation, count) in &self.records {
             if let Some(topic) = topics.get(*topic) {
-                metrics::RECORDS_OUT.with_label_values(&[topic, operation.as_str()]).inc_by(*count);
+                metrics::RECORDS_OUT.with_label_values(&[&*topic, operation.as_str()]).inc_by(*count);
             }
         }
         observe_end_to_end(&self.commit_times_us);

@@ -121,6 +121,7 @@ impl Stack {
         let (places, names, name) = (&self.places, &self.places.names, &self.name);
         let (users, dead_letters) = (self.users_topic(), self.dead_letter_topic(service));
         let state = format!("{name}_cdc_state");
+        let other_tables = format!("{name}_ods_{{schema}}_{{table}}");
         let (source_port, sink_port) = (places.source.port.to_string(), places.sink.port.to_string());
         let own: &[(&str, &str)] = match service {
             CDC_INGEST => &[
@@ -133,6 +134,7 @@ impl Stack {
                 ("TABLES__USERS__TABLE", "business.users"),
                 ("TABLES__USERS__TOPIC", &users),
                 ("STATE__TOPIC", &state),
+                ("OTHER_TABLES__TOPIC", &other_tables),
             ],
             DWD_CLEANER => &[
                 ("INPUT__TOPIC", &names.ods_topic),

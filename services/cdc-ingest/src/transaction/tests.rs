@@ -3,17 +3,25 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::decode::Cell;
 use crate::decode::tests::{delete, insert, relation, update};
+use crate::merge::{Chunk, ChunkRow};
 
 const PARTITIONS: i32 = 2;
-const BOUNDS: Bounds = Bounds { recent_transactions_max: 1_000, touched_keys_max: 1_000 };
+const BOUNDS: Bounds =
+    Bounds { recent_transactions_max: 1_000, touched_keys_max: 1_000, record_bytes_max: 10_000 };
+
+fn captured(oid: u32, topic: usize) -> Captured {
+    let name = TableName::parse("business.orders");
+    Captured { oid, name, topic, partitions: PARTITIONS, key: vec!["id".into()], carried: true, since: Lsn(0) }
+}
 
 fn assembler(epoch: u32, sent: HashMap<(usize, i32), Version>) -> Assembler {
-    let table = TableName::parse("business.orders");
-    let captured = Captured { table, topic: 0, partitions: PARTITIONS, key: vec!["id".into()] };
-    let mut assembler = Assembler::new(epoch, vec![captured], sent, BOUNDS);
+    let before = Before { epoch, sent, ..Before::default() };
+    let mut assembler = Assembler::new(vec![captured(1, 0)], before, BOUNDS);
     let mut out = Outgoing::default();
-    assembler.change(&relation(1, "business", "orders", &[("id", 20), ("v", 25)]), None, &mut out).unwrap();
+    let orders = relation(1, "business", "orders", &[("id", 20), ("v", 25)]);
+    assert_eq!(assembler.change(&orders, None, &mut out).unwrap(), Outcome::Done);
     assembler.change(&relation(2, "business", "other", &[("id", 20)]), None, &mut out).unwrap();
     assembler
 }
@@ -54,7 +62,7 @@ fn text(value: &str) -> Cell<'_> {
 #[test]
 fn changes_are_numbered_in_their_transaction() {
     let (mut assembler, mut out) = (assembler(1, HashMap::new()), Outgoing::default());
-    assembler.begin(Lsn(100), 7, 55, &mut out);
+    assembler.begin(Lsn(100), 7, 55, &mut out).unwrap();
     for message in [
         insert(1, &[text("1"), text("a")]),
         insert(2, &[text("9")]),
@@ -79,7 +87,7 @@ fn changes_are_numbered_in_their_transaction() {
 fn what_was_sent_before_a_restart_is_skipped_by_partition() {
     let transaction = |assembler: &mut Assembler, topic: &mut Topic| {
         let mut out = Outgoing::default();
-        assembler.begin(Lsn(100), 7, 55, &mut out);
+        assembler.begin(Lsn(100), 7, 55, &mut out).unwrap();
         for id in 0..10 {
             assembler.change(&insert(1, &[text(&id.to_string()), text("a")]), None, &mut out).unwrap();
         }
@@ -100,7 +108,7 @@ fn what_was_sent_before_a_restart_is_skipped_by_partition() {
 #[test]
 fn an_unchanged_value_comes_from_the_old_row_or_is_read_again() {
     let (mut assembler, mut out, mut topic) = (assembler(1, HashMap::new()), Outgoing::default(), Topic::default());
-    assembler.begin(Lsn(100), 7, 55, &mut out);
+    assembler.begin(Lsn(100), 7, 55, &mut out).unwrap();
     let whole = update(1, Some((b'O', &[text("1"), text("long")])), &[text("1"), Cell::Unchanged]);
     assert_eq!(assembler.change(&whole, None, &mut out).unwrap(), Outcome::Done);
     let key_only = update(1, None, &[text("2"), Cell::Unchanged]);
@@ -122,14 +130,14 @@ fn a_truncate_that_was_cut_short_goes_on_behind_its_tombstones() {
     let keys: Vec<Vec<u8>> = (0..6).map(key_of).collect();
     let truncate = [&b"T"[..], &1_u32.to_be_bytes(), &[0], &1_u32.to_be_bytes()].concat();
     let mut out = Outgoing::default();
-    first.begin(Lsn(100), 7, 55, &mut out);
+    first.begin(Lsn(100), 7, 55, &mut out).unwrap();
     let outcome = first.change(&truncate, None, &mut out).unwrap();
     assert_eq!(outcome, Outcome::Truncated { tables: vec![0], number: 0 });
     first.tombstones(0, Some(0), keys[..3].iter().map(Vec::as_slice), &mut out);
     topic.take(out);
 
     let (mut second, mut out) = (assembler(1, topic.tails.clone()), Outgoing::default());
-    second.begin(Lsn(100), 7, 55, &mut out);
+    second.begin(Lsn(100), 7, 55, &mut out).unwrap();
     second.change(&truncate, None, &mut out).unwrap();
     second.tombstones(0, Some(0), keys[3..].iter().map(Vec::as_slice), &mut out);
     second.change(&insert(1, &[text("1"), text("new")]), None, &mut out).unwrap();
@@ -144,10 +152,10 @@ fn a_truncate_that_comes_again_spares_newer_rows() {
     let (mut first, mut topic) = (assembler(1, HashMap::new()), Topic::default());
     let truncate = [&b"T"[..], &1_u32.to_be_bytes(), &[0], &1_u32.to_be_bytes()].concat();
     let mut out = Outgoing::default();
-    first.begin(Lsn(100), 7, 55, &mut out);
+    first.begin(Lsn(100), 7, 55, &mut out).unwrap();
     first.change(&truncate, None, &mut out).unwrap();
     first.commit(Lsn(140), &mut out);
-    first.begin(Lsn(200), 8, 55, &mut out);
+    first.begin(Lsn(200), 8, 55, &mut out).unwrap();
     for id in 0..6 {
         first.change(&insert(1, &[text(&id.to_string()), text("new")]), None, &mut out).unwrap();
     }
@@ -155,7 +163,7 @@ fn a_truncate_that_comes_again_spares_newer_rows() {
     topic.take(out);
 
     let (mut second, mut out) = (assembler(1, topic.tails.clone()), Outgoing::default());
-    second.begin(Lsn(100), 7, 55, &mut out);
+    second.begin(Lsn(100), 7, 55, &mut out).unwrap();
     second.change(&truncate, None, &mut out).unwrap();
     let live: Vec<Vec<u8>> = topic.rows.keys().cloned().collect();
     second.tombstones(0, Some(0), live.iter().map(Vec::as_slice), &mut out);
@@ -166,11 +174,11 @@ fn a_truncate_that_comes_again_spares_newer_rows() {
 #[test]
 fn an_idle_position_is_confirmed_and_never_one_inside_a_transaction() {
     let (mut assembler, mut out) = (assembler(1, HashMap::new()), Outgoing::default());
-    assembler.keepalive(Lsn(50), &mut out);
+    assembler.keepalive(Lsn(50), &mut out).unwrap();
     assert_eq!(out.position.confirm, Some(Lsn(50)));
     let mut out = Outgoing::default();
-    assembler.begin(Lsn(100), 7, 55, &mut out);
-    assembler.keepalive(Lsn(120), &mut out);
+    assembler.begin(Lsn(100), 7, 55, &mut out).unwrap();
+    assembler.keepalive(Lsn(120), &mut out).unwrap();
     assert_eq!(out.position.confirm, None);
 }
 
@@ -282,6 +290,8 @@ impl Server {
         };
         Chunk {
             table: 0,
+            ask: 0,
+            rows_left: None,
             snapshot: self.snapshot(),
             read_at: Lsn(self.lsn),
             rows: rows.iter().map(row).collect(),
@@ -298,6 +308,9 @@ struct Run {
     after: Option<String>,
     copied: bool,
     asked: bool,
+    asks: u64,
+    /// The chunk that was asked for was read and offered.
+    offered: bool,
     read: Option<Chunk>,
     /// The transaction that is being streamed, with the changes that are still to come.
     open: Option<Write>,
@@ -316,6 +329,8 @@ impl Run {
             after: None,
             copied: false,
             asked: false,
+            asks: 0,
+            offered: false,
             read: None,
             open: None,
             streamed,
@@ -323,7 +338,7 @@ impl Run {
     }
 
     fn take(&mut self, out: Outgoing<Position>) {
-        if let Some(done) = self.topic.take(out).chunk {
+        for done in self.topic.take(out).chunks {
             self.asked = false;
             match done.last_key {
                 Some(key) => self.after = key.into_iter().next(),
@@ -337,10 +352,10 @@ impl Run {
         let mut out = Outgoing::default();
         match self.open.take() {
             None => match self.server.committed.get(self.server.streamed).cloned() {
-                None => self.assembler.keepalive(Lsn(self.server.lsn), &mut out),
+                None => self.assembler.keepalive(Lsn(self.server.lsn), &mut out).unwrap(),
                 Some(write) => {
                     self.server.streamed += 1;
-                    self.assembler.begin(Lsn(write.commit_lsn), write.xid, 1, &mut out);
+                    self.assembler.begin(Lsn(write.commit_lsn), write.xid, 1, &mut out).unwrap();
                     self.open = Some(write);
                 }
             },
@@ -354,7 +369,7 @@ impl Run {
             Some(write) => self.assembler.commit(Lsn(write.end_lsn), &mut out),
         }
         self.take(out);
-        if self.assembler.take_void() {
+        if !self.assembler.take_void().is_empty() {
             self.asked = false;
         }
     }
@@ -383,16 +398,19 @@ impl Run {
             return;
         }
         if !self.asked {
-            self.assembler.watch();
-            self.asked = true;
+            self.asks += 1;
+            self.assembler.watch(0, self.asks);
+            (self.asked, self.offered) = (true, false);
         } else if let Some(chunk) = self.read.take() {
             let mut out = Outgoing::default();
-            if self.assembler.offer(chunk, &mut out) == Offered::TakeAgain {
-                self.asked = false;
+            match self.assembler.offer(chunk, &mut out) {
+                Offered::TakeAgain => self.asked = false,
+                Offered::Taken => self.offered = true,
+                Offered::Stale => panic!("the only chunk that was asked for is stale"),
             }
             self.take(out);
-        } else if self.assembler.merge.waiting.is_none() {
-            self.read = Some(self.server.chunk(self.after.as_deref(), rows_max));
+        } else if !self.offered {
+            self.read = Some(Chunk { ask: self.asks, ..self.server.chunk(self.after.as_deref(), rows_max) });
         }
     }
 

@@ -1,0 +1,88 @@
+//! What the stream leaves out and the source is asked for: the row behind an unchanged TOASTed value, and what is beneath a domain.
+
+use shared::failure::{Failure, FailureKind};
+use shared::metrics;
+use shared::pg::{quoted, refused_for_now};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::Core;
+use crate::catalog::{self, SourceTable};
+use crate::change::Reread;
+use crate::source;
+
+impl Core {
+    /// Asks the source, on the worker's own connection, and gives up when the generation ends.
+    async fn ask<T>(&mut self, question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>) -> Result<T, Failure> {
+        let (fate, kept) = (self.fate.clone(), self.connection.take());
+        let asked = async {
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => source::connect(&self.settings.source, "tidemill cdc-ingest").await?,
+            };
+            let answer = question(&mut connection).await?;
+            Ok((connection, answer))
+        };
+        let (connection, answer) = tokio::select! {
+            asked = asked => asked?,
+            () = fate.ended() => return Err(Failure::new(FailureKind::Broken, "the generation ended while the source was asked")),
+        };
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+
+    /// Looks up what is beneath types that may be domains.
+    pub(super) async fn learn_types(&mut self, types: &[u32]) -> Result<(), Failure> {
+        let beneath = self.ask(async |connection| catalog::base_types(connection, types).await).await?;
+        self.assembler.learn_types(types, &beneath);
+        Ok(())
+    }
+
+    /// The row as it is now, for a TOASTed value that the stream left out.
+    pub(super) async fn reread(&mut self, table: usize, key: &[String]) -> Result<Reread, Failure> {
+        metrics::TOAST_REREADS.inc();
+        let columns = self.assembler.columns(table);
+        let Some(source) = self.tables.get(table).and_then(|table| table.source.clone()) else {
+            return Err(Failure::new(FailureKind::Broken, "a row of a table that is not captured"));
+        };
+        self.ask(async |connection| read_row(connection, &source, &columns, key).await).await
+    }
+}
+
+async fn read_row(
+    connection: &mut PgConnection,
+    source: &SourceTable,
+    columns: &[String],
+    key: &[String],
+) -> Result<Reread, Failure> {
+    let failed = |error| refused_for_now(format!("a row of {} could not be read again", source.name), error);
+    let found: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT n.nspname::text, c.relname::text, a.attname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.oid::int8 = $1 AND a.attnum > 0 AND NOT a.attisdropped",
+    )
+    .bind(i64::from(source.oid))
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(failed)?;
+    // By OID, for it may have another name by now. No row: the table is gone, and with it the row.
+    let Some((schema, name, _)) = found.first() else { return Ok(None) };
+    let list: Vec<String> = columns
+        .iter()
+        .map(|column| match found.iter().any(|(_, _, existing)| existing == column) {
+            true => format!("{}::text", quoted(column)),
+            // Dropped since: nobody can read its value any more, and the stream drops it with the next change.
+            false => "NULL::text".to_owned(),
+        })
+        .collect();
+    let condition = source.key.iter().enumerate();
+    let condition: Vec<String> = condition
+        .map(|(at, column)| format!("{} = ${}::text::{}", quoted(&column.name), at + 1, column.sql_type))
+        .collect();
+    let only = if source.partitioned { "" } else { "ONLY " };
+    let (list, condition) = (list.join(", "), condition.join(" AND "));
+    let sql = format!("SELECT {list} FROM {only}{}.{} WHERE {condition}", quoted(schema), quoted(name));
+    let query = key.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, value| query.bind(value));
+    let Some(row) = query.fetch_optional(connection).await.map_err(failed)? else { return Ok(None) };
+    let values = (0..columns.len()).map(|index| row.try_get::<Option<String>, _>(index));
+    values.collect::<Result<Vec<_>, _>>().map(Some).map_err(failed)
+}

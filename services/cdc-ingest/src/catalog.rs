@@ -1,0 +1,351 @@
+//! The catalog of the source: what each table is just now, and whether it can be carried.
+//!
+//! A table is known by its OID, which stays when it is renamed and is another one when it is made anew. Its rows are told apart by the key
+//! that the stream carries with deletes, which its replica identity decides (PostgreSQL documentation, "ALTER TABLE, REPLICA IDENTITY"):
+//!
+//! | replica identity | key of the topic |
+//! |---|---|
+//! | default | the primary key |
+//! | index | the columns of that index |
+//! | full | the primary key, else the first unique index over NOT NULL columns |
+//! | nothing | the primary key; PostgreSQL itself refuses updates and deletes of such a published table |
+
+use std::collections::HashMap;
+
+use shared::failure::{Failure, FailureKind};
+use shared::pg::{TableName, quoted, refused_for_now};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Row as _};
+
+/// A table that can be carried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceTable {
+    pub oid: u32,
+    /// As it is called now.
+    pub name: TableName,
+    pub partitioned: bool,
+    /// The key: names and SQL types, in its order.
+    pub key: Vec<KeyColumn>,
+    /// The row filter of the publication, as SQL.
+    pub filter: Option<String>,
+    /// The planner's estimate, for progress.
+    pub rows_estimate: i64,
+}
+
+/// A column of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyColumn {
+    pub name: String,
+    pub sql_type: String,
+}
+
+/// A column that the stream carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceColumn {
+    pub name: String,
+    /// Its type; of a domain the type beneath.
+    pub type_oid: u32,
+}
+
+impl SourceTable {
+    /// For `FROM`: a table that others inherit from is read without them, since the stream carries each under its own name.
+    pub fn from_sql(&self) -> String {
+        if self.partitioned { self.name.sql() } else { format!("ONLY {}", self.name.sql()) }
+    }
+
+    pub fn key_names(&self) -> Vec<String> {
+        self.key.iter().map(|column| column.name.clone()).collect()
+    }
+}
+
+/// A table as the catalog has it, whether or not it can be carried.
+#[derive(Debug, Clone)]
+struct Entry {
+    table: SourceTable,
+    identity: String,
+    readable: bool,
+    published: bool,
+}
+
+/// What was looked at, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    user: String,
+    publication: String,
+    entries: Vec<Entry>,
+}
+
+fn settings(what: impl Into<String>, cure: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Settings, what).cure(cure)
+}
+
+/// One row for each table that is published, or has one of the names ($2 schemas, $3 names) or OIDs ($4). The key's index: unique, whole,
+/// checked at once, over columns that are never NULL.
+fn look_sql(server_version: i32) -> String {
+    let filter = if server_version >= 150_000 { "p.rowfilter" } else { "NULL::text" };
+    format!(
+        "SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relreplident::text, greatest(c.reltuples, 0)::int8, \
+           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), p.tablename IS NOT NULL, {filter}, \
+           coalesce(k.names, '{{}}'), coalesce(k.types, '{{}}') \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         LEFT JOIN pg_publication_tables p ON p.pubname = $1 AND p.schemaname = n.nspname AND p.tablename = c.relname \
+         LEFT JOIN LATERAL ( \
+           SELECT array_agg(a.attname::text ORDER BY x.place) AS names, \
+                  array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY x.place) AS types \
+           FROM (SELECT i.* FROM pg_index i \
+                 WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL \
+                   AND i.indexprs IS NULL \
+                   AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'f' THEN true ELSE i.indisprimary END \
+                   AND NOT EXISTS (SELECT FROM pg_attribute a JOIN unnest(i.indkey) WITH ORDINALITY y(attnum, place) USING (attnum) \
+                                   WHERE a.attrelid = c.oid AND y.place <= i.indnkeyatts AND NOT a.attnotnull) \
+                 ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1) i \
+           CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY x(attnum, place) \
+           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = x.attnum \
+           WHERE x.place <= i.indnkeyatts) k ON true \
+         WHERE c.relkind IN ('r', 'p') AND (p.tablename IS NOT NULL OR c.oid::int8 = ANY($4) \
+           OR EXISTS (SELECT FROM unnest($2::text[], $3::text[]) w(s, t) WHERE w.s = n.nspname AND w.t = c.relname)) \
+         ORDER BY n.nspname, c.relname"
+    )
+}
+
+/// Looks at the published tables, and those with these names or OIDs.
+pub async fn look(
+    connection: &mut PgConnection,
+    publication: &str,
+    names: &[TableName],
+    oids: &[u32],
+) -> Result<Catalog, Failure> {
+    let failed = |error| refused_for_now("the source's catalog cannot be read", error);
+    let (version, user): (i32, String) =
+        sqlx::query_as("SELECT current_setting('server_version_num')::int4, current_user::text")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed)?;
+    let rows = sqlx::query(AssertSqlSafe(look_sql(version)))
+        .bind(publication)
+        .bind(names.iter().map(|name| name.schema.clone()).collect::<Vec<_>>())
+        .bind(names.iter().map(|name| name.name.clone()).collect::<Vec<_>>())
+        .bind(oids.iter().map(|&oid| i64::from(oid)).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    let entries = rows.iter().map(entry).collect::<Result<_, _>>().map_err(failed)?;
+    Ok(Catalog { user, publication: publication.to_owned(), entries })
+}
+
+fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
+    let kind: String = row.try_get(3)?;
+    let (names, types): (Vec<String>, Vec<String>) = (row.try_get(9)?, row.try_get(10)?);
+    let table = SourceTable {
+        oid: u32::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0),
+        name: TableName { schema: row.try_get(1)?, name: row.try_get(2)? },
+        partitioned: kind == "p",
+        key: names.into_iter().zip(types).map(|(name, sql_type)| KeyColumn { name, sql_type }).collect(),
+        filter: row.try_get(8)?,
+        rows_estimate: row.try_get(5)?,
+    };
+    Ok(Entry { table, identity: row.try_get(4)?, readable: row.try_get(6)?, published: row.try_get(7)? })
+}
+
+impl Catalog {
+    fn by_name(&self, name: &TableName) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.table.name == *name)
+    }
+
+    fn by_oid(&self, oid: u32) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.table.oid == oid)
+    }
+
+    /// The table that is meant: the one with the configured name; where there is none, the one that was captured under it before and
+    /// has another name now.
+    pub fn table(&self, name: &TableName, captured_oid: Option<u32>) -> Result<SourceTable, Failure> {
+        let found = self.by_name(name).or_else(|| captured_oid.and_then(|oid| self.by_oid(oid)));
+        self.carried(name, found)
+    }
+
+    /// The table with this OID, whatever its name.
+    pub fn table_by_oid(&self, name: &TableName, oid: u32) -> Result<SourceTable, Failure> {
+        self.carried(name, self.by_oid(oid))
+    }
+
+    /// Names of the tables that the publication has.
+    pub fn published(&self) -> impl Iterator<Item = &SourceTable> {
+        self.entries.iter().filter(|entry| entry.published).map(|entry| &entry.table)
+    }
+
+    fn carried(&self, name: &TableName, found: Option<&Entry>) -> Result<SourceTable, Failure> {
+        let Some(found) = found else {
+            return Err(settings(
+                format!("the source has no table {name}"),
+                "correct the name under [tables], or make the table; views and foreign tables cannot be captured",
+            ));
+        };
+        let (table, user) = (&found.table, &self.user);
+        if !found.readable {
+            let cure = format!(
+                "GRANT USAGE ON SCHEMA {} TO {1}; GRANT SELECT ON {2} TO {1}",
+                quoted(&table.name.schema),
+                quoted(user),
+                table.name.sql()
+            );
+            return Err(settings(format!("role {user} may not read {}", table.name), cure));
+        }
+        if table.key.is_empty() {
+            return Err(no_key(found));
+        }
+        if !found.published {
+            return Err(self.not_published(table));
+        }
+        Ok(table.clone())
+    }
+
+    /// The statement that puts these tables into the publication.
+    fn not_published(&self, table: &SourceTable) -> Failure {
+        let publication = quoted(&self.publication);
+        let cure = match table.partitioned {
+            true => format!(
+                "ALTER PUBLICATION {publication} SET (publish_via_partition_root = true), with {} in it; or name its partitions under [tables]",
+                table.name.sql()
+            ),
+            false => format!("ALTER PUBLICATION {publication} ADD TABLE {}", table.name.sql()),
+        };
+        settings(format!("publication {} does not publish table {}", self.publication, table.name), cure)
+    }
+
+    /// Of these tables those that exist and are not published.
+    pub fn unpublished<'a>(&'a self, names: &'a [TableName]) -> impl Iterator<Item = &'a SourceTable> {
+        let found = names.iter().filter_map(|name| self.by_name(name));
+        found.filter(|entry| !entry.published).map(|entry| &entry.table)
+    }
+}
+
+fn no_key(found: &Entry) -> Failure {
+    let table = &found.table.name;
+    match found.identity.as_str() {
+        "i" => settings(
+            format!("table {table} has no replica identity index any more, so its rows cannot be told apart"),
+            format!("ALTER TABLE {} REPLICA IDENTITY USING INDEX …, or REPLICA IDENTITY DEFAULT with a primary key", table.sql()),
+        ),
+        "f" => settings(
+            format!("table {table} has no primary key and no unique index over NOT NULL columns, so its rows cannot be told apart"),
+            format!("ALTER TABLE {} ADD PRIMARY KEY (…)", table.sql()),
+        ),
+        _ => settings(
+            format!("table {table} has no primary key, so its rows cannot be told apart"),
+            format!(
+                "ALTER TABLE {0} ADD PRIMARY KEY (…), or ALTER TABLE {0} REPLICA IDENTITY USING INDEX … (unique, over NOT NULL columns)",
+                table.sql()
+            ),
+        ),
+    }
+}
+
+/// The columns that the stream carries, in its order; none where the table does not exist or is not published.
+pub async fn columns(
+    connection: &mut PgConnection,
+    publication: &str,
+    table: &TableName,
+) -> Result<Vec<SourceColumn>, Failure> {
+    let failed = |error| refused_for_now(format!("the columns of {table} cannot be read"), error);
+    let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int4")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let listed = if version >= 150_000 { "a.attname = ANY (p.attnames)" } else { "a.attgenerated = ''" };
+    let sql = format!(
+        "SELECT a.attname::text, a.atttypid::int8 \
+         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_publication_tables p ON p.pubname = $3 AND p.schemaname = n.nspname AND p.tablename = c.relname \
+         WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped AND {listed} ORDER BY a.attnum"
+    );
+    let found: Vec<(String, i64)> = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(&table.schema)
+        .bind(&table.name)
+        .bind(publication)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let oid = |oid: i64| u32::try_from(oid).unwrap_or(0);
+    let own: Vec<u32> = found.iter().map(|(_, type_oid)| oid(*type_oid)).collect();
+    let bases = base_types(connection, &own).await?;
+    let column = |(name, type_oid): (String, i64)| {
+        let type_oid = oid(type_oid);
+        SourceColumn { name, type_oid: bases.get(&type_oid).copied().unwrap_or(type_oid) }
+    };
+    Ok(found.into_iter().map(column).collect())
+}
+
+/// For each type the type beneath: of a domain (of a domain …) its base type, of all others itself. A type that is gone is left out.
+pub async fn base_types(connection: &mut PgConnection, types: &[u32]) -> Result<HashMap<u32, u32>, Failure> {
+    let sql = "WITH RECURSIVE beneath (asked, oid, kind, base) AS ( \
+                 SELECT t.oid, t.oid, t.typtype, t.typbasetype FROM pg_type t WHERE t.oid::int8 = ANY($1) \
+                 UNION ALL \
+                 SELECT b.asked, t.oid, t.typtype, t.typbasetype FROM beneath b JOIN pg_type t ON t.oid = b.base WHERE b.kind = 'd') \
+               SELECT asked::int8, oid::int8 FROM beneath WHERE kind <> 'd'";
+    let asked: Vec<i64> = types.iter().map(|&oid| i64::from(oid)).collect();
+    let found: Vec<(i64, i64)> = sqlx::query_as(sql)
+        .bind(asked)
+        .fetch_all(connection)
+        .await
+        .map_err(|error| refused_for_now("the types of the source cannot be read", error))?;
+    let oid = |oid: i64| u32::try_from(oid).unwrap_or(0);
+    Ok(found.into_iter().map(|(asked, base)| (oid(asked), oid(base))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(oid: u32, name: &str) -> Entry {
+        let key = vec![KeyColumn { name: "id".into(), sql_type: "bigint".into() }];
+        let table =
+            SourceTable { oid, name: TableName::parse(name), partitioned: false, key, filter: None, rows_estimate: 0 };
+        Entry { table, identity: "d".into(), readable: true, published: true }
+    }
+
+    fn catalog(entries: Vec<Entry>) -> Catalog {
+        Catalog { user: "r".into(), publication: "p".into(), entries }
+    }
+
+    #[test]
+    fn a_table_is_the_one_with_the_name_and_else_the_one_that_had_it() {
+        let name = TableName::parse("s.a");
+        let renamed = catalog(vec![entry(1, "s.b")]);
+        assert_eq!(renamed.table(&name, Some(1)).unwrap().name.name, "b");
+        assert!(renamed.table(&name, None).is_err());
+        let swapped = catalog(vec![entry(1, "s.b"), entry(2, "s.a")]);
+        assert_eq!(swapped.table(&name, Some(1)).unwrap().oid, 2);
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_the_statement_that_mends_it() {
+        let name = TableName::parse("s.a");
+        let cases: [(&dyn Fn(&mut Entry), &str); 5] = [
+            (&|entry| entry.readable = false, "GRANT USAGE ON SCHEMA \"s\" TO \"r\"; GRANT SELECT ON \"s\".\"a\" TO \"r\""),
+            (&|entry| entry.table.key.clear(), "ALTER TABLE \"s\".\"a\" ADD PRIMARY KEY"),
+            (&|entry| entry.published = false, "ALTER PUBLICATION \"p\" ADD TABLE \"s\".\"a\""),
+            (
+                &|entry| (entry.identity, entry.table.key) = ("i".into(), Vec::new()),
+                "ALTER TABLE \"s\".\"a\" REPLICA IDENTITY USING INDEX",
+            ),
+            (
+                &|entry| (entry.published, entry.table.partitioned) = (false, true),
+                "ALTER PUBLICATION \"p\" SET (publish_via_partition_root = true)",
+            ),
+        ];
+        for (spoil, cure) in cases {
+            let mut spoilt = entry(1, "s.a");
+            spoil(&mut spoilt);
+            let failure = catalog(vec![spoilt]).table(&name, None).unwrap_err();
+            assert!(failure.chain().contains(cure), "{}", failure.chain());
+        }
+    }
+
+    #[test]
+    fn children_are_left_out_of_an_inherited_table_and_not_of_a_partitioned_one() {
+        let mut table = entry(1, "s.a").table;
+        assert_eq!(table.from_sql(), "ONLY \"s\".\"a\"");
+        table.partitioned = true;
+        assert_eq!(table.from_sql(), "\"s\".\"a\"");
+    }
+}

@@ -1,0 +1,370 @@
+//! The guardian: looks at slot and catalog of the source while the stream runs, on a connection of its own.
+//!
+//! It shows how far the slot is from being lost, sees tables that come, go, or change what the stream does not tell (privileges, the
+//! publication, a DROP), and notices a server that has fallen silent.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use shared::failure::{Failure, FailureKind};
+use shared::generation::Fate;
+use shared::health::Health;
+use shared::kafka::publisher::TopicNames;
+use shared::kafka::tail::TailReader;
+use shared::kafka::topics::{TopicSpec, Topics};
+use shared::metrics;
+use shared::pg::TableName;
+use shared::position::{Lsn, Version};
+use sqlx::postgres::PgConnection;
+use tokio::sync::Notify;
+
+use crate::catalog::{self, Catalog, SourceTable};
+use crate::settings::Settings;
+use crate::slot::{self, SlotLook, WalPast, minutes_left};
+use crate::source;
+use crate::visibility::DatabaseSnapshot;
+
+/// What a look at a table brought, and the WAL position behind that look.
+#[derive(Debug)]
+pub struct TableLook {
+    pub table: usize,
+    /// The table, or why it cannot be carried and what to do.
+    pub found: Result<SourceTable, String>,
+    pub since: Lsn,
+}
+
+/// A table that came into the publication; its topic exists.
+#[derive(Debug)]
+pub struct Added {
+    pub source: SourceTable,
+    pub topic: String,
+    /// Index of the topic in the publisher's list.
+    pub topic_index: usize,
+    /// What stands last in the topic, by partition.
+    pub sent: HashMap<i32, Version>,
+    pub since: Lsn,
+}
+
+/// What the worker hears after a look.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Looked {
+    pub seen: Option<DatabaseSnapshot>,
+    pub tables: Vec<TableLook>,
+    pub added: Vec<Added>,
+}
+
+/// Tables that the worker wants to be looked at now.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    tables: Arc<Mutex<BTreeSet<usize>>>,
+    called: Arc<Notify>,
+}
+
+impl Wanted {
+    pub fn look_at(&self, table: usize) {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).insert(table);
+        self.called.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<usize> {
+        std::mem::take(&mut self.tables.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A table as the guardian knows it. The worker has them under the same indexes.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// The configured name, or the one it was found under.
+    pub name: TableName,
+    /// Named in the configuration: whatever table has the name is meant.
+    pub by_name: bool,
+    pub oid: Option<u32>,
+    pub topic: String,
+    /// What the worker knows.
+    pub told: Option<Result<SourceTable, String>>,
+}
+
+impl Watched {
+    /// What the catalog says of the table now.
+    pub fn found(&self, catalog: &Catalog) -> Result<SourceTable, Failure> {
+        match (self.by_name, self.oid) {
+            (false, Some(oid)) => catalog.table_by_oid(&self.name, oid),
+            _ => catalog.table(&self.name, self.oid),
+        }
+    }
+}
+
+/// What does not change while estimates do.
+fn essence(found: &Result<SourceTable, String>) -> Result<SourceTable, String> {
+    found.clone().map(|table| SourceTable { rows_estimate: 0, ..table })
+}
+
+/// Born with the chain.
+pub struct Watch {
+    pub settings: Settings,
+    pub watched: Vec<Watched>,
+    pub topics: TopicNames,
+    pub wanted: Wanted,
+    pub worker: Option<Recipient<Looked>>,
+    pub fate: Fate,
+    pub health: Health,
+}
+
+impl Actor for Watch {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        let Some(worker) = self.worker.take() else { return self.fate.end_broken("guardian") };
+        let looking = Looking {
+            settings: self.settings.clone(),
+            watched: std::mem::take(&mut self.watched),
+            topics: self.topics.clone(),
+            wanted: self.wanted.clone(),
+            worker,
+            fate: self.fate.clone(),
+            health: self.health.clone(),
+            connection: None,
+            past: WalPast::default(),
+            born: Instant::now(),
+            idle_looks: 0,
+            refused: BTreeMap::new(),
+        };
+        let fate = self.fate.clone();
+        let look = async move {
+            if let Err(failure) = looking.run().await {
+                fate.end(failure);
+            }
+        };
+        context.spawn(look.into_actor(self));
+    }
+}
+
+struct Looking {
+    settings: Settings,
+    watched: Vec<Watched>,
+    topics: TopicNames,
+    wanted: Wanted,
+    worker: Recipient<Looked>,
+    fate: Fate,
+    health: Health,
+    connection: Option<PgConnection>,
+    past: WalPast,
+    born: Instant,
+    /// Looks in a row that found the slot without a holder.
+    idle_looks: u32,
+    /// Tables of the publication that are not captured, and why.
+    refused: BTreeMap<String, String>,
+}
+
+/// So many looks in a row must find the slot let go: the first may fall between two connections.
+const IDLE_LOOKS_MAX: u32 = 2;
+
+impl Looking {
+    async fn run(mut self) -> Result<(), Failure> {
+        let interval = Duration::from_millis(self.settings.watch.interval_ms);
+        let silence = Duration::from_millis(self.settings.watch.silence_max_ms);
+        let (fate, called) = (self.fate.clone(), Arc::clone(&self.wanted.called));
+        loop {
+            tokio::select! {
+                () = fate.ended() => return Ok(()),
+                () = called.notified() => {}
+                () = tokio::time::sleep(interval) => {}
+            }
+            let looked = tokio::select! {
+                () = fate.ended() => return Ok(()),
+                looked = tokio::time::timeout(silence, self.look()) => looked,
+            };
+            match looked {
+                Ok(Ok(looked)) => self.worker.do_send(looked),
+                Ok(Err(failure)) if failure.kind == FailureKind::Fenced => return Err(failure),
+                // The stream has its own word on whether the server is there.
+                Ok(Err(failure)) => {
+                    tracing::warn!("the source could not be looked at: {}", failure.chain());
+                    self.connection = None;
+                }
+                Err(_) => {
+                    let address = self.settings.source.address();
+                    return Err(Failure::new(
+                        FailureKind::Unreachable,
+                        format!("PostgreSQL at {address} has not answered for {} ms", silence.as_millis()),
+                    )
+                    .cure("look at server and network; the service connects again by itself"));
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<Looked, Failure> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => source::connect(&self.settings.source, "tidemill watch").await?,
+        };
+        let wanted = self.wanted.take();
+        let looked = self.look_with(&mut connection, &wanted).await;
+        match looked {
+            Ok(looked) => {
+                self.connection = Some(connection);
+                Ok(looked)
+            }
+            Err(failure) => {
+                // They are still wanted.
+                wanted.into_iter().for_each(|table| self.wanted.look_at(table));
+                Err(failure)
+            }
+        }
+    }
+
+    async fn look_with(&mut self, connection: &mut PgConnection, wanted: &BTreeSet<usize>) -> Result<Looked, Failure> {
+        let slot = slot::guard(connection, &self.settings.slot.name).await?;
+        self.guard(slot.as_ref())?;
+        let names: Vec<TableName> = self.watched.iter().map(|watched| watched.name.clone()).collect();
+        let oids: Vec<u32> = self.watched.iter().filter_map(|watched| watched.oid).collect();
+        let catalog = catalog::look(connection, &self.settings.slot.publication, &names, &oids).await?;
+        let since = source::insert_position(connection).await?;
+        let tables = self.changed(&catalog, wanted, since);
+        let added = self.added(&catalog, since).await;
+        let seen = slot.and_then(|slot| slot.snapshot.parse().ok());
+        Ok(Looked { seen, tables, added })
+    }
+
+    /// Shows the slot; an error when the server has let go of it.
+    fn guard(&mut self, slot: Option<&SlotLook>) -> Result<(), Failure> {
+        let active = slot.is_some_and(|slot| slot.active);
+        self.idle_looks = if active { 0 } else { self.idle_looks + 1 };
+        if self.idle_looks > IDLE_LOOKS_MAX {
+            return Err(Failure::new(
+                FailureKind::Fenced,
+                format!("slot {} is not held by our connection any more", self.settings.slot.name),
+            )
+            .cure("the service connects again by itself; the server's log says why it ended the connection"));
+        }
+        let Some(slot) = slot else { return Ok(()) };
+        let elapsed_ms = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.past.push(elapsed_ms, slot.current);
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let lag = slot.current.0.saturating_sub(slot.confirmed.0);
+        let retained = slot.current.0.saturating_sub(slot.restart.0);
+        let (lag_seconds, rate) = (self.past.lag_seconds(slot.confirmed), self.past.bytes_a_minute());
+        let minutes = minutes_left(slot.safe_wal_bytes, rate);
+        metrics::SLOT_LAG_BYTES.set(signed(lag));
+        metrics::SLOT_LAG_SECONDS.set(signed(lag_seconds));
+        metrics::SLOT_RETAINED_WAL_BYTES.set(signed(retained));
+        metrics::SLOT_SAFE_WAL_BYTES.set(slot.safe_wal_bytes.unwrap_or(-1));
+        metrics::SLOT_MINUTES_LEFT.set(minutes.unwrap_or(-1));
+        self.health.detail(
+            "slot",
+            serde_json::json!({
+                "name": self.settings.slot.name,
+                "publication": self.settings.slot.publication,
+                "wal_status": slot.wal_status,
+                "confirmed_lsn": slot.confirmed.to_string(),
+                "server_lsn": slot.current.to_string(),
+                "lag_bytes": lag,
+                "lag_seconds": lag_seconds,
+                "retained_wal_bytes": retained,
+                "safe_wal_bytes": slot.safe_wal_bytes,
+                "wal_bytes_a_minute": rate,
+                "minutes_left": minutes,
+            }),
+        );
+        Ok(())
+    }
+
+    /// Tables that are not what the worker was told, and those that it asks for.
+    fn changed(&mut self, catalog: &Catalog, wanted: &BTreeSet<usize>, since: Lsn) -> Vec<TableLook> {
+        let mut looks = Vec::new();
+        for (table, watched) in self.watched.iter_mut().enumerate() {
+            let found = watched.found(catalog).map_err(|failure| failure.chain());
+            let now = essence(&found);
+            if watched.told.as_ref() == Some(&now) && !wanted.contains(&table) {
+                continue;
+            }
+            watched.told = Some(now);
+            if let Ok(source) = &found {
+                watched.oid = Some(source.oid);
+            }
+            looks.push(TableLook { table, found, since });
+        }
+        looks
+    }
+
+    /// Published tables that nobody knows yet, with their topics made.
+    async fn added(&mut self, catalog: &Catalog, since: Lsn) -> Vec<Added> {
+        let known = |source: &SourceTable| {
+            self.watched.iter().any(|watched| watched.oid == Some(source.oid) || watched.by_name && watched.name == source.name)
+        };
+        let fresh: Vec<SourceTable> = catalog.published().filter(|source| !known(source)).cloned().collect();
+        let (mut added, mut refused) = (Vec::new(), BTreeMap::new());
+        for source in fresh {
+            let Some(topic) = self.settings.other_tables.topic_of(&source.name) else { continue };
+            match self.add(catalog, &source, &topic).await {
+                Ok((topic_index, sent)) => {
+                    self.watched.push(Watched {
+                        name: source.name.clone(),
+                        by_name: false,
+                        oid: Some(source.oid),
+                        topic: topic.clone(),
+                        told: Some(essence(&Ok(source.clone()))),
+                    });
+                    added.push(Added { source, topic, topic_index, sent, since });
+                }
+                Err(failure) => {
+                    refused.insert(source.name.to_string(), failure.chain());
+                }
+            }
+        }
+        self.report_refused(refused);
+        added
+    }
+
+    /// Says once what is not captured, and shows it for as long as it is so.
+    fn report_refused(&mut self, refused: BTreeMap<String, String>) {
+        if refused == self.refused {
+            return;
+        }
+        for (table, why) in refused.iter().filter(|(table, why)| self.refused.get(*table) != Some(why)) {
+            tracing::error!(table, "a table of the publication is not captured: {why}");
+        }
+        self.health.detail("not_captured", &refused);
+        self.refused = refused;
+    }
+
+    async fn add(
+        &self,
+        catalog: &Catalog,
+        source: &SourceTable,
+        topic: &str,
+    ) -> Result<(usize, HashMap<i32, Version>), Failure> {
+        catalog.table_by_oid(&source.name, source.oid)?;
+        if let Some(other) = self.watched.iter().find(|watched| watched.topic == topic) {
+            return Err(Failure::new(FailureKind::Settings, format!("its topic {topic} is that of table {}", other.name))
+                .cure("name the table under [tables], with a topic of its own"));
+        }
+        let kafka = &self.settings.kafka;
+        let spec = TopicSpec { name: topic.to_owned(), partitions: kafka.topics.partitions, compacted: true };
+        Topics::connect(kafka, "cdc-ingest")?.ensure(&spec).await?;
+        let sent = tails(&self.settings, topic.to_owned(), self.fate.clone()).await?;
+        Ok((self.topics.add(topic), sent))
+    }
+}
+
+/// The version of the last record of each partition of a topic.
+async fn tails(settings: &Settings, topic: String, fate: Fate) -> Result<HashMap<i32, Version>, Failure> {
+    let kafka = settings.kafka.clone();
+    let read = move || -> Result<HashMap<i32, Version>, Failure> {
+        let reader = TailReader::new(&kafka, "cdc-ingest", &fate)?;
+        let mut sent = HashMap::new();
+        for partition in 0..kafka.topics.partitions {
+            if let Some(header) = reader.last_header(&topic, partition)? {
+                sent.insert(partition, header.version);
+            }
+        }
+        Ok(sent)
+    };
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(|error| Failure::new(FailureKind::Broken, "a topic could not be read").caused_by(error))?
+}

@@ -1,0 +1,129 @@
+//! Commands to a running service, over HTTP: `POST /api/v1/<command>` with a JSON body.
+//!
+//! ```text
+//!  http ──Command──▶ Control ──▶ the chain that runs now ──Reply──▶ http
+//! ```
+//!
+//! A command needs the token of `http.control_token`. Where none is set, commands are off. An error is a problem document (RFC 9457).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+use subtle::ConstantTimeEq as _;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Secret;
+
+/// A command on its way to the chain.
+#[derive(Debug)]
+pub struct Command {
+    /// The path behind `/api/v1/`: `snapshot/pause`.
+    pub name: String,
+    pub body: Value,
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// What the chain answers.
+pub type Reply = Result<Value, Problem>;
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    pub title: &'static str,
+    /// What was wrong with this command, and what to do.
+    pub detail: String,
+}
+
+impl Problem {
+    pub fn unknown_command(name: &str, known: &[&str]) -> Self {
+        let detail = format!("there is no command `{name}`; there are {}", known.join(", "));
+        Problem { status: 404, title: "unknown command", detail }
+    }
+
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Problem { status: 400, title: "bad request", detail: detail.into() }
+    }
+
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Problem { status: 404, title: "not found", detail: detail.into() }
+    }
+
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Problem { status: 409, title: "conflict", detail: detail.into() }
+    }
+
+    fn unavailable() -> Self {
+        Problem {
+            status: 503,
+            title: "not running",
+            detail: "the chain does not run just now; /health/ready says why".into(),
+        }
+    }
+}
+
+/// Commands that wait for the chain; one more is refused.
+const WAITING_MAX: usize = 16;
+
+/// The way from HTTP to the chain that runs now.
+#[derive(Debug, Clone, Default)]
+pub struct Control {
+    chain: Arc<Mutex<Option<mpsc::Sender<Command>>>>,
+}
+
+impl Control {
+    /// A new chain takes the commands from here on.
+    pub fn attach(&self) -> mpsc::Receiver<Command> {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    /// Hands a command to the chain and waits for its answer.
+    pub async fn ask(&self, name: &str, body: Value) -> Reply {
+        let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (reply, answer) = oneshot::channel();
+        let command = Command { name: name.to_owned(), body, reply };
+        match chain {
+            Some(chain) if chain.try_send(command).is_ok() => answer.await.unwrap_or_else(|_| Err(Problem::unavailable())),
+            _ => Err(Problem::unavailable()),
+        }
+    }
+}
+
+/// Whether the value of the header `Authorization` opens the door.
+pub fn authorised(token: &Secret, header: Option<&str>) -> Result<(), Problem> {
+    let token = token.reveal().as_bytes();
+    if token.is_empty() {
+        return Err(Problem {
+            status: 403,
+            title: "commands are off",
+            detail: "set http.control_token to switch them on".into(),
+        });
+    }
+    let given = header.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default();
+    if bool::from(given.as_bytes().ct_eq(token)) {
+        return Ok(());
+    }
+    Err(Problem {
+        status: 401,
+        title: "wrong token",
+        detail: "send the header `Authorization: Bearer <http.control_token>`".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_door_opens_to_the_token_only() {
+        let token = Secret::new("s3cret");
+        assert!(authorised(&token, Some("Bearer s3cret")).is_ok());
+        for wrong in [None, Some("s3cret"), Some("Bearer s3cre"), Some("Bearer s3cret "), Some("Bearer ")] {
+            assert_eq!(authorised(&token, wrong).unwrap_err().status, 401, "{wrong:?}");
+        }
+        assert_eq!(authorised(&Secret::default(), Some("Bearer ")).unwrap_err().status, 403);
+    }
+}
