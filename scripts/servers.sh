@@ -31,6 +31,7 @@ Environment:
   TIDEMILL_KAFKA_CONTROLLER_PORT  port of Kafka's controller     9093
   TIDEMILL_KAFKA_HEAP          heap of Kafka                     512m
   TIDEMILL_POSTGRES_PASSWORD   password of the user postgres; counts when the data is made   postgres
+  TIDEMILL_POSTGRES_VERSION    major version of PostgreSQL, 14 to 18; none starts on the data of another   18
   TIDEMILL_POSTGRES_BIN        bin folder of an installed PostgreSQL (14 or newer), to use instead of a download
 EOF
 }
