@@ -123,6 +123,7 @@ check_places() { # NAME...
   for name in "$@"; do
     check_place "$name" || bad=1
   done
+  check_data "$@" || bad=1
   return "$bad"
 }
 
@@ -274,6 +275,7 @@ start_further_postgres() { # NAME PORT SETTING=VALUE...
   for setting in "${@:3}"; do
     case $setting in [a-z]*=*) ;; *) fail "'$setting' is not a SETTING=VALUE" ;; esac
   done
+  check_data "$name" || exit 1
   if runs "$name"; then
     [ "$port" = "$(running_port "$name")" ] || fail "$name runs already, on port $(running_port "$name"): stop it first"
     say "$name runs already on 127.0.0.1:$port"
