@@ -4,6 +4,7 @@
 
 RED='' GREEN='' DIM='' BOLD='' PLAIN=''
 if [ -t 1 ] && [ -t 2 ]; then
+  # shellcheck disable=SC2034 # GREEN is for the scripts that take this one in
   RED=$'\033[31m' GREEN=$'\033[32m' DIM=$'\033[2m' BOLD=$'\033[1m' PLAIN=$'\033[0m'
 fi
 
