@@ -31,6 +31,7 @@ Environment:
   TIDEMILL_KAFKA_CONTROLLER_PORT  port of Kafka's controller     9093
   TIDEMILL_KAFKA_HEAP          heap of Kafka                     512m
   TIDEMILL_POSTGRES_PASSWORD   password of the user postgres; counts when the data is made   postgres
+  TIDEMILL_POSTGRES_VERSION    major version of PostgreSQL, 14 to 18; none starts on the data of another   18
   TIDEMILL_POSTGRES_BIN        bin folder of an installed PostgreSQL (14 or newer), to use instead of a download
 EOF
 }
@@ -122,6 +123,7 @@ check_places() { # NAME...
   for name in "$@"; do
     check_place "$name" || bad=1
   done
+  check_data "$@" || bad=1
   return "$bad"
 }
 
@@ -273,6 +275,7 @@ start_further_postgres() { # NAME PORT SETTING=VALUE...
   for setting in "${@:3}"; do
     case $setting in [a-z]*=*) ;; *) fail "'$setting' is not a SETTING=VALUE" ;; esac
   done
+  check_data "$name" || exit 1
   if runs "$name"; then
     [ "$port" = "$(running_port "$name")" ] || fail "$name runs already, on port $(running_port "$name"): stop it first"
     say "$name runs already on 127.0.0.1:$port"

@@ -4,16 +4,21 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-Usage: scripts/test.sh [--tests-only] [ARGUMENT OF cargo test]...
+Usage: scripts/test.sh [--tests-only] [--postgres MAJOR] [ARGUMENT OF cargo test]...
 
 Checks the formatting, runs clippy, builds all, starts PostgreSQL and Kafka on free ports with data of their own, runs
 "cargo test --workspace ARGUMENT..." against them, stops them and removes the data. The exit code is that of cargo test;
 where the tests fail, the logs stay, and the last line says where.
 
-  --tests-only   leave out formatting and clippy
+  --tests-only       leave out formatting and clippy
+  --postgres MAJOR   run on this major version of PostgreSQL, 14 to 18 (sets TIDEMILL_POSTGRES_VERSION)
+
+These come first, in any order. The end-to-end tests of the first copy alone, on PostgreSQL 14:
+  scripts/test.sh --tests-only --postgres 14 --test e2e -- first_copy
 
 The tests find the servers by what scripts/servers.sh env prints, the script itself by TIDEMILL_SERVERS_SH, and the
-programs by TIDEMILL_BIN_DIR. CARGO_TARGET_DIR and TIDEMILL_DOWNLOADS are heeded.
+programs by TIDEMILL_BIN_DIR. CARGO_TARGET_DIR, TIDEMILL_DOWNLOADS and TIDEMILL_FAILED_TEST_LOGS (a folder, for the logs
+of tests that failed) are heeded.
 EOF
 }
 
@@ -26,6 +31,29 @@ CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 . "$CHECKOUT/scripts/servers/java.sh"
 # shellcheck source=scripts/servers/prerequisites.sh
 . "$CHECKOUT/scripts/servers/prerequisites.sh"
+
+lints=yes
+arguments=() # of cargo test
+
+read_arguments() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      -h | --help)
+        usage
+        exit 0
+        ;;
+      --tests-only) lints=no ;;
+      --postgres)
+        [ -n "${2-}" ] || fail "--postgres wants a major version: see scripts/test.sh --help"
+        export TIDEMILL_POSTGRES_VERSION=$2
+        shift
+        ;;
+      *) break ;;
+    esac
+    shift
+  done
+  arguments=("$@")
+}
 
 lint() {
   headline "formatting"
@@ -68,7 +96,7 @@ clean_up() {
 }
 
 keep_logs_only() {
-  local kept="$CHECKOUT/.tidemill/failed-test-logs"
+  local kept=${TIDEMILL_FAILED_TEST_LOGS:-$CHECKOUT/.tidemill/failed-test-logs}
   rm -rf "$kept"
   cp -R "$TIDEMILL_STATE/log" "$kept" 2>/dev/null || return 0
   "$TIDEMILL_SERVERS_SH" wipe >/dev/null 2>&1 || true
@@ -76,29 +104,20 @@ keep_logs_only() {
 }
 
 main() {
-  local lints=yes
-  case ${1:-} in
-    -h | --help)
-      usage
-      exit 0
-      ;;
-    --tests-only)
-      lints=no
-      shift
-      ;;
-  esac
+  read_arguments "$@"
   cd "$CHECKOUT"
   mkdir -p "${CARGO_TARGET_DIR:=target}"
   CARGO_TARGET_DIR=$(cd "$CARGO_TARGET_DIR" && pwd -P)
   export CARGO_TARGET_DIR
   require_prerequisites
+  "$CHECKOUT/scripts/servers.sh" fetch
   [ "$lints" = no ] || lint
   headline "build"
   cargo build --workspace --bins
   headline "servers"
   start_servers
   headline "tests"
-  cargo test --workspace "$@"
+  cargo test --workspace ${arguments[@]+"${arguments[@]}"} # an empty list is an error to older bash
 }
 
 main "$@"

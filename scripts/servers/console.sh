@@ -2,9 +2,10 @@
 # What the scripts say: progress lines with elapsed seconds and one-line errors, both on stderr.
 # A script that starts another one hands its clock down, so all lines of a run count from the same moment.
 
-RED='' DIM='' BOLD='' PLAIN=''
+RED='' GREEN='' DIM='' BOLD='' PLAIN=''
 if [ -t 1 ] && [ -t 2 ]; then
-  RED=$'\033[31m' DIM=$'\033[2m' BOLD=$'\033[1m' PLAIN=$'\033[0m'
+  # shellcheck disable=SC2034 # GREEN is for the scripts that take this one in
+  RED=$'\033[31m' GREEN=$'\033[32m' DIM=$'\033[2m' BOLD=$'\033[1m' PLAIN=$'\033[0m'
 fi
 
 now_ms() {

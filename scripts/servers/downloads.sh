@@ -6,6 +6,10 @@ version_in_pom() { # PROPERTY
   sed -n "s:.*<$1>\(.*\)</$1>.*:\1:p" "$SERVERS_FOLDER/pom.xml"
 }
 
+postgres_majors_in_pom() {
+  sed -n 's:.*<postgres\.\([0-9]*\)\.version>.*:\1:p' "$SERVERS_FOLDER/pom.xml" | paste -s -d ' ' -
+}
+
 postgres_platform() {
   case "$(uname -s)-$(uname -m)" in
     Linux-x86_64) echo linux-amd64 ;;
@@ -18,7 +22,8 @@ postgres_platform() {
 
 KAFKA_VERSION=$(version_in_pom kafka.version)
 KAFKA_LIBS=$DOWNLOADS/kafka-$KAFKA_VERSION
-POSTGRES_VERSION=$(version_in_pom postgres.version)
+POSTGRES_MAJOR=${TIDEMILL_POSTGRES_VERSION:-18}
+POSTGRES_VERSION=$(version_in_pom "postgres.$POSTGRES_MAJOR.version")
 POSTGRES_PLATFORM=$(postgres_platform)
 POSTGRES_DOWNLOAD=$DOWNLOADS/postgres-$POSTGRES_VERSION-$POSTGRES_PLATFORM
 
@@ -44,6 +49,11 @@ fetch_kafka() {
   say "Kafka $KAFKA_VERSION is fetched"
 }
 
+require_known_major() {
+  [ -n "${TIDEMILL_POSTGRES_BIN-}" ] || [ -n "$POSTGRES_VERSION" ] \
+    || fail "there is no PostgreSQL '$POSTGRES_MAJOR' to download: set TIDEMILL_POSTGRES_VERSION to one of $(postgres_majors_in_pom)"
+}
+
 fetch_postgres() {
   [ -z "${TIDEMILL_POSTGRES_BIN-}" ] || return 0
   [ ! -d "$POSTGRES_DOWNLOAD" ] || return 0
@@ -51,7 +61,8 @@ fetch_postgres() {
     || fail "there is no PostgreSQL to download for $(uname -s) on $(uname -m): install PostgreSQL 14 or newer and set TIDEMILL_POSTGRES_BIN to its bin folder"
   unfinished="$POSTGRES_DOWNLOAD.unfinished.$$"
   say "fetching PostgreSQL $POSTGRES_VERSION for $POSTGRES_PLATFORM (15 MB)"
-  run_maven -P postgres dependency:unpack-dependencies -Dpostgres.platform="$POSTGRES_PLATFORM" \
+  run_maven -P postgres dependency:unpack-dependencies \
+    -Dpostgres.version="$POSTGRES_VERSION" -Dpostgres.platform="$POSTGRES_PLATFORM" \
     -DoutputDirectory="$unfinished/jar" -Dmdep.includes='**/*.txz' -DmarkersDirectory="$unfinished/markers"
   mkdir "$unfinished/server"
   tar --no-same-owner -xJf "$unfinished"/jar/*.txz -C "$unfinished/server" \
@@ -67,6 +78,7 @@ fetch() (
   trap 'rm -rf "$unfinished"' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
+  require_known_major
   mkdir -p "$DOWNLOADS"
   fetch_kafka
   fetch_postgres

@@ -96,13 +96,19 @@ choose_programs() {
   fi
 }
 
+installed_major() { # nothing, if there is no PostgreSQL
+  "$TIDEMILL_POSTGRES_BIN/postgres" --version 2>/dev/null | sed 's/[^0-9]*\([0-9]*\).*/\1/' || true
+}
+
 check_installed_postgres() {
   local program version
   for program in initdb postgres; do
     [ -x "$POSTGRES_BIN/$program" ] || fail "TIDEMILL_POSTGRES_BIN=$POSTGRES_BIN has no program '$program': set it to the bin folder of PostgreSQL 14 or newer"
   done
-  version=$("$POSTGRES_BIN/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+  version=$(installed_major)
   [ "$version" -ge 14 ] || fail "TIDEMILL_POSTGRES_BIN=$POSTGRES_BIN is PostgreSQL $version: 14 or newer is needed"
+  [ "${TIDEMILL_POSTGRES_VERSION:-$version}" = "$version" ] \
+    || fail "TIDEMILL_POSTGRES_BIN=$POSTGRES_BIN is PostgreSQL $version and not TIDEMILL_POSTGRES_VERSION=$TIDEMILL_POSTGRES_VERSION: unset one of them"
   user_can_enter "$POSTGRES_BIN" || fail "the user $UNPRIVILEGED_USER cannot get to TIDEMILL_POSTGRES_BIN=$POSTGRES_BIN: install PostgreSQL where all may read it"
 }
 
@@ -114,6 +120,32 @@ copy_programs() {
   cp -R "$POSTGRES_DOWNLOAD/." "$unfinished/"
   chmod -R a+rX "$POSTGRES_HOME/.programs"
   move_into_place "$unfinished" "$whole"
+}
+
+# --- the major version ------------------------------------------------------------------------------------------------
+
+wanted_major() { if [ -n "${TIDEMILL_POSTGRES_BIN-}" ]; then installed_major; else echo "$POSTGRES_MAJOR"; fi; }
+
+way_to_major() { # MAJOR
+  if [ -z "${TIDEMILL_POSTGRES_BIN-}" ] && [ -n "$(version_in_pom "postgres.$1.version")" ]; then
+    echo "TIDEMILL_POSTGRES_VERSION=$1"
+  else
+    echo "TIDEMILL_POSTGRES_BIN to the bin folder of PostgreSQL $1"
+  fi
+}
+
+# A major version cannot start on the data of another. A server that runs is left alone, unless the caller names a version.
+check_data() { # NAME...
+  local name made wanted
+  require_known_major
+  wanted=$(wanted_major)
+  for name in "$@"; do
+    made=$(cat "$POSTGRES_HOME/$name/PG_VERSION" 2>/dev/null || true)
+    [ "${made:-$wanted}" != "${wanted:-$made}" ] || continue
+    [ -n "${TIDEMILL_POSTGRES_VERSION-}${TIDEMILL_POSTGRES_BIN-}" ] || ! postgres_is_running "$name" || continue
+    complain "the data of $name was made by PostgreSQL $made, and PostgreSQL $wanted cannot start on it: set $(way_to_major "$made"), or remove the data of all servers with scripts/servers.sh wipe"
+    return 1
+  done
 }
 
 # --- one server -------------------------------------------------------------------------------------------------------
