@@ -12,6 +12,9 @@ use crate::state::{KeyRange, TableState};
 use crate::transaction::ChunkDone;
 use shared::position::Version;
 
+/// While one chunk is on its way to the topic the next is read, and no further one.
+const UNACKED_MAX: u32 = 2;
+
 /// A chunk to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
@@ -39,6 +42,8 @@ pub struct Copy {
     seat: Option<usize>,
     asked: Option<u64>,
     tries: u32,
+    /// Chunks that went into the stream and are not acknowledged: what a crash costs.
+    unacked: u32,
     /// The key behind which the next chunk begins: that of the last chunk which went into the stream.
     after: Option<Vec<String>>,
     /// The last chunk went into the stream.
@@ -48,11 +53,12 @@ pub struct Copy {
 impl Copy {
     fn new(state: TableState, carried: bool) -> Self {
         let after = state.last_key.clone();
-        Copy { state, carried, first_ask: 0, seat: None, asked: None, tries: 0, after, exhausted: false }
+        Copy { state, carried, first_ask: 0, seat: None, asked: None, tries: 0, unacked: 0, after, exhausted: false }
     }
 
     fn wants_chunk(&self) -> bool {
-        self.carried && !self.state.done && !self.state.paused && self.asked.is_none() && !self.exhausted
+        let reads = self.carried && !self.state.done && !self.state.paused && !self.exhausted;
+        reads && self.asked.is_none() && self.unacked < UNACKED_MAX
     }
 
     /// A copy is under way, or would be.
@@ -172,6 +178,7 @@ impl Copies {
     pub fn merged(&mut self, done: &ChunkDone) {
         let Some(copy) = self.tables.get_mut(done.table).filter(|copy| copy.asked == Some(done.ask)) else { return };
         (copy.asked, copy.tries) = (None, 0);
+        copy.unacked += 1;
         copy.exhausted = done.last_key.is_none();
         copy.after = done.last_key.clone();
         if copy.exhausted {
@@ -185,6 +192,7 @@ impl Copies {
         if done.ask < copy.first_ask || copy.state.done {
             return Acked::Stale;
         }
+        copy.unacked = copy.unacked.saturating_sub(1);
         copy.state.rows += done.rows;
         copy.state.last_key = done.last_key.clone();
         if done.last_key.is_some() { Acked::Further } else { Acked::Last }
@@ -246,6 +254,10 @@ mod tests {
         copies.merged(&done(&asks[0], Some("5")));
         let next = copies.asks();
         assert_eq!((tables(&next), &next[0].after), (vec![(0, 0)], &Some(vec!["5".to_owned()])));
+        copies.merged(&done(&next[0], Some("9")));
+        assert!(copies.asks().is_empty(), "two chunks are not acknowledged");
+        copies.acked(&done(&asks[0], Some("5")));
+        assert_eq!(tables(&copies.asks()), [(0, 0)]);
         copies.merged(&done(&asks[1], None));
         assert_eq!(tables(&copies.asks()), [(2, 1)]);
     }

@@ -158,7 +158,10 @@ impl Core {
     async fn record_chunk(&mut self, done: &ChunkDone) -> Result<(), Failure> {
         match self.copies.acked(done) {
             Acked::Stale => return Ok(()),
-            Acked::Further => self.log_progress(done.table),
+            Acked::Further => {
+                self.log_progress(done.table);
+                self.take_chunks(Duration::ZERO);
+            }
             Acked::Last => self.finish_copy(done.table).await?,
         }
         self.record_table(done.table)?;
