@@ -143,6 +143,14 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// The name in an identifier: as it stands, or what is between its quotes.
+fn unquoted(identifier: &str) -> String {
+    match identifier.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(name) => name.replace("\"\"", "\""),
+        None => identifier.to_owned(),
+    }
+}
+
 /// A table by schema and name; `orders` alone means `public.orders`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
@@ -151,12 +159,15 @@ pub struct TableName {
 }
 
 impl TableName {
-    /// Reads `schema.table`. The schema ends at the first dot.
+    /// Reads `schema.table`. The schema ends at the first dot. A part may stand in double quotes, as in SQL, and then have dots itself.
     pub fn parse(text: &str) -> Self {
-        match text.split_once('.') {
-            Some((schema, name)) => TableName { schema: schema.to_owned(), name: name.to_owned() },
-            None => TableName { schema: "public".to_owned(), name: text.to_owned() },
-        }
+        let mut quoted = false;
+        let end = text.find(|character: char| {
+            quoted ^= character == '"' && text.starts_with('"');
+            character == '.' && !quoted
+        });
+        let (schema, name) = end.and_then(|end| text.split_at_checked(end)).unwrap_or(("public", text));
+        TableName { schema: unquoted(schema), name: unquoted(name.strip_prefix('.').unwrap_or(name)) }
     }
 
     /// Quoted, for SQL.
@@ -180,6 +191,11 @@ mod tests {
         assert_eq!(TableName::parse("business.orders").sql(), "\"business\".\"orders\"");
         assert_eq!(TableName::parse("订单").sql(), "\"public\".\"订单\"");
         assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+        for text in ["商店.Order Items", "\"商店\".\"Order Items\"", "商店.\"Order Items\""] {
+            assert_eq!(TableName::parse(text).sql(), "\"商店\".\"Order Items\"");
+        }
+        assert_eq!(TableName::parse("\"a.b\".\"c.d\"").sql(), "\"a.b\".\"c.d\"");
+        assert_eq!(TableName::parse("\"a\"\"b\"").sql(), "\"public\".\"a\"\"b\"");
     }
 
     #[test]
