@@ -57,10 +57,12 @@ pub async fn until_equal(
     let mut progress = Progress::on(watched);
     let mut rows = TopicRows::of(topic);
     loop {
+        // The last look begins when the time is over: with many rows it takes its time itself.
+        let is_last = begin.elapsed() >= timeout;
         rows.catch_up(&layers, &mut progress)?;
         let comparison = verdict::of(source, table, &rows, &mut progress).await?;
         // A version that did not grow stays in the topic, however long one waits.
-        if comparison.has_same_rows() || begin.elapsed() >= timeout {
+        if comparison.has_same_rows() || is_last {
             progress.end();
             return Ok(comparison);
         }
