@@ -89,42 +89,49 @@ impl Layers {
 
     /// The records from a mark to the end that stands now, in order for each partition, as far as `wanted` wants their keys.
     pub fn read(&self, topic: &str, from: &Mark, wanted: impl Fn(&str) -> bool) -> Result<Vec<LayerRecord>, Failure> {
-        let mut open: BTreeMap<i32, i64> = self.end(topic)?.into_iter().collect();
-        let mut assignment = TopicPartitionList::new();
-        for &(partition, start) in from {
-            if open.get(&partition).is_some_and(|&end| start < end) {
-                let added = assignment.add_partition_offset(topic, partition, Offset::Offset(start));
-                added.map_err(|error| self.unreachable(error))?;
-            } else {
-                open.remove(&partition);
+        let mut records = Vec::new();
+        self.visit(topic, from, &self.end(topic)?, |record| {
+            if wanted(&record.key) {
+                records.push(record);
             }
+        })?;
+        Ok(records)
+    }
+
+    /// Calls `visit` with the records between two marks, in order for each partition. A partition that either mark lacks is left out.
+    pub fn visit(&self, topic: &str, from: &Mark, to: &Mark, visit: impl FnMut(LayerRecord)) -> Result<(), Failure> {
+        let mut open: BTreeMap<i32, i64> = to.iter().copied().collect();
+        let starts: BTreeMap<i32, i64> = from.iter().copied().collect();
+        open.retain(|partition, end| starts.get(partition).is_some_and(|start| start < end));
+        let mut assignment = TopicPartitionList::new();
+        for (&partition, &start) in starts.iter().filter(|(partition, _)| open.contains_key(partition)) {
+            let added = assignment.add_partition_offset(topic, partition, Offset::Offset(start));
+            added.map_err(|error| self.unreachable(error))?;
         }
         if open.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         self.consumer.assign(&assignment).map_err(|error| self.unreachable(error))?;
-        let records = self.read_open(topic, open, wanted);
+        let visited = self.visit_open(topic, open, visit);
         self.consumer.unassign().map_err(|error| self.unreachable(error))?;
-        records
+        visited
     }
 
     /// Reads until no partition has an end to be reached.
-    fn read_open(
+    fn visit_open(
         &self,
         topic: &str,
         mut open: BTreeMap<i32, i64>,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<Vec<LayerRecord>, Failure> {
-        let mut records = Vec::new();
+        mut visit: impl FnMut(LayerRecord),
+    ) -> Result<(), Failure> {
         let mut heard = Instant::now();
         while !open.is_empty() {
             match self.consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
                     heard = Instant::now();
                     let Some(&end) = open.get(&message.partition()) else { continue };
-                    let key = text(message.key().unwrap_or_default());
-                    if message.offset() < end && wanted(&key) {
-                        records.push(record(&message, key));
+                    if message.offset() < end {
+                        visit(record(&message));
                     }
                     if message.offset() + 1 >= end {
                         open.remove(&message.partition());
@@ -141,7 +148,7 @@ impl Layers {
                 None => return Err(silent(topic)),
             }
         }
-        Ok(records)
+        Ok(())
     }
 
     fn unreachable(&self, error: KafkaError) -> Failure {
@@ -153,14 +160,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn record(message: &BorrowedMessage<'_>, key: String) -> LayerRecord {
+fn record(message: &BorrowedMessage<'_>) -> LayerRecord {
     let headers = message.headers();
     let found = headers.and_then(|headers| headers.iter().find(|found| found.key == header::NAME));
     LayerRecord {
         partition: message.partition(),
         offset: message.offset(),
         produced_ms: message.timestamp().to_millis(),
-        key,
+        key: text(message.key().unwrap_or_default()),
         value: message.payload().map(text),
         header: Header::parse(found.and_then(|found| found.value)),
     }

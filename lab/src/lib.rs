@@ -21,6 +21,7 @@ pub mod layers;
 pub mod sightings;
 pub mod slot;
 
+pub mod captured;
 pub mod compare;
 pub mod expected;
 pub mod percentiles;

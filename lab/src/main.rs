@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use lab::paper::Paper;
 use lab::places::{Addresses, Places};
-use lab::{compare, latency, load, ready, show, validate};
+use lab::{captured, compare, latency, load, ready, show, validate};
 use shared::failure::{Failure, FailureKind};
+use shared::pg::TableName;
 
 /// Drives a running Tidemill pipeline from outside, as a user would. The exit code says whether all went well.
 #[derive(Parser)]
@@ -73,6 +74,17 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         timeout_s: u64,
     },
+    /// Compare a topic of cdc-ingest with its table, column by column, for any table
+    Captured {
+        /// SCHEMA.TABLE, in upper and lower case as the catalog has it
+        #[arg(long)]
+        table: String,
+        #[arg(long)]
+        topic: String,
+        /// How long a difference may last: changes may be on their way
+        #[arg(long, default_value_t = 10)]
+        timeout_s: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -110,6 +122,10 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
             load::run(places, &plan, json, &mut paper, &mut progress).await
         }
         Command::Compare { timeout_s } => compare::run(places, seconds(timeout_s), &mut paper).await,
+        Command::Captured { table, topic, timeout_s } => {
+            let table = TableName::parse(&table);
+            captured::run(places, &table, &topic, seconds(timeout_s), &mut paper, &mut progress).await
+        }
     }
 }
 

@@ -40,6 +40,11 @@ impl Paper {
         Paper { out, terminal, colour }
     }
 
+    /// Whether somebody may be watching.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     fn painted(&self, code: &str, text: impl Display) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }

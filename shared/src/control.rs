@@ -86,7 +86,9 @@ impl Control {
         let (reply, answer) = oneshot::channel();
         let command = Command { name: name.to_owned(), body, reply };
         match chain {
-            Some(chain) if chain.try_send(command).is_ok() => answer.await.unwrap_or_else(|_| Err(Problem::unavailable())),
+            Some(chain) if chain.try_send(command).is_ok() => {
+                answer.await.unwrap_or_else(|_| Err(Problem::unavailable()))
+            }
             _ => Err(Problem::unavailable()),
         }
     }

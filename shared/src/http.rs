@@ -24,11 +24,7 @@ use crate::metrics;
 /// | `/api/state` | JSON: generation, partitions, positions, last failure |
 /// | `/` | the console: the state of this service as a page |
 /// | `POST /api/v1/<command>` | a command to the service, see [`crate::control`] |
-pub async fn serve(
-    config: &HttpConfig,
-    health: Health,
-    control: Control,
-) -> Result<(Server, ServerHandle), Failure> {
+pub async fn serve(config: &HttpConfig, health: Health, control: Control) -> Result<(Server, ServerHandle), Failure> {
     let listener = listen(config).await?;
     let token = config.control_token.clone();
     let server = HttpServer::new(move || {

@@ -172,7 +172,9 @@ impl TableName {
             character == '.' && !in_quotes
         });
         match dot.map(|(at, _)| text.split_at(at)) {
-            Some((schema, name)) => TableName { schema: unquoted(schema), name: unquoted(name.strip_prefix('.').unwrap_or(name)) },
+            Some((schema, name)) => {
+                TableName { schema: unquoted(schema), name: unquoted(name.strip_prefix('.').unwrap_or(name)) }
+            }
             None => TableName { schema: "public".to_owned(), name: unquoted(text) },
         }
     }
@@ -183,9 +185,11 @@ impl TableName {
     }
 }
 
+/// For messages and as a key; [`TableName::parse`] reads it.
 impl std::fmt::Display for TableName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.schema, self.name)
+        let part = |name: &str| if name.contains(['.', '"']) { quoted(name) } else { name.to_owned() };
+        write!(f, "{}.{}", part(&self.schema), part(&self.name))
     }
 }
 
@@ -201,6 +205,13 @@ mod tests {
         let dotted = TableName::parse("\"My.Schema\".\"a\"\"b\"");
         assert_eq!((dotted.schema.as_str(), dotted.name.as_str()), ("My.Schema", "a\"b"));
         assert_eq!(TableName::parse(&dotted.sql()), dotted);
+        assert_eq!(TableName::parse(&dotted.to_string()), dotted);
+        assert_eq!(TableName::parse("a.b").to_string(), "a.b");
+        for text in ["商店.Order Items", "\"商店\".\"Order Items\"", "商店.\"Order Items\""] {
+            assert_eq!(TableName::parse(text).sql(), "\"商店\".\"Order Items\"");
+        }
+        assert_eq!(TableName::parse("\"a.b\".\"c.d\"").sql(), "\"a.b\".\"c.d\"");
+        assert_eq!(TableName::parse("\"a\"\"b\"").sql(), "\"public\".\"a\"\"b\"");
     }
 
     #[test]

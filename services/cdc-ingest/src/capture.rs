@@ -22,8 +22,8 @@ use shared::kafka::progress::Progress;
 use shared::kafka::publisher::Publisher;
 use shared::metrics;
 use shared::position::Lsn;
-use shared::record::header::{Header, Operation};
 use shared::position::Version;
+use shared::record::header::{Header, Operation};
 use sqlx::postgres::PgConnection;
 
 use crate::catalog::SourceTable;
@@ -235,9 +235,12 @@ impl Core {
                 self.slot.interrupted = Some(diverged.to_string());
                 self.record_slot(None).await?;
                 self.drain().await?;
-                Err(Failure::new(FailureKind::Fenced, "the server tells another history than the one that was captured")
-                    .caused_by(diverged)
-                    .cure("every table is read again by itself"))
+                Err(Failure::new(
+                    FailureKind::Fenced,
+                    "the server tells another history than the one that was captured",
+                )
+                .caused_by(diverged)
+                .cure("every table is read again by itself"))
             }
             Err(error) => Err(stream_failure(error)),
         }
@@ -355,7 +358,14 @@ impl Acknowledged {
     /// The publisher's answer: what is durable is confirmed, and the worker hears of its chunks.
     pub fn hook(self) -> shared::kafka::publisher::OnAcked<Position> {
         let raise = |sender: &tokio::sync::watch::Sender<Lsn>, lsn: Option<Lsn>| {
-            sender.send_if_modified(|known| lsn.is_some_and(|lsn| lsn > *known && { *known = lsn; true }));
+            sender.send_if_modified(|known| {
+                lsn.is_some_and(|lsn| {
+                    lsn > *known && {
+                        *known = lsn;
+                        true
+                    }
+                })
+            });
         };
         Box::new(move |position: Position| {
             raise(&self.confirmed, position.confirm);

@@ -224,10 +224,15 @@ fn no_key(found: &Entry) -> Failure {
     match found.identity.as_str() {
         "i" => settings(
             format!("table {table} has no replica identity index any more, so its rows cannot be told apart"),
-            format!("ALTER TABLE {} REPLICA IDENTITY USING INDEX …, or REPLICA IDENTITY DEFAULT with a primary key", table.sql()),
+            format!(
+                "ALTER TABLE {} REPLICA IDENTITY USING INDEX …, or REPLICA IDENTITY DEFAULT with a primary key",
+                table.sql()
+            ),
         ),
         "f" => settings(
-            format!("table {table} has no primary key and no unique index over NOT NULL columns, so its rows cannot be told apart"),
+            format!(
+                "table {table} has no primary key and no unique index over NOT NULL columns, so its rows cannot be told apart"
+            ),
             format!("ALTER TABLE {} ADD PRIMARY KEY (…)", table.sql()),
         ),
         _ => settings(
@@ -321,7 +326,10 @@ mod tests {
     fn what_is_missing_is_said_with_the_statement_that_mends_it() {
         let name = TableName::parse("s.a");
         let cases: [(&dyn Fn(&mut Entry), &str); 5] = [
-            (&|entry| entry.readable = false, "GRANT USAGE ON SCHEMA \"s\" TO \"r\"; GRANT SELECT ON \"s\".\"a\" TO \"r\""),
+            (
+                &|entry| entry.readable = false,
+                "GRANT USAGE ON SCHEMA \"s\" TO \"r\"; GRANT SELECT ON \"s\".\"a\" TO \"r\"",
+            ),
             (&|entry| entry.table.key.clear(), "ALTER TABLE \"s\".\"a\" ADD PRIMARY KEY"),
             (&|entry| entry.published = false, "ALTER PUBLICATION \"p\" ADD TABLE \"s\".\"a\""),
             (

@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn an_unchanged_value_comes_from_the_old_row() {
-        let whole = update(1, Some((b'O', &[Cell::Text("1"), Cell::Text("long")])), &[Cell::Text("1"), Cell::Unchanged]);
+        let whole =
+            update(1, Some((b'O', &[Cell::Text("1"), Cell::Text("long")])), &[Cell::Text("1"), Cell::Unchanged]);
         assert_eq!(row(&whole, None), (false, r#"{"id":"1"}"#.into(), r#"{"id":"1","v":"long"}"#.into()));
     }
 
@@ -105,7 +106,10 @@ mod tests {
     fn what_is_nowhere_is_read_again_and_never_null() {
         let bytes = update(1, None, &[Cell::Text("1"), Cell::Unchanged]);
         let read: Reread = Some(vec![Some("1".into()), Some("from the source".into())]);
-        assert_eq!(row(&bytes, Some(&read)), (true, r#"{"id":"1"}"#.into(), r#"{"id":"1","v":"from the source"}"#.into()));
+        assert_eq!(
+            row(&bytes, Some(&read)),
+            (true, r#"{"id":"1"}"#.into(), r#"{"id":"1","v":"from the source"}"#.into())
+        );
         assert_eq!(row(&bytes, Some(&None)).2, "");
     }
 }

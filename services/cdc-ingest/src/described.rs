@@ -45,9 +45,8 @@ impl Described {
     /// Whether changes carry this key: all of it, and under an index nothing else.
     pub fn bears(&self, key: &[String]) -> bool {
         let identity = self.identity.as_ref();
-        let same = identity.is_none_or(|identity| {
-            identity.len() == key.len() && key.iter().all(|column| identity.contains(column))
-        });
+        let same = identity
+            .is_none_or(|identity| identity.len() == key.len() && key.iter().all(|column| identity.contains(column)));
         same && key.iter().all(|column| self.column_names().any(|name| name == column))
     }
 

@@ -163,11 +163,7 @@ fn state_topic(config: &Settings) -> TopicSpec {
 }
 
 /// Waits until nobody uses the slot: this instance is the standby of the one that does.
-async fn free_slot(
-    connection: &mut PgConnection,
-    config: &Settings,
-    health: &Health,
-) -> Result<Option<Slot>, Failure> {
+async fn free_slot(connection: &mut PgConnection, config: &Settings, health: &Health) -> Result<Option<Slot>, Failure> {
     let name = &config.slot.name;
     let mut said = None;
     loop {
@@ -431,7 +427,13 @@ fn assembler(config: &Settings, found: &Found, plan: &Plan, confirmed: Lsn) -> A
     let before = Before {
         epoch: plan.epoch,
         sent: found.tails.iter().map(|(place, header)| (*place, header.version)).collect(),
-        unseen: found.state.slot.as_ref().filter(|known| known.epoch == plan.epoch).map(|known| known.unseen.clone()).unwrap_or_default(),
+        unseen: found
+            .state
+            .slot
+            .as_ref()
+            .filter(|known| known.epoch == plan.epoch)
+            .map(|known| known.unseen.clone())
+            .unwrap_or_default(),
         witnesses: Witnesses::new(found.tails.values(), plan.epoch, confirmed),
     };
     Assembler::new(captured.collect(), before, config.bounds())
@@ -510,9 +512,7 @@ impl Core {
 fn start_worker(mut core: Core, arbiter: &ArbiterHandle, config: &Settings, fate: &Fate) -> Addr<Capture> {
     let (settings, fate) = (config.clone(), fate.clone());
     Capture::start_in_arbiter(arbiter, move |context| {
-        let reader = |_| {
-            ChunkReader::new(settings.clone(), context.address().recipient(), fate.clone()).start()
-        };
+        let reader = |_| ChunkReader::new(settings.clone(), context.address().recipient(), fate.clone()).start();
         core.readers = (0..settings.snapshot.tables_at_once).map(reader).collect();
         core.report_copies();
         core.take_chunks(Duration::ZERO);

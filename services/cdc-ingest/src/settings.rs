@@ -167,7 +167,9 @@ impl OtherTablesConfig {
     pub fn topic_of(&self, table: &TableName) -> Option<String> {
         let legal = |name: &str| -> String {
             let legal = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
-            let written = |character| if legal(character) { String::from(character) } else { format!("_u{:x}", u32::from(character)) };
+            let written = |character| {
+                if legal(character) { String::from(character) } else { format!("_u{:x}", u32::from(character)) }
+            };
             name.chars().map(written).collect()
         };
         let named = || self.topic.replace("{schema}", &legal(&table.schema)).replace("{table}", &legal(&table.name));
@@ -249,7 +251,10 @@ impl ServiceConfig for Settings {
             return wrong("no table is configured", "name at least one under [tables], or set other_tables.topic");
         }
         if !self.other_tables.topic.is_empty() && !self.other_tables.topic.contains("{table}") {
-            return wrong("other_tables.topic has no {table}, so all tables would share a topic", "put {schema} and {table} in");
+            return wrong(
+                "other_tables.topic has no {table}, so all tables would share a topic",
+                "put {schema} and {table} in",
+            );
         }
         let mut topics: Vec<&str> = self.tables.values().map(|table| table.topic.as_str()).collect();
         topics.push(&self.state.topic);

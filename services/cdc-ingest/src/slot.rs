@@ -61,8 +61,11 @@ pub async fn look(connection: &mut PgConnection, name: &str) -> Result<Option<Sl
     let plugin: Option<String> = found.try_get(0).map_err(unreadable)?;
     let ours: Option<bool> = found.try_get(1).map_err(unreadable)?;
     if plugin.as_deref() != Some("pgoutput") || ours != Some(true) {
-        return Err(Failure::new(FailureKind::Settings, format!("slot {name} is not a pgoutput slot of this database"))
-            .cure("set slot.name to a name that nobody uses"));
+        return Err(Failure::new(
+            FailureKind::Settings,
+            format!("slot {name} is not a pgoutput slot of this database"),
+        )
+        .cure("set slot.name to a name that nobody uses"));
     }
     let pid: Option<i32> = found.try_get(2).map_err(unreadable)?;
     let (application, address) = (found.try_get(6).map_err(unreadable)?, found.try_get(7).map_err(unreadable)?);

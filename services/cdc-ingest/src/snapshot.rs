@@ -41,7 +41,10 @@ pub struct TakeChunk {
 pub enum ChunkTaken {
     Read(Chunk),
     /// The server refused to read this table.
-    Refused { ask: Ask, failure: Failure },
+    Refused {
+        ask: Ask,
+        failure: Failure,
+    },
 }
 
 /// Reads chunks on a connection of its own.
@@ -149,13 +152,20 @@ impl Reading {
     /// so that no change of the table's shape lies between the two.
     async fn take(&mut self, connection: &mut PgConnection) -> Result<Try, Failure> {
         let table = &mut self.asked.table;
-        let failed =
-            |table: &TableName| { let what = format!("a chunk of {table} could not be read"); move |error| refused_for_now(what, error) };
+        let failed = |table: &TableName| {
+            let what = format!("a chunk of {table} could not be read");
+            move |error| refused_for_now(what, error)
+        };
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         let mut transaction = connection.begin_with(begin).await.map_err(failed(&table.name))?;
         let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", table.from_sql());
         let locked = sqlx::query(AssertSqlSafe(lock)).execute(&mut *transaction).await;
-        let is_gone = |error: &sqlx::Error| error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "42P01" || code == "3F000");
+        let is_gone = |error: &sqlx::Error| {
+            error
+                .as_database_error()
+                .and_then(|error| error.code())
+                .is_some_and(|code| code == "42P01" || code == "3F000")
+        };
         let locked = match locked {
             Err(error) if is_gone(&error) => false,
             locked => locked.map(|_| true).map_err(failed(&table.name))?,
@@ -181,11 +191,12 @@ impl Reading {
         let Some(text) = copy(&mut transaction, &query, bytes_max).await.map_err(failed(&table.name))? else {
             return Ok(Try::TooLarge);
         };
-        let (read_at, flushed): (String, bool) =
-            sqlx::query_as("SELECT lsn::text, lsn <= pg_current_wal_flush_lsn() FROM pg_current_wal_insert_lsn() AS lsn")
-                .fetch_one(&mut *transaction)
-                .await
-                .map_err(failed(&table.name))?;
+        let (read_at, flushed): (String, bool) = sqlx::query_as(
+            "SELECT lsn::text, lsn <= pg_current_wal_flush_lsn() FROM pg_current_wal_insert_lsn() AS lsn",
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed(&table.name))?;
         transaction.commit().await.map_err(failed(&table.name))?;
         if !flushed {
             // Nothing would carry the stream past this position on an idle server: a message of our own does.
@@ -199,10 +210,9 @@ impl Reading {
         let bytes_max = self.settings.kafka.topics.record_bytes_max;
         match chunk.rows.iter().find(|row| record_bytes(&row.key, &row.value) > bytes_max) {
             None => Ok(Try::Chunk(chunk)),
-            Some(row) => Err(Failure::new(
-                FailureKind::Data,
-                too_large(&row.key, record_bytes(&row.key, &row.value), bytes_max),
-            )),
+            Some(row) => {
+                Err(Failure::new(FailureKind::Data, too_large(&row.key, record_bytes(&row.key, &row.value), bytes_max)))
+            }
         }
     }
 }
@@ -227,7 +237,8 @@ async fn name_of(connection: &mut PgConnection, table: &SourceTable) -> Result<T
     .await
     .map_err(|error| refused_for_now(format!("table {} cannot be looked up", table.name), error))?;
     let (schema, name) = found.ok_or_else(|| {
-        Failure::new(FailureKind::Refused, format!("table {} is gone", table.name)).cure("take it out of [tables], or make it again")
+        Failure::new(FailureKind::Refused, format!("table {} is gone", table.name))
+            .cure("take it out of [tables], or make it again")
     })?;
     Ok(TableName { schema, name })
 }
@@ -305,7 +316,15 @@ impl Read {
         let text = String::from_utf8(self.text).map_err(|error| unreadable(Box::new(error)))?;
         let (read, last_key) = read_rows(table, &self.columns, &text).map_err(|error| unreadable(Box::new(error)))?;
         let last_key = last_key.filter(|_| read.len() >= usize::try_from(rows).unwrap_or(usize::MAX));
-        Ok(Chunk { table: ask.table, ask: ask.ask, snapshot, read_at: self.read_at, rows: read, rows_left: self.rows_left, last_key })
+        Ok(Chunk {
+            table: ask.table,
+            ask: ask.ask,
+            snapshot,
+            read_at: self.read_at,
+            rows: read,
+            rows_left: self.rows_left,
+            last_key,
+        })
     }
 }
 
@@ -375,7 +394,14 @@ mod tests {
         let filtered = SourceTable { filter: Some("order_id > 5".into()), ..orders() };
         let condition = |ask: &Ask| {
             let query = chunk_query(&filtered, &columns(), ask, 10);
-            query.split(" WHERE ").nth(1).unwrap().split(" ORDER BY ").next().unwrap().replace("(\"note\", \"order_id\")", "key")
+            query
+                .split(" WHERE ")
+                .nth(1)
+                .unwrap()
+                .split(" ORDER BY ")
+                .next()
+                .unwrap()
+                .replace("(\"note\", \"order_id\")", "key")
         };
         let to = "key <= ('z'::text, '1'::bigint) AND (order_id > 5)";
         assert_eq!(condition(&ask(None, range.clone())), format!("key >= ('a'::text, '1'::bigint) AND {to}"));

@@ -3,8 +3,8 @@
 use shared::failure::{Failure, FailureKind};
 use shared::pg::{PostgresConfig, TableName, quoted, refused};
 use shared::position::{Lsn, PositionError};
-use sqlx::postgres::PgConnection;
 use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
 
 use crate::catalog::{self, Catalog};
 
@@ -119,7 +119,9 @@ pub async fn ensure_publication(
     for statement in statements {
         // A table that is in the publication already, under its partitions, does no harm.
         let done = sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *connection).await;
-        let code = |error: &sqlx::Error| error.as_database_error().and_then(|found| found.code()).map(|code| code.into_owned());
+        let code = |error: &sqlx::Error| {
+            error.as_database_error().and_then(|found| found.code()).map(|code| code.into_owned())
+        };
         match done {
             Ok(_) => tracing::info!(statement, "publication made"),
             Err(error) if code(&error).as_deref() == Some("42710") => {}

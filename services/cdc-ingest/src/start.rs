@@ -47,12 +47,9 @@ pub fn plan(known: Option<&SlotState>, slot: Option<&Slot>, server: &Server, sen
     };
     match interruption(known, slot, server, sent) {
         None => Plan { epoch: known.epoch, drop_slot: false, make_slot: false, interrupted: None },
-        Some(why) => Plan {
-            epoch: epoch(known),
-            drop_slot: lost,
-            make_slot: slot.is_none() || lost,
-            interrupted: Some(why),
-        },
+        Some(why) => {
+            Plan { epoch: epoch(known), drop_slot: lost, make_slot: slot.is_none() || lost, interrupted: Some(why) }
+        }
     }
 }
 
@@ -70,12 +67,15 @@ fn interruption(known: &SlotState, slot: Option<&Slot>, server: &Server, sent: V
         return Some(format!("the server is another one than before (system identifier {system}, it was {before})"));
     }
     if known.epoch == sent.epoch && sent.lsn > server.flushed {
-        return Some(format!("the server's WAL ends at {}, before {} that was captured from it", server.flushed, sent.lsn));
+        return Some(format!(
+            "the server's WAL ends at {}, before {} that was captured from it",
+            server.flushed, sent.lsn
+        ));
     }
     match (slot.confirmed, known.confirmed) {
-        (Some(slot), Some(told)) if slot > told => {
-            Some(format!("the slot stands at {slot}, further than {told}, which it was told: it was made anew or moved by somebody else"))
-        }
+        (Some(slot), Some(told)) if slot > told => Some(format!(
+            "the slot stands at {slot}, further than {told}, which it was told: it was made anew or moved by somebody else"
+        )),
         _ => None,
     }
 }

@@ -294,7 +294,9 @@ impl Looking {
     /// Published tables that nobody knows yet, with their topics made.
     async fn added(&mut self, catalog: &Catalog, since: Lsn) -> Vec<Added> {
         let known = |source: &SourceTable| {
-            self.watched.iter().any(|watched| watched.oid == Some(source.oid) || watched.by_name && watched.name == source.name)
+            self.watched
+                .iter()
+                .any(|watched| watched.oid == Some(source.oid) || watched.by_name && watched.name == source.name)
         };
         let fresh: Vec<SourceTable> = catalog.published().filter(|source| !known(source)).cloned().collect();
         let (mut added, mut refused) = (Vec::new(), BTreeMap::new());
@@ -340,8 +342,11 @@ impl Looking {
     ) -> Result<(usize, HashMap<i32, Version>), Failure> {
         catalog.table_by_oid(&source.name, source.oid)?;
         if let Some(other) = self.watched.iter().find(|watched| watched.topic == topic) {
-            return Err(Failure::new(FailureKind::Settings, format!("its topic {topic} is that of table {}", other.name))
-                .cure("name the table under [tables], with a topic of its own"));
+            return Err(Failure::new(
+                FailureKind::Settings,
+                format!("its topic {topic} is that of table {}", other.name),
+            )
+            .cure("name the table under [tables], with a topic of its own"));
         }
         let kafka = &self.settings.kafka;
         let spec = TopicSpec { name: topic.to_owned(), partitions: kafka.topics.partitions, compacted: true };

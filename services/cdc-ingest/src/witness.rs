@@ -18,7 +18,9 @@ pub struct Witnesses {
 
 /// The stream tells another history.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("transaction {xid} was captured with its commit at {lsn}, and the server has {found} there: it was restored, or failed over without its last transactions")]
+#[error(
+    "transaction {xid} was captured with its commit at {lsn}, and the server has {found} there: it was restored, or failed over without its last transactions"
+)]
 pub struct Diverged {
     pub xid: u32,
     pub lsn: Lsn,

@@ -87,7 +87,8 @@ impl Core {
 
     fn command_snapshot(&mut self, table: usize, body: &Body) -> Result<(), Refused> {
         let entry = self.tables.get(table);
-        let (standing, source) = entry.map_or((Standing::Refused, None), |entry| (entry.standing, entry.source.clone()));
+        let (standing, source) =
+            entry.map_or((Standing::Refused, None), |entry| (entry.standing, entry.source.clone()));
         let range = KeyRange { from: key_of(&body.from)?, to: key_of(&body.to)? };
         let columns = source.as_ref().map_or(0, |source| source.key.len());
         if [&range.from, &range.to].into_iter().flatten().any(|bound| bound.len() != columns) {
@@ -140,7 +141,10 @@ mod tests {
     #[test]
     fn keys_are_strings_or_whole_numbers() {
         let key = |json: &str| key_of(&serde_json::from_str(json).unwrap());
-        assert_eq!(key("[\"a\", 9223372036854775807, true]"), Ok(Some(vec!["a".into(), "9223372036854775807".into(), "true".into()])));
+        assert_eq!(
+            key("[\"a\", 9223372036854775807, true]"),
+            Ok(Some(vec!["a".into(), "9223372036854775807".into(), "true".into()]))
+        );
         assert_eq!(key("null"), Ok(None));
         for wrong in ["[1.5]", "[null]", "[[1]]"] {
             assert_eq!(key(wrong).unwrap_err().status, 400, "{wrong}");

@@ -260,9 +260,8 @@ impl Core {
 
 /// Whether a key, the column `u.key` in JSON, lies in the range.
 fn range_condition(key: &[KeyColumn], range: &KeyRange) -> String {
-    let field = |column: &KeyColumn| {
-        format!("(u.key::json ->> '{}')::{}", column.name.replace('\'', "''"), column.sql_type)
-    };
+    let field =
+        |column: &KeyColumn| format!("(u.key::json ->> '{}')::{}", column.name.replace('\'', "''"), column.sql_type);
     let fields = key.iter().map(field).collect::<Vec<_>>().join(", ");
     let bound = |values: &Option<Vec<String>>, operator: &str| {
         values.as_ref().map(|values| format!("({fields}) {operator} ({})", literals(values, key)))
@@ -271,17 +270,14 @@ fn range_condition(key: &[KeyColumn], range: &KeyRange) -> String {
     bounds.into_iter().flatten().collect::<Vec<_>>().join(" AND ")
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_key_in_json_is_held_against_the_range() {
-        let key = [("a'b", "text"), ("n", "bigint")].map(|(name, sql_type)| KeyColumn {
-            name: name.into(),
-            sql_type: sql_type.into(),
-        });
+        let key = [("a'b", "text"), ("n", "bigint")]
+            .map(|(name, sql_type)| KeyColumn { name: name.into(), sql_type: sql_type.into() });
         let range = KeyRange { from: Some(vec!["x".into(), "1".into()]), to: None };
         assert_eq!(
             range_condition(&key, &range),

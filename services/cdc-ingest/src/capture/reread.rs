@@ -13,7 +13,10 @@ use crate::source;
 
 impl Core {
     /// Asks the source, on the worker's own connection, and gives up when the generation ends.
-    async fn ask<T>(&mut self, question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>) -> Result<T, Failure> {
+    async fn ask<T>(
+        &mut self,
+        question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let (fate, kept) = (self.fate.clone(), self.connection.take());
         let asked = async {
             let mut connection = match kept {

@@ -8,8 +8,7 @@ use crate::decode::tests::{delete, insert, relation, update};
 use crate::merge::{Chunk, ChunkRow};
 
 const PARTITIONS: i32 = 2;
-const BOUNDS: Bounds =
-    Bounds { recent_transactions_max: 1_000, touched_keys_max: 1_000, record_bytes_max: 10_000 };
+const BOUNDS: Bounds = Bounds { recent_transactions_max: 1_000, touched_keys_max: 1_000, record_bytes_max: 10_000 };
 
 fn captured(oid: u32, topic: usize) -> Captured {
     let name = TableName::parse("business.orders");
