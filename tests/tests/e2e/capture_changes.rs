@@ -125,7 +125,8 @@ async fn until_copy_is_under_way(stack: &Stack, table: &str) {
 #[tokio::test]
 async fn a_prepared_transaction_is_carried_when_it_is_committed() {
     let mut stack = Stack::new().await;
-    let server = FurtherServer::start_as_source(&mut stack, &["wal_level=logical", "max_prepared_transactions=10"]).await;
+    let server =
+        FurtherServer::start_as_source(&mut stack, &["wal_level=logical", "max_prepared_transactions=10"]).await;
     let mut source = stack.source().await;
     let items = table(&mut stack, "items", "").await;
     run(&mut source, "INSERT INTO business.items SELECT n, 'first' FROM generate_series(1, 3000) n").await;
@@ -196,7 +197,8 @@ async fn the_changes_of_a_transaction_have_one_order_over_all_tables() {
 async fn until_all_is_confirmed(stack: &Stack, source: &mut PgConnection) {
     let end: String = value(source, "SELECT pg_current_wal_insert_lsn()::text").await;
     until(&format!("the slot is confirmed up to {end}"), async || {
-        let sql = format!("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = '{}'", stack.name);
+        let sql =
+            format!("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = '{}'", stack.name);
         let confirmed: String = value(source, &sql).await;
         let is_past = format!("SELECT '{confirmed}'::pg_lsn >= '{end}'::pg_lsn");
         if value::<bool>(source, &is_past).await { Ok(()) } else { Err(confirmed) }
@@ -209,7 +211,11 @@ async fn transactions_that_change_no_captured_table_are_passed() {
     let mut stack = Stack::new().await;
     let mut source = stack.source().await;
     let items = table(&mut stack, "items", "").await;
-    run(&mut source, "CREATE TABLE business.unseen (id int PRIMARY KEY, v text); INSERT INTO business.items VALUES (1, 'a')").await;
+    run(
+        &mut source,
+        "CREATE TABLE business.unseen (id int PRIMARY KEY, v text); INSERT INTO business.items VALUES (1, 'a')",
+    )
+    .await;
     stack.start(CDC_INGEST);
     stack.ready().await;
     for _ in 0..50 {
@@ -217,7 +223,8 @@ async fn transactions_that_change_no_captured_table_are_passed() {
         run(&mut source, "INSERT INTO business.unseen SELECT coalesce(max(id), 0) + 1, 'x' FROM business.unseen").await;
         run(&mut source, "SELECT pg_logical_emit_message(true, 'stranger', 'a message'), pg_logical_emit_message(false, 'stranger', 'another')")
             .await;
-        run(&mut source, "BEGIN; CREATE TEMPORARY TABLE t (id int); INSERT INTO t VALUES (1); DROP TABLE t; COMMIT").await;
+        run(&mut source, "BEGIN; CREATE TEMPORARY TABLE t (id int); INSERT INTO t VALUES (1); DROP TABLE t; COMMIT")
+            .await;
         run(&mut source, "BEGIN; UPDATE business.items SET v = 'lost'; ROLLBACK").await;
     }
     until_all_is_confirmed(&stack, &mut source).await;
@@ -239,9 +246,17 @@ async fn a_large_transaction_is_carried_whole_with_the_small_ones_that_were_comm
     run(&mut other, "BEGIN; UPDATE business.large SET v = 'begun' WHERE id = 0").await;
     for step in 1..=20 {
         let rows = LARGE_ROWS / 20;
-        let sql = format!("INSERT INTO business.large SELECT n, 'r' || n FROM generate_series({rows} * ({step} - 1) + 1, {rows} * {step}) n");
+        let sql = format!(
+            "INSERT INTO business.large SELECT n, 'r' || n FROM generate_series({rows} * ({step} - 1) + 1, {rows} * {step}) n"
+        );
         run(&mut other, &sql).await;
-        run(&mut source, &format!("INSERT INTO business.small VALUES ({step}, 's'); INSERT INTO business.large VALUES (-{step}, 's')")).await;
+        run(
+            &mut source,
+            &format!(
+                "INSERT INTO business.small VALUES ({step}, 's'); INSERT INTO business.large VALUES (-{step}, 's')"
+            ),
+        )
+        .await;
     }
     // Those that were committed are there before the large one ends.
     small.until_topic_is_the_table(&stack).await;

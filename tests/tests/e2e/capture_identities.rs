@@ -19,7 +19,12 @@ struct Case {
 const CASES: &[Case] = &[
     Case { label: "by_default", columns: "PRIMARY KEY (id)", identity: "DEFAULT", key: &["id"] },
     Case { label: "by_wide_key", columns: "PRIMARY KEY (b, id)", identity: "DEFAULT", key: &["b", "id"] },
-    Case { label: "by_index", columns: "PRIMARY KEY (id), UNIQUE (a, b)", identity: "USING INDEX by_index_a_b_key", key: &["a", "b"] },
+    Case {
+        label: "by_index",
+        columns: "PRIMARY KEY (id), UNIQUE (a, b)",
+        identity: "USING INDEX by_index_a_b_key",
+        key: &["a", "b"],
+    },
     Case { label: "by_index_alone", columns: "UNIQUE (b)", identity: "USING INDEX by_index_alone_b_key", key: &["b"] },
     Case { label: "by_all", columns: "UNIQUE (a), PRIMARY KEY (id)", identity: "FULL", key: &["id"] },
     Case { label: "by_all_alone", columns: "UNIQUE (v), UNIQUE (b, a)", identity: "FULL", key: &["b", "a"] },
@@ -81,9 +86,8 @@ async fn inserts_updates_deletes_and_new_keys_are_carried_under_each_replica_ide
         table.until_topic_is_the_table(&stack).await;
         let history = table.history(&stack);
         history.assert_nothing_twice();
-        let operations = |key: &str| -> Vec<Operation> {
-            history.of(key).iter().map(|record| header(record).operation).collect()
-        };
+        let operations =
+            |key: &str| -> Vec<Operation> { history.of(key).iter().map(|record| header(record).operation).collect() };
         assert_eq!(operations(&case.key(1, 101, "b1")), [Operation::Snapshot, Operation::Update], "{}", case.label);
         assert_eq!(operations(&case.key(2, 102, "b2")), [Operation::Snapshot, Operation::Delete], "{}", case.label);
         assert_eq!(operations(&case.key(10, 110, "b10")), [Operation::Insert], "{}", case.label);
@@ -185,7 +189,8 @@ async fn large_values_of_any_type_that_an_update_leaves_alone_are_as_the_first_c
     let columns = LARGE_COLUMNS.iter().enumerate();
     let (names, types): (Vec<String>, Vec<String>) =
         columns.map(|(at, (sql_type, _))| (format!("c{at}"), format!("c{at} {sql_type}"))).unzip();
-    let external: Vec<String> = names.iter().filter(|name| *name != "c5").map(|name| format!("ALTER {name} SET STORAGE EXTERNAL")).collect();
+    let external: Vec<String> =
+        names.iter().filter(|name| *name != "c5").map(|name| format!("ALTER {name} SET STORAGE EXTERNAL")).collect();
     let values: Vec<&str> = LARGE_COLUMNS.iter().map(|(_, large)| *large).collect();
     let sql = format!(
         "CREATE TABLE business.large (id int PRIMARY KEY, v int, {}); ALTER TABLE business.large {};
@@ -199,10 +204,11 @@ async fn large_values_of_any_type_that_an_update_leaves_alone_are_as_the_first_c
     stack.start(CDC_INGEST);
     stack.ready().await;
     table.until_topic_is_the_table(&stack).await;
-    // The numeric one is kept small by compression.
-    assert_eq!(values_outside(&mut source, "business.large").await, 0);
+    // All but the pair of nothing, and the number, which is compressed.
+    assert_eq!(values_outside(&mut source, "business.large").await, 22);
     run(&mut source, "UPDATE business.large SET v = 1 WHERE id = 1").await;
-    run(&mut source, "ALTER TABLE business.large REPLICA IDENTITY FULL; UPDATE business.large SET v = 1 WHERE id = 2").await;
+    run(&mut source, "ALTER TABLE business.large REPLICA IDENTITY FULL; UPDATE business.large SET v = 1 WHERE id = 2")
+        .await;
     table.until_topic_is_the_table(&stack).await;
 
     let history = table.history(&stack);
@@ -213,7 +219,11 @@ async fn large_values_of_any_type_that_an_update_leaves_alone_are_as_the_first_c
         let wanted = copied.value.as_deref().unwrap().replacen("\"v\":0", "\"v\":1", 1);
         let found = updated.value.as_deref().unwrap();
         let at = found.bytes().zip(wanted.bytes()).take_while(|(found, wanted)| found == wanted).count();
-        assert!(found == wanted, "row {id} is written otherwise: {:?}", found.get(at.saturating_sub(60)..).map(|rest| rest.chars().take(120).collect::<String>()));
+        assert!(
+            found == wanted,
+            "row {id} is written otherwise: {:?}",
+            found.get(at.saturating_sub(60)..).map(|rest| rest.chars().take(120).collect::<String>())
+        );
     }
 }
 
@@ -224,7 +234,7 @@ const KEYS: &[(&str, &str)] = &[
     ("business.isbn13", "('978000000' || lpad(n::text, 3, '0') || '?')::business.isbn13"),
     ("business.little", "n"),
     ("business.level", "(ARRAY['z', 'y', 'x'])[1 + n % 3]::business.level"),
-    ("text COLLATE \"C.utf8\"", "CASE n % 2 WHEN 0 THEN 'é' ELSE 'E' END || n"),
+    ("text COLLATE \"und-x-icu\"", "CASE n % 2 WHEN 0 THEN 'é' ELSE 'E' END || n"),
     ("char(6)", "'c' || n"),
     ("numeric", "n / 7.0"),
     ("real", "CASE n WHEN 1 THEN 'NaN' WHEN 2 THEN '-Infinity' ELSE n / 7.0::real END"),
@@ -270,7 +280,9 @@ async fn rows_with_keys_of_any_type_are_copied_chunk_by_chunk_and_found_again() 
     stack.ready().await;
     for at in 0..KEYS.len() {
         // The body is not in the stream: the row is read again by its key.
-        let sql = format!("UPDATE business.keys_{at} SET n = -n WHERE n % 2 = 0; DELETE FROM business.keys_{at} WHERE n % 5 = 0");
+        let sql = format!(
+            "UPDATE business.keys_{at} SET n = -n WHERE n % 2 = 0; DELETE FROM business.keys_{at} WHERE n % 5 = 0"
+        );
         run(&mut source, &sql).await;
     }
     for table in &judged {

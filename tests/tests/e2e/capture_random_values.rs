@@ -39,7 +39,8 @@ impl RandomTable {
     }
 
     fn value(&self, random: &mut Random, at: usize) -> String {
-        let value = if at >= self.key_columns && random.one_in(6) { "NULL".to_owned() } else { (self.types[at].value)(random) };
+        let value =
+            if at >= self.key_columns && random.one_in(6) { "NULL".to_owned() } else { (self.types[at].value)(random) };
         format!("({value})::{}", self.types[at].sql_type)
     }
 

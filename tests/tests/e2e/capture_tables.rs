@@ -46,7 +46,11 @@ async fn generated_columns_are_carried_where_the_publication_has_them() {
     }
     stack.start(CDC_INGEST);
     stack.ready().await;
-    run(&mut source, "INSERT INTO business.squares (id, a, b) VALUES (2, 4, 'y'); UPDATE business.squares SET a = 5 WHERE id = 1").await;
+    run(
+        &mut source,
+        "INSERT INTO business.squares (id, a, b) VALUES (2, 4, 'y'); UPDATE business.squares SET a = 5 WHERE id = 1",
+    )
+    .await;
     table.until_topic_is_the_table(&stack).await;
     let history = table.history(&stack);
     let row = |id: i32, a: i32, b: &str| {
@@ -96,7 +100,8 @@ async fn a_partitioned_table_is_one_table_where_the_publication_names_its_root()
                    INSERT INTO business.events VALUES (64, 101, 1, 'd'); UPDATE business.events SET place = 5 WHERE id = 63";
     run(&mut source, further).await;
     events.until_topic_is_the_table(&stack).await;
-    run(&mut source, "BEGIN; TRUNCATE business.events; INSERT INTO business.events VALUES (61, 5, 9, 'e'); COMMIT").await;
+    run(&mut source, "BEGIN; TRUNCATE business.events; INSERT INTO business.events VALUES (61, 5, 9, 'e'); COMMIT")
+        .await;
     events.until_topic_is_the_table(&stack).await;
     events.history(&stack).assert_nothing_twice();
 }
@@ -110,7 +115,8 @@ async fn the_partitions_of_a_table_are_tables_where_the_publication_names_no_roo
     publish(&stack, "business.events").await;
     let first = JudgedTable::name(&mut stack, "first_events", "business.events_1");
     let leaves = ["events_2", "events_3_a"];
-    let leaves = leaves.map(|leaf| JudgedTable::other(&stack, &format!("business.{leaf}"), &format!("business_{leaf}")));
+    let leaves =
+        leaves.map(|leaf| JudgedTable::other(&stack, &format!("business.{leaf}"), &format!("business_{leaf}")));
     stack.start(CDC_INGEST);
     stack.ready().await;
     let tables = [&first, &leaves[0], &leaves[1]];
@@ -230,7 +236,8 @@ async fn tables_of_the_same_name_have_topics_of_their_own() {
         let state = service_page::state(&stack, CDC_INGEST).await;
         let refused = state["details"]["not_captured"].clone();
         let both = ["business.same_t", "business_same.t"];
-        let other = both.into_iter().find(|table| refused[table].as_str().is_some_and(|why| why.contains("is that of table")));
+        let other =
+            both.into_iter().find(|table| refused[table].as_str().is_some_and(|why| why.contains("is that of table")));
         let captured = both.into_iter().find(|table| state["details"]["snapshot"][table]["done"] == true);
         other.and(captured).ok_or(state["details"].to_string())
     })

@@ -62,7 +62,9 @@ fn assert_row(history: &History, id: usize, row: usize, wanted: Operation) {
     let record = record.unwrap_or_else(|| panic!("row {id} has no record of {wanted:?}: {records:?}"));
     let (found, expected) = (record.value.as_deref().unwrap(), json(id, row));
     let at = found.bytes().zip(expected.bytes()).take_while(|(found, expected)| found == expected).count();
-    let piece = |text: &str| String::from_utf8_lossy(&text.as_bytes()[at.saturating_sub(60)..]).chars().take(160).collect::<String>();
+    let piece = |text: &str| {
+        String::from_utf8_lossy(&text.as_bytes()[at.saturating_sub(60)..]).chars().take(160).collect::<String>()
+    };
     assert!(found == expected, "row {id}, {wanted:?}:\nfound    {}\nexpected {}", piece(found), piece(&expected));
 }
 

@@ -31,7 +31,12 @@ pub const COLUMNS: &[RandomType] = &[
     of("timestamp", timestamp),
     of("timestamptz", timestamp),
     of("interval", |random| {
-        format!("make_interval(0, {}, 0, {}, 0, 0, {} / 1000.0)", integer(random, 99), integer(random, 99), integer(random, 99))
+        format!(
+            "make_interval(0, {}, 0, {}, 0, 0, {} / 1000.0)",
+            integer(random, 99),
+            integer(random, 99),
+            integer(random, 99)
+        )
     }),
     of("uuid", |random| format!("md5('{}')::uuid", random.below(1 << 31))),
     of("json", json),
@@ -124,7 +129,12 @@ fn json(random: &mut Random) -> String {
         0 => "'null'".to_owned(),
         1 => format!("to_json({}::text)::text::json", text(random)),
         2 => format!("'[ {0}, {{\"a\" :{0}.00}}, null ]'", random.below(1_000)),
-        _ => format!("json_build_object('k', {}, 'é' || {}, {}::text)", integer(random, 1_000), text(random), text(random)),
+        _ => format!(
+            "json_build_object('k', {}, 'é' || {}, {}::text)",
+            integer(random, 1_000),
+            text(random),
+            text(random)
+        ),
     }
 }
 

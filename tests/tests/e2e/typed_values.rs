@@ -150,10 +150,7 @@ pub const ALL: &[Typed] = &[
     typed(
         "interval",
         &[
-            (
-                "'-1 year -2 mons +3 days -04:05:06.789'",
-                r#""-1 years -2 mons +3 days -04:05:06.789""#,
-            ),
+            ("'-1 year -2 mons +3 days -04:05:06.789'", r#""-1 years -2 mons +3 days -04:05:06.789""#),
             ("'0'", r#""00:00:00""#),
             ("'P1M2D'", r#""1 mon 2 days""#),
             ("'178000000 years'", r#""178000000 years""#),
@@ -232,15 +229,9 @@ pub const ALL: &[Typed] = &[
     typed("business.mood[]", &[("'{sad,\"非常 \\\"好\\\"\"}'", r#""{sad,\"非常 \\\"好\\\"\"}""#)]),
     typed("business.positive[]", &[("'{1,2}'", r#""{1,2}""#)]),
     typed("business.pair[]", &[("ARRAY[ROW(1, 'x')::business.pair]", r#""{\"(1,x)\"}""#)]),
-    typed(
-        "int4range",
-        &[("'[1,5]'", r#""[1,6)""#), ("'empty'", r#""empty""#), ("'(,)'", r#""(,)""#)],
-    ),
+    typed("int4range", &[("'[1,5]'", r#""[1,6)""#), ("'empty'", r#""empty""#), ("'(,)'", r#""(,)""#)]),
     typed("numrange", &[("'(1.0,2.50]'", r#""(1.0,2.50]""#)]),
-    typed(
-        "tstzrange",
-        &[("'[2025-07-11 17:25:55+08,infinity)'", r#""[\"2025-07-11 09:25:55+00\",infinity)""#)],
-    ),
+    typed("tstzrange", &[("'[2025-07-11 17:25:55+08,infinity)'", r#""[\"2025-07-11 09:25:55+00\",infinity)""#)]),
     typed("daterange", &[("'[2025-01-01,)'", r#""[2025-01-01,)""#)]),
     typed("business.float_range", &[("'[0.1,1e100)'", r#""[0.1,1e+100)""#)]),
     typed("int4multirange", &[("'{[5,7),[1,3)}'", r#""{[1,3),[5,7)}""#), ("'{}'", r#""{}""#)]),
@@ -264,7 +255,10 @@ pub const ALL: &[Typed] = &[
     typed("polygon", &[("'((0,0),(1,0.1),(1,1))'", r#""((0,0),(1,0.1),(1,1))""#)]),
     typed("circle", &[("'<(0,0),1e-7>'", r#""<(0,0),1e-07>""#)]),
     // What the server keeps for itself. Names come with their schema, but for the catalog's.
-    typed("regclass", &[("'business.orders'", r#""business.orders""#), ("'pg_class'", r#""pg_class""#), ("0", r#""-""#)]),
+    typed(
+        "regclass",
+        &[("'business.orders'", r#""business.orders""#), ("'pg_class'", r#""pg_class""#), ("0", r#""-""#)],
+    ),
     typed("regtype", &[("'business.mood'", r#""business.mood""#), ("'int'", r#""integer""#)]),
     typed("regproc", &[("'now'", r#""now""#)]),
     typed("xid", &[("'4294967295'", r#""4294967295""#)]),
