@@ -75,6 +75,8 @@ struct Entry {
     table: SourceTable,
     identity: String,
     readable: bool,
+    /// A policy of row-level security stands between the role and the rows.
+    veiled: bool,
     published: bool,
 }
 
@@ -97,7 +99,7 @@ fn look_sql(server_version: i32) -> String {
     format!(
         "SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relreplident::text, greatest(c.reltuples, 0)::int8, \
            has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), p.tablename IS NOT NULL, {filter}, \
-           coalesce(k.columns, '[]') \
+           coalesce(k.columns, '[]'), row_security_active(c.oid) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_publication_tables p ON p.pubname = $1 AND p.schemaname = n.nspname AND p.tablename = c.relname \
          LEFT JOIN LATERAL ( \
@@ -167,7 +169,8 @@ fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
         filter: row.try_get(8)?,
         rows_estimate: row.try_get(5)?,
     };
-    Ok(Entry { table, identity: row.try_get(4)?, readable: row.try_get(6)?, published: row.try_get(7)? })
+    let (identity, readable, published) = (row.try_get(4)?, row.try_get(6)?, row.try_get(7)?);
+    Ok(Entry { table, identity, readable, veiled: row.try_get(10)?, published })
 }
 
 impl Catalog {
@@ -212,6 +215,13 @@ impl Catalog {
                 table.name.sql()
             );
             return Err(settings(format!("role {user} may not read {}", table.name), cure));
+        }
+        if found.veiled {
+            // The copy would lack rows that the stream has, and nobody would see it.
+            return Err(settings(
+                format!("row-level security hides rows of {} from role {user}", table.name),
+                format!("ALTER ROLE {} BYPASSRLS", quoted(user)),
+            ));
         }
         if table.key.is_empty() {
             return Err(no_key(found));
@@ -328,7 +338,7 @@ mod tests {
         let key = vec![KeyColumn::new("id", "bigint")];
         let table =
             SourceTable { oid, name: TableName::parse(name), partitioned: false, key, filter: None, rows_estimate: 0 };
-        Entry { table, identity: "d".into(), readable: true, published: true }
+        Entry { table, identity: "d".into(), readable: true, veiled: false, published: true }
     }
 
     fn catalog(entries: Vec<Entry>) -> Catalog {
@@ -348,7 +358,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_said_with_the_statement_that_mends_it() {
         let name = TableName::parse("s.a");
-        let cases: [(&dyn Fn(&mut Entry), &str); 5] = [
+        let cases: [(&dyn Fn(&mut Entry), &str); 6] = [
+            (&|entry| entry.veiled = true, "ALTER ROLE \"r\" BYPASSRLS"),
             (
                 &|entry| entry.readable = false,
                 "GRANT USAGE ON SCHEMA \"s\" TO \"r\"; GRANT SELECT ON \"s\".\"a\" TO \"r\"",

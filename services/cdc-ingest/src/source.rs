@@ -9,8 +9,8 @@ use sqlx::postgres::PgConnection;
 use crate::catalog::{self, Catalog};
 
 /// Session settings of every connection to the source, beside those of [`shared::pg::TEXT_FORM`]: names of types and of `regclass` values
-/// are written with their schema, whatever the role's search path is.
-pub const CAPTURE_FORM: [(&str, &str); 1] = [("search_path", "pg_catalog")];
+/// are written with their schema, whatever the role's search path is; and a read that a policy would take rows from is an error.
+pub const CAPTURE_FORM: [(&str, &str); 2] = [("search_path", "pg_catalog"), ("row_security", "off")];
 
 fn settings(what: impl Into<String>, cure: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Settings, what).cure(cure)
