@@ -1,7 +1,7 @@
 //! A value of any type becomes the JSON that is documented, whether the first copy brings it or the stream, and is the table's value again
 //! when it is cast back.
 
-use crate::database::run;
+use crate::database::{self, run};
 use crate::history::{History, header};
 use crate::judged_table::JudgedTable;
 use crate::stack::{CDC_INGEST, Stack};
@@ -105,6 +105,27 @@ async fn carry_everything(settings: &str) {
 #[tokio::test]
 async fn every_type_becomes_the_same_json_by_copy_and_by_stream() {
     carry_everything("SELECT").await;
+}
+
+#[tokio::test]
+async fn text_of_a_database_in_another_encoding_comes_as_unicode() {
+    let mut stack = Stack::new().await;
+    let (server, name) = (stack.environment.places.source.clone(), stack.places.source.database.clone());
+    database::drop(&server, &name).await;
+    database::make_with(&server, &name, "ENCODING 'EUC_CN'", "postgres_source/init").await;
+    let mut source = stack.source().await;
+    let sql = "CREATE TABLE business.\"订单\" (\"编号\" text PRIMARY KEY, note text); INSERT INTO business.\"订单\" VALUES ('甲', '北京')";
+    run(&mut source, sql).await;
+    let table = JudgedTable::capture(&mut stack, "encoded", "business.订单").await;
+    stack.start(CDC_INGEST);
+    stack.ready().await;
+    run(&mut source, "INSERT INTO business.\"订单\" VALUES ('乙', '上海')").await;
+    table.until_topic_is_the_table(&stack).await;
+    let history = table.history(&stack);
+    for (key, note) in [("甲", "北京"), ("乙", "上海")] {
+        let [record] = history.of(&format!("{{\"编号\":\"{key}\"}}")) else { panic!("{:?}", history.by_key) };
+        assert_eq!(record.value.as_deref(), Some(&*format!("{{\"编号\":\"{key}\",\"note\":\"{note}\"}}")));
+    }
 }
 
 #[tokio::test]

@@ -32,8 +32,13 @@ where
 
 /// Makes the database and applies the SQL files of `folder` (in the checkout) in it.
 pub async fn make(server: &PostgresConfig, name: &str, folder: &str) -> PostgresConfig {
+    make_with(server, name, "", folder).await
+}
+
+/// The same with further words for CREATE DATABASE.
+pub async fn make_with(server: &PostgresConfig, name: &str, options: &str, folder: &str) -> PostgresConfig {
     let mut administrator = connect(server).await;
-    run(&mut administrator, &format!("CREATE DATABASE {name} TEMPLATE template0")).await;
+    run(&mut administrator, &format!("CREATE DATABASE {name} TEMPLATE template0 {options}")).await;
     let database = PostgresConfig { database: name.to_owned(), ..server.clone() };
     let mut connection = connect(&database).await;
     for statement in statements(folder) {

@@ -23,6 +23,24 @@ async fn a_table_without_a_primary_key_is_refused_with_the_statement_that_gives_
 }
 
 #[tokio::test]
+async fn a_table_with_rows_that_the_role_may_not_see_is_refused_and_not_copied_in_part() {
+    let mut stack = Stack::new().await;
+    let table = "CREATE TABLE business.notes (id int PRIMARY KEY, owner name); INSERT INTO business.notes VALUES (1, 'postgres');
+                 GRANT SELECT ON business.notes TO tidemill_capture; ALTER PUBLICATION tidemill ADD TABLE business.notes;
+                 CREATE POLICY own ON business.notes USING (owner = current_user); ALTER TABLE business.notes ENABLE ROW LEVEL SECURITY";
+    run(&mut stack.source().await, table).await;
+    let topic = format!("{}_ods_notes", stack.name);
+    let settings = [("TABLES__NOTES__TABLE", "business.notes"), ("TABLES__NOTES__TOPIC", topic.as_str())];
+    for arguments in [&[][..], &["check"]] {
+        let ended = stack.command(CDC_INGEST, arguments, &settings).await;
+        assert_refused(
+            &ended,
+            &["row-level security hides rows of business.notes", r#"ALTER ROLE "tidemill_capture" BYPASSRLS"#],
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_log_for_replication_is_refused_with_the_setting() {
     let mut stack = Stack::new().await;
     let server = FurtherServer::start(&stack, &["wal_level=replica"]);
