@@ -1,8 +1,10 @@
 //! The replication slot: looked up, waited for, made, given up, and watched.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use shared::failure::{Failure, FailureKind};
+use shared::health::Health;
 use shared::pg::{refused, refused_for_now};
 use shared::position::Lsn;
 use sqlx::postgres::PgConnection;
@@ -10,6 +12,10 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::settings::SlotConfig;
 use crate::source::position;
+use crate::wal_stream::APPLICATION;
+
+/// The health latch of a slot that another instance holds.
+const SLOT_LATCH: &str = "slot";
 
 /// The slot as the server has it (PostgreSQL documentation, "pg_replication_slots").
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +83,32 @@ pub async fn look(connection: &mut PgConnection, name: &str) -> Result<Option<Sl
         confirmed: confirmed.as_deref().map(position).transpose()?,
         lost: (lost == Some(true) || reason.is_some()).then(|| reason.unwrap_or_else(|| "wal_removed".into())),
     }))
+}
+
+/// Waits until nobody uses the slot: this instance is the standby of the one that does.
+pub async fn free(
+    connection: &mut PgConnection,
+    config: &SlotConfig,
+    health: &Health,
+) -> Result<Option<Slot>, Failure> {
+    let name = &config.name;
+    let mut said = None;
+    loop {
+        let slot = look(connection, name).await?;
+        let Some(holder) = slot.as_ref().and_then(|slot| slot.holder.clone()) else {
+            health.release(SLOT_LATCH);
+            return Ok(slot);
+        };
+        if holder.application == *APPLICATION {
+            end_holder(connection, &holder).await?;
+        } else if said.as_ref() != Some(&holder) {
+            let waits = format!("slot {name}, which is in use by {holder}");
+            tracing::warn!("waiting for {waits}; this instance takes over when it is free");
+            health.hold(SLOT_LATCH, waits);
+            said = Some(holder);
+        }
+        tokio::time::sleep(Duration::from_millis(config.takeover_poll_ms)).await;
+    }
 }
 
 /// Makes the slot, and gives the position from which on nothing is lost.
