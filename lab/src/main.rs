@@ -1,12 +1,13 @@
 //! `tidemill-lab`: looks at a running pipeline, checks it, measures it, loads it. See `--help`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use lab::paper::Paper;
 use lab::places::{Addresses, Places};
-use lab::{compare, latency, load, ready, show, validate};
+use lab::{bench, compare, latency, load, ready, show, validate};
 use shared::failure::{Failure, FailureKind};
 
 /// Drives a running Tidemill pipeline from outside, as a user would. The exit code says whether all went well.
@@ -73,6 +74,20 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         timeout_s: u64,
     },
+    /// Measure one stage against the least that its input allows; scripts/bench.sh starts what this needs
+    Bench {
+        #[command(subcommand)]
+        stage: Stage,
+        /// Write the figures as JSON to this file as well
+        #[arg(long, global = true)]
+        json: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Stage {
+    /// cdc-ingest against pg_recvlogical
+    Capture(bench::capture::Plan),
 }
 
 fn main() -> ExitCode {
@@ -110,6 +125,9 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
             load::run(places, &plan, json, &mut paper, &mut progress).await
         }
         Command::Compare { timeout_s } => compare::run(places, seconds(timeout_s), &mut paper).await,
+        Command::Bench { stage: Stage::Capture(plan), json } => {
+            bench::capture::run(places, &plan, json, &mut paper, &mut progress).await
+        }
     }
 }
 
