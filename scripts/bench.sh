@@ -27,6 +27,8 @@ Options of capture:
   --changes N          single changes for the latency; 0: none                 200
   --rate R             single changes a second                                 5
   --big N              rows of the large transaction; 0: none                  2000000
+  --calm-s SECONDS     longest wait, before each reading, for others on the    30
+                       machine to become quiet
 
 capture wants pg_recvlogical, which comes with PostgreSQL's client programs.
 

@@ -4,6 +4,7 @@
 //! Figures of a machine that others use as well are worth little by themselves; their ratios are. So both sides read the same
 //! bytes in turn, and what else the machine did stands beside each figure.
 
+mod calm;
 mod child;
 mod meter;
 mod spread;

@@ -22,6 +22,7 @@ mod low_load;
 mod rounds;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -31,6 +32,7 @@ use sqlx::postgres::PgConnection;
 use self::ingest::Identity;
 use self::recvlogical::RecvLogical;
 pub use self::variant::Variant;
+use crate::bench::calm;
 use crate::layers::Layers;
 use crate::paper::Paper;
 use crate::places::Places;
@@ -60,6 +62,9 @@ pub struct Plan {
     /// Rows of the big transaction; 0 leaves this part out
     #[arg(long, default_value_t = 2_000_000)]
     big: u32,
+    /// Longest wait, before each reading, for others on the machine to become quiet
+    #[arg(long, default_value_t = 30)]
+    calm_s: u64,
     /// The cdc-ingest that is measured
     #[arg(long)]
     program: PathBuf,
@@ -113,6 +118,11 @@ impl Session<'_> {
         }
     }
 
+    /// Waits for others on the machine to become quiet.
+    async fn calm(&self) {
+        calm::wait(Duration::from_secs(self.plan.calm_s)).await;
+    }
+
     /// Records that a topic has got so far.
     fn records(&self, topic: &str) -> Result<i64, Failure> {
         Ok(self.layers.end(topic)?.iter().map(|(_, end)| end).sum())
@@ -148,6 +158,7 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     let ingest = warm.start(places)?;
     ingest.ready().await?;
     if plan.changes > 0 {
+        session.calm().await;
         session.progress.line("  single changes");
         outcome.low_load = Some(low_load::measure(&mut session, &warm).await?);
     }

@@ -89,6 +89,7 @@ async fn with_recv_logical(session: &mut Session<'_>) -> Result<Waits, Failure> 
 
 /// Makes the big transaction and small ones until the first small one behind it is seen. Closes the board.
 async fn waits(session: &mut Session<'_>, reader: &'static str, board: &Board) -> Result<Waits, Failure> {
+    session.calm().await;
     session.progress.line(format!("  {} rows in one transaction, {reader} reads", session.plan.big));
     let mut others = session.places.connect_source().await?;
     let names = session.places.names.clone();

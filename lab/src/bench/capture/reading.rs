@@ -8,6 +8,7 @@ use shared::pg::refused;
 use sqlx::postgres::PgConnection;
 
 use super::ingest::Ingest;
+use crate::bench::calm::CALM_PROCESSORS;
 use crate::bench::child::Child;
 use crate::bench::meter::{Cost, Meter, Parts};
 use crate::places::Places;
@@ -34,6 +35,11 @@ impl Reading {
 
     pub fn rows_a_second_from_first_row(&self) -> f64 {
         f64::from(self.rows) / self.seconds_from_first_row
+    }
+
+    /// Others on the machine took more than a little meanwhile.
+    pub fn is_disturbed(&self) -> bool {
+        self.cpu_seconds.others.is_some_and(|others| others / self.seconds_from_first_row > CALM_PROCESSORS)
     }
 
     /// The same seconds for a million rows.

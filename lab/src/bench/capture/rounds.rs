@@ -30,6 +30,9 @@ pub struct Finish {
 #[derive(Debug, Clone, Serialize)]
 pub struct Ratio {
     pub reader: String,
+    /// Whether only rounds in which others were quiet went into it. Where there is no such round, all went.
+    pub calm: bool,
+    pub rounds: usize,
     pub from_first_row: Option<Spread>,
     pub from_start: Option<Spread>,
 }
@@ -93,6 +96,7 @@ async fn load(session: &mut Session<'_>) -> Result<Lsn, Failure> {
 }
 
 async fn read(session: &mut Session<'_>, entrant: &Entrant, end: Lsn) -> Result<Reading, Failure> {
+    session.calm().await;
     let (places, rows) = (session.places, session.plan.rows);
     match entrant {
         Entrant::RecvLogical { slot } => {
@@ -132,14 +136,7 @@ impl Entrant {
 }
 
 fn ratios(results: &[Finish]) -> Vec<Ratio> {
-    readers(results)
-        .filter(|reader| *reader != RECV_LOGICAL)
-        .map(|reader| Ratio {
-            reader: reader.to_owned(),
-            from_first_row: Spread::of(ratio_by_round(results, reader, Reading::rows_a_second_from_first_row)),
-            from_start: Spread::of(ratio_by_round(results, reader, Reading::rows_a_second_from_start)),
-        })
-        .collect()
+    readers(results).filter(|reader| *reader != RECV_LOGICAL).map(|reader| ratio(results, reader)).collect()
 }
 
 /// The readers, each once.
@@ -148,16 +145,27 @@ fn readers(results: &[Finish]) -> impl Iterator<Item = &str> {
     results.iter().filter(move |result| result.round == first).map(|result| result.reader.as_str())
 }
 
-fn ratio_by_round(results: &[Finish], reader: &str, pace: impl Fn(&Reading) -> f64) -> Vec<f64> {
+fn ratio(results: &[Finish], reader: &str) -> Ratio {
+    let floor = |round: u32| results.iter().find(|other| other.round == round && other.reader == RECV_LOGICAL);
     let mine = results.iter().filter(|result| result.reader == reader);
-    mine.filter_map(|mine| {
-        let floor = results.iter().find(|other| other.round == mine.round && other.reader == RECV_LOGICAL)?;
-        Some(pace(&mine.reading) / pace(&floor.reading))
-    })
-    .collect()
+    let mut pairs: Vec<(&Reading, &Reading)> =
+        mine.filter_map(|mine| Some((&mine.reading, &floor(mine.round)?.reading))).collect();
+    let is_calm = |(mine, floor): &(&Reading, &Reading)| !mine.is_disturbed() && !floor.is_disturbed();
+    let calm = pairs.iter().any(is_calm);
+    if calm {
+        pairs.retain(is_calm);
+    }
+    let spread = |pace: fn(&Reading) -> f64| Spread::of(pairs.iter().map(|(mine, floor)| pace(mine) / pace(floor)));
+    Ratio {
+        reader: reader.to_owned(),
+        calm,
+        rounds: pairs.len(),
+        from_first_row: spread(Reading::rows_a_second_from_first_row),
+        from_start: spread(Reading::rows_a_second_from_start),
+    }
 }
 
-const HEADINGS: [&str; 11] = [
+const HEADINGS: [&str; 12] = [
     "round",
     "reader",
     "rows/s",
@@ -169,6 +177,7 @@ const HEADINGS: [&str; 11] = [
     "all else",
     "peak MB",
     "load",
+    "",
 ];
 
 impl Outcome {
@@ -178,26 +187,38 @@ impl Outcome {
             table.row(&cells(result));
         }
         paper.table(&table);
-        paper.note(
-            "  rows/s: from the first row to the last; from start: from the start of the process to the last row.",
-        );
-        paper.note(
-            "  First row: the first message written (pg_recvlogical), taken in (cdc-ingest). Last row: the end of the",
-        );
-        paper.note("  process (pg_recvlogical), acknowledged by Kafka (cdc-ingest). CPU: seconds for a million rows.");
+        for line in LEGEND {
+            paper.note(line);
+        }
         for ratio in &self.ratios {
-            let text = |spread: Option<Spread>| spread.map_or("none".to_owned(), |spread| spread.text(2));
-            paper.line(format!(
-                "  {} / {RECV_LOGICAL}: {} from the first row, {} from the start of the process",
-                ratio.reader,
-                text(ratio.from_first_row),
-                text(ratio.from_start)
-            ));
+            paper.line(ratio.text());
         }
     }
 }
 
-fn cells(result: &Finish) -> [String; 11] {
+const LEGEND: [&str; 5] = [
+    "  rows/s: from the first row to the last; from start: from the start of the process to the last row.",
+    "  First row: the first message written (pg_recvlogical), taken in (cdc-ingest). Last row: the end of the",
+    "  process (pg_recvlogical), acknowledged by Kafka (cdc-ingest). CPU: seconds for a million rows, from the",
+    "  first row to the last. *: others took more than a quarter of a processor meanwhile.",
+    "  The warm-up before the first round is not shown.",
+];
+
+impl Ratio {
+    fn text(&self) -> String {
+        let text = |spread: Option<Spread>| spread.map_or("none".to_owned(), |spread| spread.text(2));
+        format!(
+            "  {} / {RECV_LOGICAL}: {} from the first row, {} from the start of the process; {} {}",
+            self.reader,
+            text(self.from_first_row),
+            text(self.from_start),
+            if self.calm { "calm rounds:" } else { "no calm round, all:" },
+            self.rounds
+        )
+    }
+}
+
+fn cells(result: &Finish) -> [String; 12] {
     let (reading, cost) = (&result.reading, &result.reading.cpu_seconds);
     let figure =
         |figure: Option<f64>, digits: usize| figure.map_or(String::new(), |figure| format!("{figure:.digits$}"));
@@ -214,6 +235,7 @@ fn cells(result: &Finish) -> [String; 11] {
         million(cost.others),
         figure(reading.peak_megabytes, 1),
         figure(cost.load_average, 1),
+        if reading.is_disturbed() { "*" } else { "" }.to_owned(),
     ]
 }
 
@@ -245,6 +267,22 @@ mod tests {
         let found = ratios(&results);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].from_first_row, Some(Spread { median: 0.625, least: 0.5, most: 0.75 }));
-        assert_eq!(found[0].from_start.unwrap().most, 0.8);
+        assert_eq!((found[0].from_start.unwrap().most, found[0].calm, found[0].rounds), (0.8, true, 2));
+    }
+
+    #[test]
+    fn a_disturbed_round_counts_only_where_there_is_no_other() {
+        let mut results = [
+            result(1, RECV_LOGICAL, 1.0),
+            result(1, "cdc-ingest", 4.0),
+            result(2, "cdc-ingest", 2.0),
+            result(2, RECV_LOGICAL, 1.0),
+        ];
+        results[1].reading.cpu_seconds.others = Some(7.0);
+        let found = ratios(&results);
+        assert_eq!((found[0].from_first_row.unwrap().median, found[0].calm, found[0].rounds), (0.5, true, 1));
+        results[2].reading.cpu_seconds.others = Some(7.0);
+        let found = ratios(&results);
+        assert_eq!((found[0].from_first_row.unwrap().median, found[0].calm, found[0].rounds), (0.375, false, 2));
     }
 }
