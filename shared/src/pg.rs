@@ -33,13 +33,14 @@ impl Default for PostgresConfig {
 }
 
 /// Session settings under which values have one text form, whatever the server's or the role's defaults are.
-pub const TEXT_FORM: [(&str, &str); 7] = [
+pub const TEXT_FORM: [(&str, &str); 8] = [
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
     ("TimeZone", "UTC"),
     ("extra_float_digits", "1"),
     ("bytea_output", "hex"),
     ("lc_monetary", "C"),
+    ("quote_all_identifiers", "off"),
     ("standard_conforming_strings", "on"),
 ];
 

@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 
+use serde::Deserialize;
 use shared::failure::{Failure, FailureKind};
 use shared::pg::{TableName, quoted, refused_for_now};
 use sqlx::postgres::{PgConnection, PgRow};
@@ -33,10 +34,20 @@ pub struct SourceTable {
 }
 
 /// A column of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct KeyColumn {
     pub name: String,
+    /// What a value is cast to: its type, and its collation where that is not the database's.
     pub sql_type: String,
+    /// `<`, `<=`, `=`, `>=` and `>` of its type, where they are not PostgreSQL's own.
+    pub operators: Option<[String; 5]>,
+}
+
+#[cfg(test)]
+impl KeyColumn {
+    pub fn new(name: &str, sql_type: &str) -> Self {
+        KeyColumn { name: name.into(), sql_type: sql_type.into(), operators: None }
+    }
 }
 
 /// A column that the stream carries.
@@ -86,12 +97,11 @@ fn look_sql(server_version: i32) -> String {
     format!(
         "SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relreplident::text, greatest(c.reltuples, 0)::int8, \
            has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), p.tablename IS NOT NULL, {filter}, \
-           coalesce(k.names, '{{}}'), coalesce(k.types, '{{}}') \
+           coalesce(k.columns, '[]') \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_publication_tables p ON p.pubname = $1 AND p.schemaname = n.nspname AND p.tablename = c.relname \
          LEFT JOIN LATERAL ( \
-           SELECT array_agg(a.attname::text ORDER BY x.place) AS names, \
-                  array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY x.place) AS types \
+           SELECT json_agg(json_build_object('name', a.attname, 'sql_type', {KEY_TYPE}, 'operators', {KEY_OPERATORS}) ORDER BY x.place)::text AS columns \
            FROM (SELECT i.* FROM pg_index i \
                  WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL \
                    AND i.indexprs IS NULL \
@@ -107,6 +117,19 @@ fn look_sql(server_version: i32) -> String {
          ORDER BY n.nspname, c.relname"
     )
 }
+
+/// The type of `a`, a column of a key, with its collation where that is not the database's (whose OID is 100).
+const KEY_TYPE: &str = "format_type(a.atttypid, a.atttypmod) || coalesce(( \
+    SELECT format(' COLLATE %I.%I', n.nspname, l.collname) FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace \
+    WHERE l.oid = a.attcollation AND l.oid <> 100), '')";
+
+/// The operators by which `ORDER BY` sorts the column at place `x.place` of index `i`, unless all are PostgreSQL's own.
+const KEY_OPERATORS: &str = "( \
+    SELECT array_agg(format('OPERATOR(%I.%s)', s.nspname, r.oprname) ORDER BY p.amopstrategy) \
+    FROM pg_opclass o JOIN pg_opclass d ON d.opcmethod = o.opcmethod AND d.opcintype = o.opcintype AND d.opcdefault \
+    JOIN pg_amop p ON p.amopfamily = d.opcfamily AND p.amoplefttype = d.opcintype AND p.amoprighttype = d.opcintype \
+    JOIN pg_operator r ON r.oid = p.amopopr JOIN pg_namespace s ON s.oid = r.oprnamespace \
+    WHERE o.oid = i.indclass[x.place::int - 1] HAVING bool_or(s.nspname <> 'pg_catalog'))";
 
 /// Looks at the published tables, and those with these names or OIDs.
 pub async fn look(
@@ -135,12 +158,12 @@ pub async fn look(
 
 fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
     let kind: String = row.try_get(3)?;
-    let (names, types): (Vec<String>, Vec<String>) = (row.try_get(9)?, row.try_get(10)?);
+    let key = serde_json::from_str(row.try_get(9)?).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
     let table = SourceTable {
         oid: u32::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0),
         name: TableName { schema: row.try_get(1)?, name: row.try_get(2)? },
         partitioned: kind == "p",
-        key: names.into_iter().zip(types).map(|(name, sql_type)| KeyColumn { name, sql_type }).collect(),
+        key,
         filter: row.try_get(8)?,
         rows_estimate: row.try_get(5)?,
     };
@@ -302,7 +325,7 @@ mod tests {
     use super::*;
 
     fn entry(oid: u32, name: &str) -> Entry {
-        let key = vec![KeyColumn { name: "id".into(), sql_type: "bigint".into() }];
+        let key = vec![KeyColumn::new("id", "bigint")];
         let table =
             SourceTable { oid, name: TableName::parse(name), partitioned: false, key, filter: None, rows_estimate: 0 };
         Entry { table, identity: "d".into(), readable: true, published: true }

@@ -176,7 +176,7 @@ mod tests {
             oid: 5,
             name: TableName::parse("a.b"),
             partitioned: false,
-            key: vec![KeyColumn { name: "id".into(), sql_type: "bigint".into() }],
+            key: vec![KeyColumn::new("id", "bigint")],
             filter: None,
             rows_estimate: 0,
         };

@@ -34,6 +34,7 @@ pub mod types;
 
 pub mod copies;
 pub mod copy_text;
+pub mod key_order;
 pub mod merge;
 pub mod snapshot;
 pub mod visibility;

@@ -15,9 +15,10 @@ use shared::position::Lsn;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use crate::catalog::{self, KeyColumn, SourceColumn, SourceTable};
+use crate::catalog::{self, SourceColumn, SourceTable};
 use crate::copies::Ask;
 use crate::copy_text::CopyRow;
+use crate::key_order::{Order, compare};
 use crate::merge::{Chunk, ChunkRow};
 use crate::row::{Shape, ShapeError};
 use crate::settings::Settings;
@@ -244,7 +245,11 @@ async fn name_of(connection: &mut PgConnection, table: &SourceTable) -> Result<T
 }
 
 /// The bytes of a COPY; `None` where there are more than `bytes_max`.
-async fn copy(connection: &mut PgConnection, query: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
+pub async fn copy(
+    connection: &mut PgConnection,
+    query: &str,
+    bytes_max: usize,
+) -> Result<Option<Vec<u8>>, sqlx::Error> {
     let mut text = Vec::new();
     let mut stream = connection.copy_out_raw(query).await?;
     while let Some(part) = stream.try_next().await? {
@@ -277,25 +282,19 @@ fn chunk_query(table: &SourceTable, columns: &[SourceColumn], ask: &Ask, rows: u
 }
 
 fn condition(table: &SourceTable, ask: &Ask) -> String {
-    let key = names(table.key.iter().map(|column| &column.name));
+    let fields: Vec<String> = table.key.iter().map(|column| quoted(&column.name)).collect();
+    let side = |order, values: &Vec<String>| compare(&table.key, &fields, order, values);
     let conditions = [
         match (&ask.after, &ask.range.from) {
-            (Some(after), _) => Some(format!("({key}) > ({})", literals(after, &table.key))),
-            (None, Some(from)) => Some(format!("({key}) >= ({})", literals(from, &table.key))),
+            (Some(after), _) => Some(side(Order::Above, after)),
+            (None, Some(from)) => Some(side(Order::AtLeast, from)),
             (None, None) => None,
         },
-        ask.range.to.as_ref().map(|to| format!("({key}) <= ({})", literals(to, &table.key))),
+        ask.range.to.as_ref().map(|to| side(Order::AtMost, to)),
         table.filter.as_ref().map(|filter| format!("({filter})")),
     ];
     let conditions: Vec<String> = conditions.into_iter().flatten().collect();
     if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) }
-}
-
-/// Values of a key as SQL.
-pub fn literals(values: &[String], key: &[KeyColumn]) -> String {
-    let literal =
-        |(value, column): (&String, &KeyColumn)| format!("'{}'::{}", value.replace('\'', "''"), column.sql_type);
-    values.iter().zip(key).map(literal).collect::<Vec<_>>().join(", ")
 }
 
 /// What was read of a chunk.
@@ -354,15 +353,15 @@ fn read_rows(table: &SourceTable, columns: &[SourceColumn], text: &str) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::KeyColumn;
     use crate::state::KeyRange;
 
     fn orders() -> SourceTable {
-        let key = |name: &str, sql_type: &str| KeyColumn { name: name.into(), sql_type: sql_type.into() };
         SourceTable {
             oid: 1,
             name: TableName::parse("business.orders"),
             partitioned: false,
-            key: vec![key("note", "text"), key("order_id", "bigint")],
+            key: vec![KeyColumn::new("note", "text"), KeyColumn::new("order_id", "bigint")],
             filter: None,
             rows_estimate: 0,
         }

@@ -12,6 +12,7 @@
 // What a test stands on.
 mod database;
 mod environment;
+mod further_server;
 mod process;
 mod stack;
 mod until;
@@ -20,9 +21,13 @@ mod until;
 mod busy;
 mod captured_table;
 mod history;
+mod judged_table;
 mod late_server;
+mod random;
+mod random_values;
 mod service_page;
 mod topics;
+mod typed_values;
 mod whole_sink;
 
 // Right: the data comes through.
@@ -31,6 +36,13 @@ mod first_orders;
 mod many_orders;
 mod source_changes;
 mod user_changes;
+
+// Right: any table of the source is in its topic, whatever its columns, keys and changes are.
+mod capture_changes;
+mod capture_identities;
+mod capture_random_values;
+mod capture_tables;
+mod capture_values;
 
 // Nothing lost, nothing twice, whatever happens to the processes.
 mod asked_to_stop;

@@ -13,8 +13,9 @@ use super::sweep::Gone;
 use super::{Core, SNAPSHOT_LATCH, Standing, unwritable};
 use crate::catalog::KeyColumn;
 use crate::copies::{Acked, Copy, progress};
+use crate::key_order::{Order, compare};
 use crate::merge::{Chunk, Offered};
-use crate::snapshot::{ChunkTaken, TakeChunk, literals};
+use crate::snapshot::{ChunkTaken, TakeChunk};
 use crate::source;
 use crate::state::{KeyRange, table_record};
 use crate::transaction::ChunkDone;
@@ -283,11 +284,10 @@ struct CopyShown<'a> {
 fn range_condition(key: &[KeyColumn], range: &KeyRange) -> String {
     let field =
         |column: &KeyColumn| format!("(u.key::json ->> '{}')::{}", column.name.replace('\'', "''"), column.sql_type);
-    let fields = key.iter().map(field).collect::<Vec<_>>().join(", ");
-    let bound = |values: &Option<Vec<String>>, operator: &str| {
-        values.as_ref().map(|values| format!("({fields}) {operator} ({})", literals(values, key)))
-    };
-    let bounds = [bound(&range.from, ">="), bound(&range.to, "<=")];
+    let fields: Vec<String> = key.iter().map(field).collect();
+    let bound =
+        |values: &Option<Vec<String>>, order| values.as_ref().map(|values| compare(key, &fields, order, values));
+    let bounds = [bound(&range.from, Order::AtLeast), bound(&range.to, Order::AtMost)];
     bounds.into_iter().flatten().collect::<Vec<_>>().join(" AND ")
 }
 
@@ -297,8 +297,7 @@ mod tests {
 
     #[test]
     fn a_key_in_json_is_held_against_the_range() {
-        let key = [("a'b", "text"), ("n", "bigint")]
-            .map(|(name, sql_type)| KeyColumn { name: name.into(), sql_type: sql_type.into() });
+        let key = [KeyColumn::new("a'b", "text"), KeyColumn::new("n", "bigint")];
         let range = KeyRange { from: Some(vec!["x".into(), "1".into()]), to: None };
         assert_eq!(
             range_condition(&key, &range),

@@ -4,11 +4,14 @@ use shared::failure::{Failure, FailureKind};
 use shared::metrics;
 use shared::pg::{quoted, refused_for_now};
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Core;
 use crate::catalog::{self, SourceTable};
 use crate::change::Reread;
+use crate::copy_text::CopyRow;
+use crate::decode::Cell;
+use crate::key_order::is_key;
+use crate::snapshot::copy;
 use crate::source;
 
 impl Core {
@@ -72,20 +75,23 @@ async fn read_row(
     let list: Vec<String> = columns
         .iter()
         .map(|column| match found.iter().any(|(_, _, existing)| existing == column) {
-            true => format!("{}::text", quoted(column)),
+            true => quoted(column),
             // Dropped since: nobody can read its value any more, and the stream drops it with the next change.
-            false => "NULL::text".to_owned(),
+            false => "NULL".to_owned(),
         })
         .collect();
-    let condition = source.key.iter().enumerate();
-    let condition: Vec<String> = condition
-        .map(|(at, column)| format!("{} = ${}::text::{}", quoted(&column.name), at + 1, column.sql_type))
-        .collect();
     let only = if source.partitioned { "" } else { "ONLY " };
-    let (list, condition) = (list.join(", "), condition.join(" AND "));
-    let sql = format!("SELECT {list} FROM {only}{}.{} WHERE {condition}", quoted(schema), quoted(name));
-    let query = key.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, value| query.bind(value));
-    let Some(row) = query.fetch_optional(connection).await.map_err(failed)? else { return Ok(None) };
-    let values = (0..columns.len()).map(|index| row.try_get::<Option<String>, _>(index));
-    values.collect::<Result<Vec<_>, _>>().map(Some).map_err(failed)
+    let (list, condition) = (list.join(", "), is_key(&source.key, key));
+    // By COPY as the chunks of a copy, for a cast to text is not the text form of every type: it takes the blanks off a char(n).
+    let query =
+        format!("COPY (SELECT {list} FROM {only}{}.{} WHERE {condition}) TO STDOUT", quoted(schema), quoted(name));
+    let text = copy(connection, &query, usize::MAX).await.map_err(failed)?.unwrap_or_default();
+    let text = String::from_utf8(text).map_err(|error| {
+        Failure::new(FailureKind::Data, format!("a row of {} could not be read again", source.name)).caused_by(error)
+    })?;
+    let Some(line) = text.strip_suffix('\n') else { return Ok(None) };
+    let mut row = CopyRow::default();
+    row.read(line);
+    let value = |cell| if let Cell::Text(text) = cell { Some(text.to_owned()) } else { None };
+    Ok(Some(row.cells().map(value).collect()))
 }
