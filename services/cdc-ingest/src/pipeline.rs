@@ -118,6 +118,20 @@ async fn check_source(connection: &mut PgConnection, config: &Settings, findings
     findings.push(Finding::of(&slot, holds));
 }
 
+async fn check_publication(
+    connection: &mut PgConnection,
+    publication: &str,
+    names: &[TableName],
+    catalog: &Catalog,
+) -> Result<String, Failure> {
+    let statements = source::publication_statements(connection, publication, names, catalog).await?;
+    source::may_publish(connection, publication, names, catalog, &statements).await?;
+    Ok(match statements.is_empty() {
+        true => format!("publication {publication} has the tables"),
+        false => format!("publication {publication} will be completed at the start: {}", statements.join("; ")),
+    })
+}
+
 async fn check_tables(
     connection: &mut PgConnection,
     config: &Settings,
@@ -125,16 +139,10 @@ async fn check_tables(
     findings: &mut Vec<Finding>,
 ) {
     let (publication, names) = (&config.slot.publication, configured(config));
-    let statements = source::publication_statements(connection, publication, &names, catalog).await;
-    let will = match &statements {
-        Ok(statements) if statements.is_empty() => format!("publication {publication} has the tables"),
-        Ok(statements) => format!(
-            "publication {publication} will be completed at the start, as far as the role may: {}",
-            statements.join("; ")
-        ),
-        Err(_) => String::new(),
-    };
-    findings.push(Finding::of(&statements, will));
+    findings.push(match check_publication(connection, publication, &names, catalog).await {
+        Ok(holds) => Finding::ok(holds),
+        Err(failure) => Finding::problem(&failure),
+    });
     let will_be_published: Vec<_> = catalog.unpublished(&names).map(|table| table.name.clone()).collect();
     for name in names {
         match catalog.table(&name, None) {

@@ -104,6 +104,39 @@ pub async fn publication_statements(
     }
 }
 
+fn cannot_publish(publication: &str, statements: &str) -> Failure {
+    settings(
+        format!("publication {publication} lacks tables and this role cannot add them"),
+        format!("as the owner of the tables: {statements}"),
+    )
+}
+
+/// Whether the role may run the statements that would complete the publication: it must own the publication, or be allowed to make
+/// one, and own the tables (PostgreSQL documentation, "CREATE PUBLICATION", "ALTER PUBLICATION").
+pub async fn may_publish(
+    connection: &mut PgConnection,
+    publication: &str,
+    names: &[TableName],
+    catalog: &Catalog,
+    statements: &[String],
+) -> Result<(), Failure> {
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let missing: Vec<i64> = catalog.unpublished(names).map(|table| i64::from(table.oid)).collect();
+    let may: bool = sqlx::query_scalar(
+        "SELECT coalesce((SELECT pg_has_role(pubowner, 'USAGE') FROM pg_publication WHERE pubname = $1), \
+             has_database_privilege(current_database(), 'CREATE')) \
+           AND NOT EXISTS (SELECT FROM pg_class WHERE oid::int8 = ANY($2) AND NOT pg_has_role(relowner, 'USAGE'))",
+    )
+    .bind(publication)
+    .bind(missing)
+    .fetch_one(connection)
+    .await
+    .map_err(|error| refused(format!("publication {publication} cannot be read"), error))?;
+    if may { Ok(()) } else { Err(cannot_publish(publication, &statements.join("; "))) }
+}
+
 /// Makes or completes the publication, and looks again.
 pub async fn ensure_publication(
     connection: &mut PgConnection,
@@ -125,13 +158,7 @@ pub async fn ensure_publication(
         match done {
             Ok(_) => tracing::info!(statement, "publication made"),
             Err(error) if code(&error).as_deref() == Some("42710") => {}
-            Err(error) => {
-                return Err(settings(
-                    format!("publication {publication} lacks tables and this role cannot add them"),
-                    format!("as the owner of the tables: {statement}"),
-                )
-                .caused_by(error));
-            }
+            Err(error) => return Err(cannot_publish(publication, &statement).caused_by(error)),
         }
     }
     catalog::look(connection, publication, names, oids).await
