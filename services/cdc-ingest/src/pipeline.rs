@@ -105,8 +105,13 @@ async fn check_source(connection: &mut PgConnection, config: &Settings, findings
         Ok(catalog) => check_tables(connection, config, &catalog, findings).await,
         Err(failure) => findings.push(Finding::problem(&failure)),
     }
-    let slot = slot::look(connection, &config.slot.name).await;
     let name = &config.slot.name;
+    let mut slot = slot::look(connection, name).await;
+    if let Ok(None) = slot
+        && let Err(failure) = slot::has_room(connection).await
+    {
+        slot = Err(failure);
+    }
     let holds = match &slot {
         Ok(Some(Slot { lost: Some(why), .. })) => {
             format!("slot {name} was invalidated ({why}): it will be made anew, and every table read again")
