@@ -73,20 +73,27 @@ impl Service for CdcIngest {
     }
 
     async fn start(config: &Settings, surroundings: Surroundings) -> Result<Chain, Failure> {
-        let health = &surroundings.health;
-        health.hold(STREAM_LATCH, "the WAL stream");
-        health.hold(SNAPSHOT_LATCH, "the copy of the tables");
-        let mut connection = source::connect(&config.source, "tidemill cdc-ingest").await?;
-        source::is_primary(&mut connection).await?;
-        source::wal_level(&mut connection).await?;
-        source::replication_privilege(&mut connection).await?;
-        // The topics are read once nobody else writes to them.
-        let slot = free_slot(&mut connection, config, health).await?;
-        let found = find(config, &mut connection, &surroundings.fate).await?;
-        let (client, identity) = wal_stream::connect(config).await?;
-        let opened = Opened { connection, client, identity, slot };
-        start_chain(config, opened, found, surroundings).await
+        tokio::select! {
+            started = open_and_start(config, surroundings) => started,
+            silent = source::until_silent(&config.source, &config.watch) => Err(silent),
+        }
     }
+}
+
+async fn open_and_start(config: &Settings, surroundings: Surroundings) -> Result<Chain, Failure> {
+    let health = &surroundings.health;
+    health.hold(STREAM_LATCH, "the WAL stream");
+    health.hold(SNAPSHOT_LATCH, "the copy of the tables");
+    let mut connection = source::connect(&config.source, "tidemill cdc-ingest").await?;
+    source::is_primary(&mut connection).await?;
+    source::wal_level(&mut connection).await?;
+    source::replication_privilege(&mut connection).await?;
+    // The topics are read once nobody else writes to them.
+    let slot = free_slot(&mut connection, config, health).await?;
+    let found = find(config, &mut connection, &surroundings.fate).await?;
+    let (client, identity) = wal_stream::connect(config).await?;
+    let opened = Opened { connection, client, identity, slot };
+    start_chain(config, opened, found, surroundings).await
 }
 
 // --- what is there ----------------------------------------------------------------------------------------------------
