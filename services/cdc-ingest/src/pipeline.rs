@@ -444,17 +444,13 @@ fn assembler(config: &Settings, found: &Found, plan: &Plan, confirmed: Lsn) -> A
             since: Lsn(0),
         }
     });
+    let known = found.state.slot.as_ref().filter(|known| known.epoch == plan.epoch);
+    let noted = known.and_then(|known| known.streamed);
     let before = Before {
         epoch: plan.epoch,
         sent: found.tails.iter().map(|(place, header)| (*place, header.version)).collect(),
-        unseen: found
-            .state
-            .slot
-            .as_ref()
-            .filter(|known| known.epoch == plan.epoch)
-            .map(|known| known.unseen.clone())
-            .unwrap_or_default(),
-        witnesses: Witnesses::new(found.tails.values(), plan.epoch, confirmed),
+        unseen: known.map(|known| known.unseen.clone()).unwrap_or_default(),
+        witnesses: Witnesses::new(found.tails.values(), noted, plan.epoch, confirmed),
     };
     Assembler::new(captured.collect(), before, config.bounds())
 }
