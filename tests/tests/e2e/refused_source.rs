@@ -1,11 +1,9 @@
 //! A source that cannot be captured ends cdc-ingest, with the statement that mends it.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use crate::database::run;
+use crate::further_server::FurtherServer;
 use crate::refused_settings::assert_refused;
-use crate::stack::{CDC_INGEST, Stack, free_port};
+use crate::stack::{CDC_INGEST, Stack};
 
 #[tokio::test]
 async fn a_table_without_a_primary_key_is_refused_with_the_statement_that_gives_it_one() {
@@ -24,42 +22,13 @@ async fn a_table_without_a_primary_key_is_refused_with_the_statement_that_gives_
     }
 }
 
-/// A further PostgreSQL, stopped at the end.
-struct FurtherServer {
-    script: PathBuf,
-    name: String,
-    port: String,
-}
-
-impl FurtherServer {
-    fn start(stack: &Stack, setting: &str) -> Self {
-        let name = stack.name.replace('_', "-");
-        let server =
-            FurtherServer { script: stack.environment.servers_script.clone(), name, port: free_port().to_string() };
-        server.ask(&["start", setting]);
-        server
-    }
-
-    fn ask(&self, arguments: &[&str]) {
-        let answer = Command::new(&self.script).args(["postgres", &self.name, &self.port]).args(arguments).output();
-        let answer = answer.unwrap();
-        assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
-    }
-}
-
-impl Drop for FurtherServer {
-    fn drop(&mut self) {
-        let _ = Command::new(&self.script).args(["postgres", &self.name, &self.port, "kill"]).output();
-    }
-}
-
 #[tokio::test]
 async fn a_server_that_does_not_log_for_replication_is_refused_with_the_setting() {
     let mut stack = Stack::new().await;
-    let server = FurtherServer::start(&stack, "wal_level=replica");
-    let password = stack.places.source.password.reveal().to_owned();
+    let server = FurtherServer::start(&stack, &["wal_level=replica"]);
+    let (port, password) = (server.port.to_string(), stack.places.source.password.reveal().to_owned());
     let settings = [
-        ("SOURCE__PORT", server.port.as_str()),
+        ("SOURCE__PORT", port.as_str()),
         ("SOURCE__DATABASE", "postgres"),
         ("SOURCE__USER", "postgres"),
         ("SOURCE__PASSWORD", password.as_str()),
