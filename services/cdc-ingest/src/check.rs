@@ -1,6 +1,8 @@
 //! `cdc-ingest check`: is everything in place at the source? One line a finding, with the cure.
 
 use shared::check::Finding;
+use shared::failure::Failure;
+use shared::pg::TableName;
 use sqlx::postgres::PgConnection;
 
 use crate::catalog::{self, Catalog};
@@ -19,8 +21,13 @@ pub async fn look(connection: &mut PgConnection, config: &Settings, findings: &m
         Ok(catalog) => tables(connection, config, &catalog, findings).await,
         Err(failure) => findings.push(Finding::problem(&failure)),
     }
-    let slot = slot::look(connection, &config.slot.name).await;
     let name = &config.slot.name;
+    let mut slot = slot::look(connection, name).await;
+    if let Ok(None) = slot
+        && let Err(failure) = slot::has_room(connection).await
+    {
+        slot = Err(failure);
+    }
     let holds = match &slot {
         Ok(Some(Slot { lost: Some(why), .. })) => {
             format!("slot {name} was invalidated ({why}): it will be made anew, and every table read again")
@@ -32,18 +39,26 @@ pub async fn look(connection: &mut PgConnection, config: &Settings, findings: &m
     findings.push(Finding::of(&slot, holds));
 }
 
+async fn publication(
+    connection: &mut PgConnection,
+    publication: &str,
+    names: &[TableName],
+    catalog: &Catalog,
+) -> Result<String, Failure> {
+    let statements = source::publication_statements(connection, publication, names, catalog).await?;
+    source::may_publish(connection, publication, names, catalog, &statements).await?;
+    Ok(match statements.is_empty() {
+        true => format!("publication {publication} has the tables"),
+        false => format!("publication {publication} will be completed at the start: {}", statements.join("; ")),
+    })
+}
+
 async fn tables(connection: &mut PgConnection, config: &Settings, catalog: &Catalog, findings: &mut Vec<Finding>) {
-    let (publication, names) = (&config.slot.publication, config.table_names());
-    let statements = source::publication_statements(connection, publication, &names, catalog).await;
-    let will = match &statements {
-        Ok(statements) if statements.is_empty() => format!("publication {publication} has the tables"),
-        Ok(statements) => format!(
-            "publication {publication} will be completed at the start, as far as the role may: {}",
-            statements.join("; ")
-        ),
-        Err(_) => String::new(),
-    };
-    findings.push(Finding::of(&statements, will));
+    let names = config.table_names();
+    findings.push(match publication(connection, &config.slot.publication, &names, catalog).await {
+        Ok(holds) => Finding::ok(holds),
+        Err(failure) => Finding::problem(&failure),
+    });
     let will_be_published: Vec<_> = catalog.unpublished(&names).map(|table| table.name.clone()).collect();
     for name in names {
         match catalog.table(&name, None) {

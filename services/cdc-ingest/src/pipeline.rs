@@ -68,20 +68,27 @@ impl Service for CdcIngest {
     }
 
     async fn start(config: &Settings, surroundings: Surroundings) -> Result<Chain, Failure> {
-        let health = &surroundings.health;
-        health.hold(STREAM_LATCH, "the WAL stream");
-        health.hold(SNAPSHOT_LATCH, "the copy of the tables");
-        let mut connection = source::connect(&config.source, "tidemill cdc-ingest").await?;
-        source::is_primary(&mut connection).await?;
-        source::wal_level(&mut connection).await?;
-        source::replication_privilege(&mut connection).await?;
-        // The topics are read once nobody else writes to them.
-        let slot = slot::free(&mut connection, &config.slot, health).await?;
-        let found = found::find(config, &mut connection, &surroundings.fate).await?;
-        let (client, identity) = wal_stream::connect(config).await?;
-        let opened = Opened { connection, client, identity, slot };
-        start_chain(config, opened, found, surroundings).await
+        tokio::select! {
+            started = open_and_start(config, surroundings) => started,
+            silent = source::until_silent(&config.source, &config.watch) => Err(silent),
+        }
     }
+}
+
+async fn open_and_start(config: &Settings, surroundings: Surroundings) -> Result<Chain, Failure> {
+    let health = &surroundings.health;
+    health.hold(STREAM_LATCH, "the WAL stream");
+    health.hold(SNAPSHOT_LATCH, "the copy of the tables");
+    let mut connection = source::connect(&config.source, "tidemill cdc-ingest").await?;
+    source::is_primary(&mut connection).await?;
+    source::wal_level(&mut connection).await?;
+    source::replication_privilege(&mut connection).await?;
+    // The topics are read once nobody else writes to them.
+    let slot = slot::free(&mut connection, &config.slot, health).await?;
+    let found = found::find(config, &mut connection, &surroundings.fate).await?;
+    let (client, identity) = wal_stream::connect(config).await?;
+    let opened = Opened { connection, client, identity, slot };
+    start_chain(config, opened, found, surroundings).await
 }
 
 /// The source, ready to be streamed from.
@@ -209,17 +216,13 @@ fn assembler(config: &Settings, found: &Found, plan: &Plan, confirmed: Lsn) -> A
             since: Lsn(0),
         }
     });
+    let known = found.state.slot.as_ref().filter(|known| known.epoch == plan.epoch);
+    let noted = known.and_then(|known| known.streamed);
     let before = Before {
         epoch: plan.epoch,
         sent: found.tails.iter().map(|(place, header)| (*place, header.version)).collect(),
-        unseen: found
-            .state
-            .slot
-            .as_ref()
-            .filter(|known| known.epoch == plan.epoch)
-            .map(|known| known.unseen.clone())
-            .unwrap_or_default(),
-        witnesses: Witnesses::new(found.tails.values(), plan.epoch, confirmed),
+        unseen: known.map(|known| known.unseen.clone()).unwrap_or_default(),
+        witnesses: Witnesses::new(found.tails.values(), noted, plan.epoch, confirmed),
     };
     Assembler::new(captured.collect(), before, config.bounds())
 }

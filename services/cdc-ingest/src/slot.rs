@@ -111,17 +111,33 @@ pub async fn free(
     }
 }
 
+const NO_ROOM: &str = "raise max_replication_slots, or drop slots that nobody uses (pg_replication_slots)";
+
+/// A server that has all the slots it may have makes no other.
+pub async fn has_room(connection: &mut PgConnection) -> Result<(), Failure> {
+    let (has, may): (i64, i64) =
+        sqlx::query_as("SELECT count(*), current_setting('max_replication_slots')::int8 FROM pg_replication_slots")
+            .fetch_one(connection)
+            .await
+            .map_err(|error| refused("the slots of the server cannot be counted", error))?;
+    if has < may {
+        return Ok(());
+    }
+    let full = format!("the server has {has} slots and max_replication_slots={may}, so no slot can be made");
+    Err(Failure::new(FailureKind::Refused, full).cure(NO_ROOM))
+}
+
 /// Makes the slot, and gives the position from which on nothing is lost.
 pub async fn make(connection: &mut PgConnection, config: &SlotConfig) -> Result<Lsn, Failure> {
     let failover = config.failover && server_version(connection).await? >= 170_000;
     let option = if failover { ", failover => true" } else { "" };
     let sql = format!("SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput'{option})");
     let name = &config.name;
-    let made: String =
-        sqlx::query_scalar(AssertSqlSafe(sql)).bind(name).fetch_one(connection).await.map_err(|error| {
-            refused(format!("slot {name} could not be made"), error)
-                .cure("raise max_replication_slots, or drop slots that nobody uses (pg_replication_slots)")
-        })?;
+    let made: String = sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(name)
+        .fetch_one(connection)
+        .await
+        .map_err(|error| refused(format!("slot {name} could not be made"), error).cure(NO_ROOM))?;
     tracing::info!(slot = name, failover, lsn = made, "slot made");
     position(&made)
 }

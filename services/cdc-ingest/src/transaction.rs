@@ -23,6 +23,7 @@ use crate::decode::{DecodeError, Message, Old, Relation, Tuple, decode, relation
 use crate::described::Described;
 use crate::merge::{Chunk, Merge, Offered, Recent};
 use crate::row::Shape;
+use crate::state::Streamed;
 use crate::visibility::DatabaseSnapshot;
 use crate::witness::{Diverged, Witnesses};
 
@@ -159,6 +160,8 @@ pub struct Assembler {
     last: Version,
     passed: Lsn,
     recent: Recent,
+    /// The last transaction that is whole.
+    streamed: Option<Streamed>,
     witnesses: Witnesses,
     bounds: Bounds,
     buffers: Buffers,
@@ -196,6 +199,7 @@ impl Assembler {
             last,
             passed: Lsn(0),
             recent: Recent::new(&before.unseen, bounds.recent_transactions_max),
+            streamed: None,
             witnesses: before.witnesses,
             bounds,
             buffers: Buffers::default(),
@@ -270,6 +274,11 @@ impl Assembler {
         self.recent.unseen()
     }
 
+    /// The last transaction that the stream brought since the start.
+    pub fn streamed(&self) -> Option<Streamed> {
+        self.streamed
+    }
+
     /// The highest version so far: whatever a copy finds gets a higher one.
     pub fn last(&self) -> Version {
         self.last
@@ -301,8 +310,9 @@ impl Assembler {
 
     /// Commit: everything up to here is whole.
     pub fn commit(&mut self, end_lsn: Lsn, out: &mut Outgoing<Position>) {
-        if let Some(transaction) = self.transaction.take() {
-            self.recent.push(transaction.xid);
+        if let Some(Transaction { xid, commit_lsn: lsn, commit_time_us, .. }) = self.transaction.take() {
+            self.recent.push(xid);
+            self.streamed = Some(Streamed { lsn, xid, commit_time_us });
         }
         out.position.confirm = Some(end_lsn);
         self.pass(end_lsn, out);
