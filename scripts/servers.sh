@@ -19,6 +19,10 @@ PostgreSQL "sink" (database sink_db), and "kafka".
   wipe                         stop all and remove their data and logs; the downloads stay
   postgres NAME PORT start [SETTING=VALUE]...
   postgres NAME PORT stop|kill  a further PostgreSQL, with an empty database "postgres"; give the settings at each start
+  postgres NAME PORT save COPY
+  postgres NAME PORT restore|standby COPY
+                               keep a copy of a stopped further PostgreSQL's data, and begin its data, or another's, from
+                               that copy; "standby" has it start as one: give primary_conninfo with the settings
   kafka-tool topics|consume|groups|offsets [ARGUMENT]...
                                Kafka's own tool for that, e.g. kafka-tool consume --topic ods_orders --from-beginning
 
@@ -254,8 +258,8 @@ print_env() {
 
 # --- a further PostgreSQL ---------------------------------------------------------------------------------------------
 
-further_postgres() { # NAME PORT start|stop|kill SETTING=VALUE...
-  [ $# -ge 3 ] || fail "postgres wants NAME PORT start|stop|kill [SETTING=VALUE]..."
+further_postgres() { # NAME PORT start|stop|kill|save|restore|standby SETTING=VALUE...|COPY
+  [ $# -ge 3 ] || fail "postgres wants NAME PORT start|stop|kill|save|restore|standby [SETTING=VALUE|COPY]..."
   local name=$1 port=$2 action=$3
   shift 3
   case $name in
@@ -265,7 +269,25 @@ further_postgres() { # NAME PORT start|stop|kill SETTING=VALUE...
   case $action in
     start) start_further_postgres "$name" "$port" "$@" ;;
     stop | kill) end_one "$name" "$action" ;;
-    *) fail "postgres $name $port can start, stop or kill, not '$action'" ;;
+    save | restore | standby) copy_further_postgres "$name" "$action" "${1-}" ;;
+    *) fail "postgres $name $port can start, stop, kill, save, restore or standby, not '$action'" ;;
+  esac
+}
+
+copy_further_postgres() { # NAME save|restore|standby COPY
+  case $3 in
+    *[!a-z0-9_-]* | '' | -*) fail "'$3' is not a name for a copy: use small letters, digits, - and _" ;;
+  esac
+  ! runs "$1" || fail "$1 runs: stop it first, a copy is made of data at rest"
+  case $2 in
+    save)
+      save_postgres "$1" "$3"
+      say "the data of $1 is kept as $3"
+      ;;
+    restore | standby)
+      restore_postgres "$1" "$3" "$2"
+      say "the data of $1 is that of $3"
+      ;;
   esac
 }
 

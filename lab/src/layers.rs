@@ -40,15 +40,25 @@ pub struct Layers {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Layers {
+    /// To look into topics one after the other. A question for new data that the broker still holds back delays the read of the next
+    /// topic, so the broker may not hold it for long.
     pub fn connect(brokers: &str) -> Result<Self, Failure> {
+        Layers::asking(brokers, "10")
+    }
+
+    /// To stay with one topic and see each record as soon as it is there.
+    pub fn follower(brokers: &str) -> Result<Self, Failure> {
+        Layers::asking(brokers, "500")
+    }
+
+    fn asking(brokers: &str, longest_hold_ms: &str) -> Result<Self, Failure> {
         let consumer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
             .set("client.id", "tidemill-lab")
             .set("group.id", "tidemill-lab")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
-            // A question for new data that the broker still holds back delays the read of the next topic.
-            .set("fetch.wait.max.ms", "10")
+            .set("fetch.wait.max.ms", longest_hold_ms)
             .create()
             .map_err(|error| unreachable(brokers, error))?;
         Ok(Layers { brokers: brokers.to_owned(), consumer })
@@ -103,18 +113,41 @@ impl Layers {
         let mut open: BTreeMap<i32, i64> = to.iter().copied().collect();
         let starts: BTreeMap<i32, i64> = from.iter().copied().collect();
         open.retain(|partition, end| starts.get(partition).is_some_and(|start| start < end));
-        let mut assignment = TopicPartitionList::new();
-        for (&partition, &start) in starts.iter().filter(|(partition, _)| open.contains_key(partition)) {
-            let added = assignment.add_partition_offset(topic, partition, Offset::Offset(start));
-            added.map_err(|error| self.unreachable(error))?;
-        }
         if open.is_empty() {
             return Ok(());
         }
-        self.consumer.assign(&assignment).map_err(|error| self.unreachable(error))?;
+        self.assign(topic, from.iter().filter(|(partition, _)| open.contains_key(partition)))?;
         let visited = self.visit_open(topic, open, visit);
         self.consumer.unassign().map_err(|error| self.unreachable(error))?;
         visited
+    }
+
+    /// Hands on the value of each record from a mark on, as it comes, for as long as `go_on` says so.
+    pub fn follow(
+        &self,
+        topic: &str,
+        from: &Mark,
+        mut visit: impl FnMut(&[u8]),
+        go_on: impl Fn() -> bool,
+    ) -> Result<(), Failure> {
+        self.assign(topic, from.iter())?;
+        while go_on() {
+            match self.consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => visit(message.payload().unwrap_or_default()),
+                Some(Err(KafkaError::PartitionEOF(_))) | None => {}
+                Some(Err(error)) => return Err(self.unreachable(error)),
+            }
+        }
+        self.consumer.unassign().map_err(|error| self.unreachable(error))
+    }
+
+    fn assign<'m>(&self, topic: &str, from: impl Iterator<Item = &'m (i32, i64)>) -> Result<(), Failure> {
+        let mut assignment = TopicPartitionList::new();
+        for &(partition, start) in from {
+            let added = assignment.add_partition_offset(topic, partition, Offset::Offset(start));
+            added.map_err(|error| self.unreachable(error))?;
+        }
+        self.consumer.assign(&assignment).map_err(|error| self.unreachable(error))
     }
 
     /// Reads until no partition has an end to be reached.

@@ -13,6 +13,7 @@
 pub mod places;
 
 pub mod page;
+pub mod processes;
 pub mod ready;
 pub mod resources;
 
@@ -29,6 +30,7 @@ pub mod percentiles;
 pub mod paper;
 pub mod table;
 
+pub mod bench;
 pub mod latency;
 pub mod load;
 pub mod show;

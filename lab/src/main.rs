@@ -1,12 +1,13 @@
 //! `tidemill-lab`: looks at a running pipeline, checks it, measures it, loads it. See `--help`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use lab::paper::Paper;
 use lab::places::{Addresses, Places};
-use lab::{captured, compare, latency, load, ready, show, validate};
+use lab::{bench, captured, compare, latency, load, ready, show, validate};
 use shared::failure::{Failure, FailureKind};
 use shared::pg::TableName;
 
@@ -85,6 +86,20 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         timeout_s: u64,
     },
+    /// Measure one stage against the least that its input allows; scripts/bench.sh starts what this needs
+    Bench {
+        #[command(subcommand)]
+        stage: Stage,
+        /// Write the figures as JSON to this file as well
+        #[arg(long, global = true)]
+        json: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Stage {
+    /// cdc-ingest against pg_recvlogical
+    Capture(bench::capture::Plan),
 }
 
 fn main() -> ExitCode {
@@ -125,6 +140,9 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
         Command::Captured { table, topic, timeout_s } => {
             let table = TableName::parse(&table);
             captured::run(places, &table, &topic, seconds(timeout_s), &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Capture(plan), json } => {
+            bench::capture::run(places, &plan, json, &mut paper, &mut progress).await
         }
     }
 }

@@ -269,6 +269,27 @@ end_postgres() { # NAME stop|kill
   await_free_port "$port"
 }
 
+# --- copies of a server's data ----------------------------------------------------------------------------------------
+
+copy_of_postgres() { echo "$POSTGRES_HOME/.copies/$1"; } # COPY
+
+save_postgres() { # NAME COPY
+  [ -f "$POSTGRES_HOME/$1/PG_VERSION" ] || fail "$1 has no data"
+  mkdir -p "$POSTGRES_HOME/.copies"
+  rm -rf "$(copy_of_postgres "$2")"
+  cp -a "$POSTGRES_HOME/$1" "$(copy_of_postgres "$2")"
+}
+
+restore_postgres() { # NAME COPY restore|standby
+  [ -d "$(copy_of_postgres "$2")" ] || fail "there is no copy '$2': make it with save"
+  choose_user
+  rm -rf "${POSTGRES_HOME:?}/$1"
+  cp -a "$(copy_of_postgres "$2")" "$POSTGRES_HOME/$1"
+  [ "$3" = standby ] || return 0
+  : >"$POSTGRES_HOME/$1/standby.signal"
+  give_to_user "$POSTGRES_HOME/$1/standby.signal"
+}
+
 end_all_postgres() { # stop|kill
   local name
   for name in $(postgres_names); do

@@ -107,18 +107,26 @@ impl PostgresConfig {
 
     fn connect_failure(&self, error: sqlx::Error) -> Failure {
         let code = error.as_database_error().and_then(|found| found.code()).map(|code| code.into_owned());
-        let (kind, cure) = match code.as_deref() {
-            Some("28P01" | "28000") => (FailureKind::Settings, "correct user and password of the configuration"),
-            Some("3D000") => (FailureKind::Settings, "correct the database's name, or make the database"),
-            Some("42501") => (FailureKind::Settings, "grant CONNECT on the database to this role"),
-            Some("53300") => (FailureKind::Refused, "raise max_connections of the server"),
-            Some(_) => (FailureKind::Refused, "look at the server's log; the service tries again by itself"),
-            None => (
-                FailureKind::Unreachable,
-                "start the server, or correct host and port; the service tries again by itself",
-            ),
-        };
+        let (kind, cure) = of_connect(code.as_deref());
         Failure::new(kind, format!("cannot connect to PostgreSQL as {}", self.address())).caused_by(error).cure(cure)
+    }
+}
+
+/// What it means, and what to do, when a connection is refused with this code, or without any.
+fn of_connect(code: Option<&str>) -> (FailureKind, &'static str) {
+    match code {
+        Some("28P01" | "28000") => (FailureKind::Settings, "correct user and password of the configuration"),
+        Some("3D000") => (FailureKind::Settings, "correct the database's name, or make the database"),
+        Some("42501") => (FailureKind::Settings, "grant CONNECT on the database to this role"),
+        Some("53300") => (FailureKind::Refused, "raise max_connections of the server"),
+        // It starts, recovers or stops: it may take as long as one that is away.
+        Some("57P01" | "57P02" | "57P03") => {
+            (FailureKind::Unreachable, "wait until the server is up; the service tries again by itself")
+        }
+        Some(_) => (FailureKind::Refused, "look at the server's log; the service tries again by itself"),
+        None => {
+            (FailureKind::Unreachable, "start the server, or correct host and port; the service tries again by itself")
+        }
     }
 }
 
@@ -213,6 +221,15 @@ mod tests {
         }
         assert_eq!(TableName::parse("\"a.b\".\"c.d\"").sql(), "\"a.b\".\"c.d\"");
         assert_eq!(TableName::parse("\"a\"\"b\"").sql(), "\"public\".\"a\"\"b\"");
+    }
+
+    #[test]
+    fn a_server_that_recovers_is_waited_for_like_one_that_is_away() {
+        for code in [None, Some("57P01"), Some("57P02"), Some("57P03")] {
+            assert_eq!(of_connect(code).0, FailureKind::Unreachable, "{code:?}");
+        }
+        assert_eq!(of_connect(Some("53300")).0, FailureKind::Refused);
+        assert_eq!(of_connect(Some("28P01")).0, FailureKind::Settings);
     }
 
     #[test]

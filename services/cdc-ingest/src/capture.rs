@@ -306,6 +306,7 @@ impl Core {
     async fn remember(&mut self, confirmed: Lsn) -> Result<(), Failure> {
         self.slot.confirmed = Some(confirmed);
         self.slot.unseen = self.assembler.unseen();
+        self.slot.streamed = self.assembler.streamed().or(self.slot.streamed);
         self.record_slot(Some(confirmed)).await
     }
 

@@ -358,20 +358,21 @@ mod tests {
     #[test]
     fn what_is_missing_is_said_with_the_statement_that_mends_it() {
         let name = TableName::parse("s.a");
-        let cases: [(&dyn Fn(&mut Entry), &str); 6] = [
-            (&|entry| entry.veiled = true, "ALTER ROLE \"r\" BYPASSRLS"),
+        type Spoil = fn(&mut Entry);
+        let cases: [(Spoil, &str); 6] = [
+            (|entry| entry.veiled = true, "ALTER ROLE \"r\" BYPASSRLS"),
             (
-                &|entry| entry.readable = false,
+                |entry| entry.readable = false,
                 "GRANT USAGE ON SCHEMA \"s\" TO \"r\"; GRANT SELECT ON \"s\".\"a\" TO \"r\"",
             ),
-            (&|entry| entry.table.key.clear(), "ALTER TABLE \"s\".\"a\" ADD PRIMARY KEY"),
-            (&|entry| entry.published = false, "ALTER PUBLICATION \"p\" ADD TABLE \"s\".\"a\""),
+            (|entry| entry.table.key.clear(), "ALTER TABLE \"s\".\"a\" ADD PRIMARY KEY"),
+            (|entry| entry.published = false, "ALTER PUBLICATION \"p\" ADD TABLE \"s\".\"a\""),
             (
-                &|entry| (entry.identity, entry.table.key) = ("i".into(), Vec::new()),
+                |entry| (entry.identity, entry.table.key) = ("i".into(), Vec::new()),
                 "ALTER TABLE \"s\".\"a\" REPLICA IDENTITY USING INDEX",
             ),
             (
-                &|entry| (entry.published, entry.table.partitioned) = (false, true),
+                |entry| (entry.published, entry.table.partitioned) = (false, true),
                 "ALTER PUBLICATION \"p\" SET (publish_via_partition_root = true)",
             ),
         ];

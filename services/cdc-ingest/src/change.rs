@@ -6,8 +6,14 @@ use crate::row::{Shape, ShapeError};
 /// A row that was read again from the source: its columns' text, in the order of the stream's columns; `None` when it is gone.
 pub type Reread = Option<Vec<Option<String>>>;
 
-/// A record's key, where the change has one.
-pub type Key = Option<Vec<u8>>;
+/// What a change does to keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys {
+    /// The row under the old key is gone.
+    pub goes: bool,
+    /// There is a row under the new key.
+    pub comes: bool,
+}
 
 /// One change of a row, with what is needed to write it.
 pub struct Change<'a> {
@@ -38,16 +44,17 @@ impl<'a> Change<'a> {
         self.shape.key_values(self.filled())
     }
 
-    /// The old key (where the stream has one) and the new key, as JSON.
-    pub fn keys(&self) -> Result<(Key, Key), ShapeError> {
-        let old = self.old.map(|old| self.key(old.tuple.cells())).transpose()?;
-        let new = self.new.map(|_| self.key(self.filled())).transpose()?;
-        Ok((old, new))
-    }
-
-    fn key<'c>(&self, cells: impl Iterator<Item = Cell<'c>> + Clone) -> Result<Vec<u8>, ShapeError> {
-        let mut out = Vec::new();
-        self.shape.write_key(cells, &mut out).map(|()| out)
+    /// Writes the old key (where the stream has one) and the new key, as JSON.
+    pub fn write_keys(&self, old_key: &mut Vec<u8>, new_key: &mut Vec<u8>) -> Result<Keys, ShapeError> {
+        old_key.clear();
+        new_key.clear();
+        if let Some(old) = self.old {
+            self.shape.write_key(old.tuple.cells(), old_key)?;
+        }
+        if self.new.is_some() {
+            self.shape.write_key(self.filled(), new_key)?;
+        }
+        Ok(Keys { goes: self.old.is_some() && old_key != new_key, comes: self.new.is_some() })
     }
 
     /// Writes the row; false when a value is not in the stream and the row is gone at the source.
@@ -82,10 +89,11 @@ mod tests {
         let Ok(Message::Update { old, new, .. }) = decode(bytes) else { panic!() };
         let shape = shape();
         let change = Change { shape: &shape, old, new: Some(new) };
-        let mut value = Vec::new();
+        let (mut old_key, mut key, mut value) = (Vec::new(), Vec::new(), Vec::new());
         let lacks = change.lacks_values();
         change.write_value(reread, &mut value);
-        (lacks, String::from_utf8(change.keys().unwrap().1.unwrap()).unwrap(), String::from_utf8(value).unwrap())
+        assert!(change.write_keys(&mut old_key, &mut key).unwrap().comes);
+        (lacks, String::from_utf8(key).unwrap(), String::from_utf8(value).unwrap())
     }
 
     #[test]

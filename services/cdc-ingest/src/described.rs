@@ -56,16 +56,18 @@ impl Described {
         types.filter(|oid| *oid >= Form::FIRST_NOT_FIXED && !known.contains_key(oid)).collect()
     }
 
-    /// The shape of the rows; made once.
-    pub fn shape(
+    /// The shape of the rows, where it was made.
+    pub fn shape(&self) -> Option<&Arc<Shape>> {
+        self.shape.as_ref()
+    }
+
+    /// Makes the shape of the rows.
+    pub fn make_shape(
         &mut self,
         table: &TableName,
         key: &[String],
         types: &HashMap<u32, u32>,
     ) -> Result<Arc<Shape>, ShapeError> {
-        if let Some(shape) = &self.shape {
-            return Ok(Arc::clone(shape));
-        }
         let beneath = |(name, oid): &'_ (String, u32)| (name.clone(), types.get(oid).copied().unwrap_or(*oid));
         let columns: Vec<_> = self.columns.iter().map(beneath).collect();
         let shape = Shape::new(table, columns.iter().map(|(name, oid)| (name.as_str(), *oid)), key)?;
@@ -110,7 +112,7 @@ mod tests {
         assert_eq!(table.unknown_types(&HashMap::new()), [20_000]);
         let known = HashMap::from([(20_000, 1700)]);
         assert!(table.unknown_types(&known).is_empty());
-        let shape = table.shape(&TableName::parse("s.t"), &["a".into()], &known).unwrap();
+        let shape = table.make_shape(&TableName::parse("s.t"), &["a".into()], &known).unwrap();
         let mut row = Vec::new();
         shape.write_row([crate::decode::Cell::Text("1"), crate::decode::Cell::Text("2.50")].into_iter(), &mut row);
         assert_eq!(row, br#"{"a":1,"b":2.50}"#);

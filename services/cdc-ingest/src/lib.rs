@@ -18,6 +18,8 @@ pub mod catalog;
 pub mod slot;
 pub mod source;
 
+pub mod check;
+pub mod found;
 pub mod start;
 pub mod state;
 pub mod witness;

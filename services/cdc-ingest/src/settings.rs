@@ -204,6 +204,11 @@ impl Default for StateConfig {
 }
 
 impl Settings {
+    /// The tables that are named under `tables`.
+    pub fn table_names(&self) -> Vec<TableName> {
+        self.tables.values().map(|table| TableName::parse(&table.table)).collect()
+    }
+
     /// Bounds of the assembler.
     pub fn bounds(&self) -> Bounds {
         Bounds {

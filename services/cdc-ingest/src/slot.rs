@@ -1,8 +1,10 @@
 //! The replication slot: looked up, waited for, made, given up, and watched.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use shared::failure::{Failure, FailureKind};
+use shared::health::Health;
 use shared::pg::{refused, refused_for_now};
 use shared::position::Lsn;
 use sqlx::postgres::PgConnection;
@@ -10,6 +12,10 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::settings::SlotConfig;
 use crate::source::position;
+use crate::wal_stream::APPLICATION;
+
+/// The health latch of a slot that another instance holds.
+const SLOT_LATCH: &str = "slot";
 
 /// The slot as the server has it (PostgreSQL documentation, "pg_replication_slots").
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,17 +85,59 @@ pub async fn look(connection: &mut PgConnection, name: &str) -> Result<Option<Sl
     }))
 }
 
+/// Waits until nobody uses the slot: this instance is the standby of the one that does.
+pub async fn free(
+    connection: &mut PgConnection,
+    config: &SlotConfig,
+    health: &Health,
+) -> Result<Option<Slot>, Failure> {
+    let name = &config.name;
+    let mut said = None;
+    loop {
+        let slot = look(connection, name).await?;
+        let Some(holder) = slot.as_ref().and_then(|slot| slot.holder.clone()) else {
+            health.release(SLOT_LATCH);
+            return Ok(slot);
+        };
+        if holder.application == *APPLICATION {
+            end_holder(connection, &holder).await?;
+        } else if said.as_ref() != Some(&holder) {
+            let waits = format!("slot {name}, which is in use by {holder}");
+            tracing::warn!("waiting for {waits}; this instance takes over when it is free");
+            health.hold(SLOT_LATCH, waits);
+            said = Some(holder);
+        }
+        tokio::time::sleep(Duration::from_millis(config.takeover_poll_ms)).await;
+    }
+}
+
+const NO_ROOM: &str = "raise max_replication_slots, or drop slots that nobody uses (pg_replication_slots)";
+
+/// A server that has all the slots it may have makes no other.
+pub async fn has_room(connection: &mut PgConnection) -> Result<(), Failure> {
+    let (has, may): (i64, i64) =
+        sqlx::query_as("SELECT count(*), current_setting('max_replication_slots')::int8 FROM pg_replication_slots")
+            .fetch_one(connection)
+            .await
+            .map_err(|error| refused("the slots of the server cannot be counted", error))?;
+    if has < may {
+        return Ok(());
+    }
+    let full = format!("the server has {has} slots and max_replication_slots={may}, so no slot can be made");
+    Err(Failure::new(FailureKind::Refused, full).cure(NO_ROOM))
+}
+
 /// Makes the slot, and gives the position from which on nothing is lost.
 pub async fn make(connection: &mut PgConnection, config: &SlotConfig) -> Result<Lsn, Failure> {
     let failover = config.failover && server_version(connection).await? >= 170_000;
     let option = if failover { ", failover => true" } else { "" };
     let sql = format!("SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput'{option})");
     let name = &config.name;
-    let made: String =
-        sqlx::query_scalar(AssertSqlSafe(sql)).bind(name).fetch_one(connection).await.map_err(|error| {
-            refused(format!("slot {name} could not be made"), error)
-                .cure("raise max_replication_slots, or drop slots that nobody uses (pg_replication_slots)")
-        })?;
+    let made: String = sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(name)
+        .fetch_one(connection)
+        .await
+        .map_err(|error| refused(format!("slot {name} could not be made"), error).cure(NO_ROOM))?;
     tracing::info!(slot = name, failover, lsn = made, "slot made");
     position(&made)
 }

@@ -1,5 +1,7 @@
 //! The source database: what must be there, looked at one by one, and made where it may be made.
 
+use std::time::Duration;
+
 use shared::failure::{Failure, FailureKind};
 use shared::pg::{PostgresConfig, TableName, quoted, refused};
 use shared::position::{Lsn, PositionError};
@@ -7,6 +9,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
 use crate::catalog::{self, Catalog};
+use crate::settings::WatchConfig;
 
 /// Session settings of every connection to the source, beside those of [`shared::pg::TEXT_FORM`]: names of types and of `regclass` values
 /// are written with their schema, whatever the role's search path is; and a read that a policy would take rows from is an error.
@@ -19,6 +22,45 @@ fn settings(what: impl Into<String>, cure: impl Into<String>) -> Failure {
 /// Opens a connection to the source.
 pub async fn connect(source: &PostgresConfig, application: &str) -> Result<PgConnection, Failure> {
     source.connect_with(application, &CAPTURE_FORM).await
+}
+
+/// The server has not answered a question for too long.
+pub fn silent(source: &PostgresConfig, silence: Duration) -> Failure {
+    Failure::new(
+        FailureKind::Unreachable,
+        format!("PostgreSQL at {} has not answered for {} ms", source.address(), silence.as_millis()),
+    )
+    .cure("look at server and network; the service connects again by itself")
+}
+
+/// Asks the server again and again, on a connection of its own, until it does not answer any more: a statement that waits long cannot
+/// tell a busy server from one that is gone.
+pub async fn until_silent(source: &PostgresConfig, watch: &WatchConfig) -> Failure {
+    let (interval, silence) = (Duration::from_millis(watch.interval_ms), Duration::from_millis(watch.silence_max_ms));
+    loop {
+        match connect(source, "tidemill watch").await {
+            Ok(connection) => {
+                if !answers_until_it_breaks(connection, interval, silence).await {
+                    return silent(source, silence);
+                }
+            }
+            Err(failure) if failure.kind == FailureKind::Unreachable => return failure,
+            // A refusal is an answer.
+            Err(_) => {}
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// False when it has fallen silent.
+async fn answers_until_it_breaks(mut connection: PgConnection, interval: Duration, silence: Duration) -> bool {
+    loop {
+        match tokio::time::timeout(silence, sqlx::query("SELECT 1").execute(&mut connection)).await {
+            Ok(Ok(_)) => tokio::time::sleep(interval).await,
+            Ok(Err(_)) => return true,
+            Err(_) => return false,
+        }
+    }
 }
 
 /// `wal_level` must be `logical`.
@@ -104,6 +146,39 @@ pub async fn publication_statements(
     }
 }
 
+fn cannot_publish(publication: &str, statements: &str) -> Failure {
+    settings(
+        format!("publication {publication} lacks tables and this role cannot add them"),
+        format!("as the owner of the tables: {statements}"),
+    )
+}
+
+/// Whether the role may run the statements that would complete the publication: it must own the publication, or be allowed to make
+/// one, and own the tables (PostgreSQL documentation, "CREATE PUBLICATION", "ALTER PUBLICATION").
+pub async fn may_publish(
+    connection: &mut PgConnection,
+    publication: &str,
+    names: &[TableName],
+    catalog: &Catalog,
+    statements: &[String],
+) -> Result<(), Failure> {
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let missing: Vec<i64> = catalog.unpublished(names).map(|table| i64::from(table.oid)).collect();
+    let may: bool = sqlx::query_scalar(
+        "SELECT coalesce((SELECT pg_has_role(pubowner, 'USAGE') FROM pg_publication WHERE pubname = $1), \
+             has_database_privilege(current_database(), 'CREATE')) \
+           AND NOT EXISTS (SELECT FROM pg_class WHERE oid::int8 = ANY($2) AND NOT pg_has_role(relowner, 'USAGE'))",
+    )
+    .bind(publication)
+    .bind(missing)
+    .fetch_one(connection)
+    .await
+    .map_err(|error| refused(format!("publication {publication} cannot be read"), error))?;
+    if may { Ok(()) } else { Err(cannot_publish(publication, &statements.join("; "))) }
+}
+
 /// Makes or completes the publication, and looks again.
 pub async fn ensure_publication(
     connection: &mut PgConnection,
@@ -125,13 +200,7 @@ pub async fn ensure_publication(
         match done {
             Ok(_) => tracing::info!(statement, "publication made"),
             Err(error) if code(&error).as_deref() == Some("42710") => {}
-            Err(error) => {
-                return Err(settings(
-                    format!("publication {publication} lacks tables and this role cannot add them"),
-                    format!("as the owner of the tables: {statement}"),
-                )
-                .caused_by(error));
-            }
+            Err(error) => return Err(cannot_publish(publication, &statement).caused_by(error)),
         }
     }
     catalog::look(connection, publication, names, oids).await

@@ -25,9 +25,22 @@ pub struct SlotState {
     /// Transactions that were streamed and that the server did not show to others yet, when this was written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<u32>,
+    /// The last transaction that the stream brought, when this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streamed: Option<Streamed>,
     /// The stream brought another history than the one that was captured: the next start begins a new epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupted: Option<String>,
+}
+
+/// A transaction as the stream brings it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streamed {
+    /// Where its commit stands.
+    #[serde(with = "lsn_as_text")]
+    pub lsn: Lsn,
+    pub xid: u32,
+    pub commit_time_us: i64,
 }
 
 impl SlotState {
@@ -39,6 +52,7 @@ impl SlotState {
             timeline,
             confirmed: None,
             unseen: Vec::new(),
+            streamed: None,
             interrupted: None,
         }
     }
@@ -109,6 +123,18 @@ mod as_text {
     }
 }
 
+mod lsn_as_text {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(lsn: &Lsn, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(lsn)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Lsn, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Key {
     slot: String,
@@ -162,7 +188,9 @@ mod tests {
 
     #[test]
     fn records_come_back_and_other_slots_are_passed_over() {
-        let slot = SlotState { confirmed: Some(Lsn(0x16B_3748)), unseen: vec![7], ..SlotState::new(2, "7", 1) };
+        let streamed = Some(Streamed { lsn: Lsn(0x16B_3700), xid: 9, commit_time_us: 5 });
+        let slot =
+            SlotState { confirmed: Some(Lsn(0x16B_3748)), unseen: vec![7], streamed, ..SlotState::new(2, "7", 1) };
         let table = TableState {
             epoch: 2,
             oid: 16_390,
@@ -191,7 +219,8 @@ mod tests {
         state.apply("s", br#"{"slot":"s"}"#, Some(value)).unwrap();
         let value = br#"{"epoch":1,"rows":5000,"last_key":["7000"],"done":false}"#;
         state.apply("s", br#"{"slot":"s","table":"b.o"}"#, Some(value)).unwrap();
-        assert_eq!(state.slot.unwrap().confirmed, None);
+        let slot = state.slot.unwrap();
+        assert_eq!((slot.confirmed, slot.streamed), (None, None));
         assert_eq!(state.tables["b.o"].oid, 0);
     }
 }

@@ -18,11 +18,12 @@ use shared::pg::TableName;
 use shared::position::{Lsn, Version};
 use shared::record::header::{Header, Operation};
 
-use crate::change::{Change, Reread};
+use crate::change::{Change, Keys, Reread};
 use crate::decode::{DecodeError, Message, Old, Relation, Tuple, decode, relation_of};
 use crate::described::Described;
 use crate::merge::{Chunk, Merge, Offered, Recent};
 use crate::row::Shape;
+use crate::state::Streamed;
 use crate::visibility::DatabaseSnapshot;
 use crate::witness::{Diverged, Witnesses};
 
@@ -134,6 +135,14 @@ pub struct Before {
     pub witnesses: Witnesses,
 }
 
+/// What a change is written into before it goes out; used again for the next.
+#[derive(Debug, Default)]
+struct Buffers {
+    old_key: Vec<u8>,
+    new_key: Vec<u8>,
+    value: Vec<u8>,
+}
+
 /// Numbers the stream's rows and merges chunks.
 pub struct Assembler {
     epoch: u32,
@@ -151,8 +160,11 @@ pub struct Assembler {
     last: Version,
     passed: Lsn,
     recent: Recent,
+    /// The last transaction that is whole.
+    streamed: Option<Streamed>,
     witnesses: Witnesses,
     bounds: Bounds,
+    buffers: Buffers,
     /// Rows taken in since the shell last looked, by table and operation.
     pub taken: BTreeMap<(usize, Operation), u64>,
     /// Changes of tables that are not carried, by table.
@@ -187,8 +199,10 @@ impl Assembler {
             last,
             passed: Lsn(0),
             recent: Recent::new(&before.unseen, bounds.recent_transactions_max),
+            streamed: None,
             witnesses: before.witnesses,
             bounds,
+            buffers: Buffers::default(),
             taken: BTreeMap::new(),
             passed_over: BTreeMap::new(),
             reshaped: Vec::new(),
@@ -260,6 +274,11 @@ impl Assembler {
         self.recent.unseen()
     }
 
+    /// The last transaction that the stream brought since the start.
+    pub fn streamed(&self) -> Option<Streamed> {
+        self.streamed
+    }
+
     /// The highest version so far: whatever a copy finds gets a higher one.
     pub fn last(&self) -> Version {
         self.last
@@ -291,8 +310,9 @@ impl Assembler {
 
     /// Commit: everything up to here is whole.
     pub fn commit(&mut self, end_lsn: Lsn, out: &mut Outgoing<Position>) {
-        if let Some(transaction) = self.transaction.take() {
-            self.recent.push(transaction.xid);
+        if let Some(Transaction { xid, commit_lsn: lsn, commit_time_us, .. }) = self.transaction.take() {
+            self.recent.push(xid);
+            self.streamed = Some(Streamed { lsn, xid, commit_time_us });
         }
         out.position.confirm = Some(end_lsn);
         self.pass(end_lsn, out);
@@ -383,12 +403,15 @@ impl Assembler {
         let (Some(described), Some(captured)) = (self.described.get_mut(&relation), self.tables.get(table)) else {
             return Err(Outcome::Unsettled { table });
         };
+        if let Some(shape) = described.shape() {
+            return Ok(Arc::clone(shape));
+        }
         let unknown = described.unknown_types(&self.types);
         if !unknown.is_empty() {
             return Err(Outcome::NeedsTypes(unknown));
         }
         let shape = match described.bears(&captured.key) {
-            true => described.shape(&captured.name, &captured.key, &self.types).ok(),
+            true => described.make_shape(&captured.name, &captured.key, &self.types).ok(),
             false => None,
         };
         shape.ok_or_else(|| {
@@ -428,27 +451,48 @@ impl Assembler {
             return Ok(Outcome::NeedsRow { table, key: change.key_values() });
         }
         let number = self.number()?;
-        let (old_key, new_key) = match change.keys() {
+        let mut buffers = std::mem::take(&mut self.buffers);
+        let done = self.carry(table, number, operation, &change, reread, &mut buffers, out);
+        self.buffers = buffers;
+        Ok(done)
+    }
+
+    /// One change of a carried table: a tombstone for a key that goes, the row under the key that comes.
+    #[expect(clippy::too_many_arguments, reason = "one change, spelled out")]
+    fn carry(
+        &mut self,
+        table: usize,
+        number: u32,
+        operation: Operation,
+        change: &Change<'_>,
+        reread: Option<&Reread>,
+        Buffers { old_key, new_key, value }: &mut Buffers,
+        out: &mut Outgoing<Position>,
+    ) -> Outcome {
+        let keys = change.write_keys(old_key, new_key);
+        let Keys { goes, comes } = match keys {
             Ok(keys) => keys,
-            Err(error) => return Ok(self.stop(table, error.to_string())),
+            Err(error) => return self.stop(table, error.to_string()),
         };
-        if let Some(old_key) = old_key.filter(|old_key| Some(old_key) != new_key.as_ref()) {
-            self.touch(table, &old_key);
-            self.emit(table, (number, 0), Operation::Delete, &old_key, None, out);
+        if goes {
+            self.touch(table, old_key);
+            self.emit(table, (number, 0), Operation::Delete, old_key, None, out);
         }
-        let Some(new_key) = new_key else { return Ok(Outcome::Done) };
-        self.touch(table, &new_key);
-        let mut value = Vec::new();
-        if !change.write_value(reread, &mut value) {
+        if !comes {
+            return Outcome::Done;
+        }
+        self.touch(table, new_key);
+        value.clear();
+        if !change.write_value(reread, value) {
             self.vanished += 1;
-            return Ok(Outcome::Done);
+            return Outcome::Done;
         }
-        let bytes = record_bytes(&new_key, &value);
+        let bytes = record_bytes(new_key, value);
         if bytes > self.bounds.record_bytes_max {
-            return Ok(self.stop(table, too_large(&new_key, bytes, self.bounds.record_bytes_max)));
+            return self.stop(table, too_large(new_key, bytes, self.bounds.record_bytes_max));
         }
-        self.emit(table, (number, 1), operation, &new_key, Some(&value), out);
-        Ok(Outcome::Done)
+        self.emit(table, (number, 1), operation, new_key, Some(value), out);
+        Outcome::Done
     }
 
     fn truncate(&mut self, relations: &[u32]) -> Result<Outcome, StreamError> {

@@ -185,14 +185,7 @@ impl Looking {
                     tracing::warn!("the source could not be looked at: {}", failure.chain());
                     self.connection = None;
                 }
-                Err(_) => {
-                    let address = self.settings.source.address();
-                    return Err(Failure::new(
-                        FailureKind::Unreachable,
-                        format!("PostgreSQL at {address} has not answered for {} ms", silence.as_millis()),
-                    )
-                    .cure("look at server and network; the service connects again by itself"));
-                }
+                Err(_) => return Err(source::silent(&self.settings.source, silence)),
             }
         }
     }

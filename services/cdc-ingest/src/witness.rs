@@ -1,13 +1,16 @@
 //! Whether the stream still tells the history that was captured.
 //!
 //! After a restart the server sends again what was not confirmed. Among it must be the transactions whose records stand last in the
-//! topics: the same id and commit time at the same position. A server that was restored from a copy of its disk, or a standby that was
+//! topics, and the last one that the state has noted (a copy of a table leaves no transaction at the end of its topic): the same id and
+//! commit time at the same position. A server that was restored from a copy of its disk, or a standby that was
 //! promoted without its last transactions, has others there, or none.
 
 use std::collections::BTreeMap;
 
 use shared::position::Lsn;
 use shared::record::header::Header;
+
+use crate::state::Streamed;
 
 /// The transactions that must come again.
 #[derive(Debug, Default)]
@@ -28,14 +31,17 @@ pub struct Diverged {
 }
 
 impl Witnesses {
-    /// `tails` are the last records of the topics; the server sends from `confirmed` on.
-    pub fn new<'a>(tails: impl Iterator<Item = &'a Header>, epoch: u32, confirmed: Lsn) -> Self {
-        let known = tails.filter(|header| {
-            header.transaction != 0 && header.version.epoch == epoch && header.version.lsn >= confirmed
-        });
-        Witnesses {
-            expected: known.map(|header| (header.version.lsn, (header.transaction, header.commit_time_us))).collect(),
-        }
+    /// `tails` are the last records of the topics, `noted` is what the state has of this epoch; the server sends from `confirmed` on.
+    pub fn new<'a>(
+        tails: impl Iterator<Item = &'a Header>,
+        noted: Option<Streamed>,
+        epoch: u32,
+        confirmed: Lsn,
+    ) -> Self {
+        let of_epoch = tails.filter(|header| header.transaction != 0 && header.version.epoch == epoch);
+        let known = of_epoch.map(|header| (header.version.lsn, (header.transaction, header.commit_time_us)));
+        let noted = noted.map(|noted| (noted.lsn, (noted.xid, Some(noted.commit_time_us))));
+        Witnesses { expected: known.chain(noted).filter(|(lsn, _)| *lsn >= confirmed).collect() }
     }
 
     /// A transaction begins.
@@ -71,7 +77,7 @@ mod tests {
         };
         // One of an older epoch, one that is confirmed, one of a snapshot, and two that must come again.
         let tails = [header(1, 50, 1), header(2, 10, 2), header(2, 60, 0), header(2, 30, 3), header(2, 40, 4)];
-        Witnesses::new(tails.iter(), 2, Lsn(20))
+        Witnesses::new(tails.iter(), None, 2, Lsn(20))
     }
 
     #[test]
@@ -81,6 +87,15 @@ mod tests {
             assert_eq!(witnesses.begin(Lsn(lsn), xid, 5), Ok(()), "{lsn}");
         }
         assert_eq!(witnesses.passed(Lsn(100)), Ok(()));
+    }
+
+    #[test]
+    fn what_the_state_has_noted_must_come_again_unless_it_is_confirmed() {
+        let noted = |lsn| Some(Streamed { lsn: Lsn(lsn), xid: 3, commit_time_us: 5 });
+        let witnesses = |lsn| Witnesses::new([].into_iter(), noted(lsn), 2, Lsn(20));
+        assert_eq!(witnesses(30).begin(Lsn(30), 3, 5), Ok(()));
+        assert_eq!(witnesses(30).begin(Lsn(31), 4, 5).unwrap_err().lsn, Lsn(30));
+        assert_eq!(witnesses(19).begin(Lsn(31), 4, 5), Ok(()));
     }
 
     #[test]

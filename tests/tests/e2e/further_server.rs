@@ -1,4 +1,4 @@
-//! A further PostgreSQL with settings of its own.
+//! A further PostgreSQL of a test's own: settings, restarts and data that the shared ones cannot have.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,41 +8,109 @@ use shared::pg::PostgresConfig;
 use crate::database;
 use crate::stack::{Stack, free_port};
 
-/// Stopped at the end.
+/// What a server needs to be captured.
+pub const LOGICAL: &str = "wal_level=logical";
+
+/// Killed at the end; its data goes with that of the shared ones.
 pub struct FurtherServer {
+    pub port: u16,
     script: PathBuf,
     name: String,
-    pub port: String,
+    /// Given at each start.
+    settings: Vec<String>,
+    /// The superuser, in the database "postgres".
+    administrator: PostgresConfig,
 }
 
 impl FurtherServer {
+    /// With data of its own.
     pub fn start(stack: &Stack, settings: &[&str]) -> Self {
-        let name = stack.name.replace('_', "-");
-        let server =
-            FurtherServer { script: stack.environment.servers_script.clone(), name, port: free_port().to_string() };
-        server.ask(&[&["start"], settings].concat());
+        let server = FurtherServer::named(stack, "further", settings);
+        server.start_again();
         server
     }
 
     /// One that has the test's source from now on.
     pub async fn start_as_source(stack: &mut Stack, settings: &[&str]) -> Self {
         let server = FurtherServer::start(stack, settings);
-        let config = PostgresConfig { port: server.port.parse().unwrap(), ..stack.environment.places.source.clone() };
-        let config = PostgresConfig { database: "postgres".to_owned(), ..config };
-        let database = stack.places.source.database.clone();
-        stack.places.source = database::make(&config, &database, "postgres_source/init").await;
+        server.become_source(stack).await;
         server
     }
 
+    /// Another server with other data.
+    pub fn start_another(stack: &Stack, settings: &[&str]) -> Self {
+        let server = FurtherServer::named(stack, "another", settings);
+        server.start_again();
+        server
+    }
+
+    /// A standby, from a copy of its primary's data.
+    pub fn start_standby(stack: &Stack, copy: &str, settings: &[&str]) -> Self {
+        let server = FurtherServer::named(stack, "standby", settings);
+        server.ask(&["standby", copy]);
+        server.start_again();
+        server
+    }
+
+    fn named(stack: &Stack, label: &str, settings: &[&str]) -> Self {
+        let port = free_port();
+        let superuser = &stack.environment.places.source;
+        FurtherServer {
+            port,
+            script: stack.environment.servers_script.clone(),
+            name: format!("{}-{label}", stack.name.replace('_', "-")),
+            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
+            administrator: PostgresConfig { port, database: "postgres".into(), ..superuser.clone() },
+        }
+    }
+
+    /// Makes the stack's source database here; from now on this is the stack's source.
+    pub async fn become_source(&self, stack: &mut Stack) {
+        let database = stack.places.source.database.clone();
+        stack.places.source = database::make(&self.administrator, &database, "postgres_source/init").await;
+    }
+
+    pub fn start_again(&self) {
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+        self.ask(&[&["start"], settings.as_slice()].concat());
+    }
+
+    /// In an orderly way: clients are sent away, and a checkpoint is written.
+    pub fn stop(&self) {
+        self.ask(&["stop"]);
+    }
+
+    /// At once: the next start recovers from the WAL.
+    pub fn kill(&self) {
+        self.ask(&["kill"]);
+    }
+
+    /// Keeps a copy of the data; the server must be stopped.
+    pub fn save(&self, copy: &str) {
+        self.ask(&["save", copy]);
+    }
+
+    /// Puts the copy in the place of the data; the server must be stopped.
+    pub fn restore(&self, copy: &str) {
+        self.ask(&["restore", copy]);
+    }
+
+    /// From its next start on it is a standby; the server must be stopped.
+    pub fn turn_into_standby(&self, copy: &str) {
+        self.save(copy);
+        self.ask(&["standby", copy]);
+    }
+
     fn ask(&self, arguments: &[&str]) {
-        let answer = Command::new(&self.script).args(["postgres", &self.name, &self.port]).args(arguments).output();
-        let answer = answer.unwrap();
-        assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+        let mut command = Command::new(&self.script);
+        let answer = command.args(["postgres", &self.name, &self.port.to_string()]).args(arguments).output().unwrap();
+        assert!(answer.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&answer.stderr));
     }
 }
 
 impl Drop for FurtherServer {
     fn drop(&mut self) {
-        let _ = Command::new(&self.script).args(["postgres", &self.name, &self.port, "kill"]).output();
+        let mut command = Command::new(&self.script);
+        let _ = command.args(["postgres", &self.name, &self.port.to_string(), "kill"]).output();
     }
 }

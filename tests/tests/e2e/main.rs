@@ -14,15 +14,18 @@ mod database;
 mod environment;
 mod further_server;
 mod process;
+mod proxy;
 mod stack;
 mod until;
 
 // What a test does, and what it looks at.
 mod busy;
 mod captured_table;
+mod capturing;
 mod history;
 mod judged_table;
 mod late_server;
+mod patient_writer;
 mod random;
 mod random_values;
 mod service_page;
@@ -51,7 +54,18 @@ mod killed;
 mod repeats;
 mod replicas;
 
+// Nothing lost, nothing twice, whatever happens to the source and its slot.
+mod capture_connection;
+mod capture_failover;
+mod capture_guardian;
+mod capture_history;
+mod capture_server_restarts;
+mod capture_slot_in_use;
+mod capture_slot_lost;
+
 // Bad surroundings: a message that says what is wrong and what to do, and nothing is lost.
+mod capture_privileges;
+mod capture_slot_refused;
 mod foreign_records;
 mod refused_settings;
 mod refused_sink;

@@ -72,9 +72,28 @@ impl Process {
 
     /// SIGTERM; the exit status.
     pub async fn terminate(&mut self) -> ExitStatus {
-        let asked = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.child.id())).status().unwrap();
-        assert!(asked.success());
+        self.signal("TERM");
         self.ended().await
+    }
+
+    /// SIGSTOP: it does nothing at all until it is thawed, as on a machine that stands still.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", self.child.id())).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Whether it runs still, under the id of its last start.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// The same again.

@@ -44,9 +44,9 @@ async fn a_table_with_rows_that_the_role_may_not_see_is_refused_and_not_copied_i
 async fn a_server_that_does_not_log_for_replication_is_refused_with_the_setting() {
     let mut stack = Stack::new().await;
     let server = FurtherServer::start(&stack, &["wal_level=replica"]);
-    let password = stack.places.source.password.reveal().to_owned();
+    let (port, password) = (server.port.to_string(), stack.places.source.password.reveal().to_owned());
     let settings = [
-        ("SOURCE__PORT", server.port.as_str()),
+        ("SOURCE__PORT", port.as_str()),
         ("SOURCE__DATABASE", "postgres"),
         ("SOURCE__USER", "postgres"),
         ("SOURCE__PASSWORD", password.as_str()),

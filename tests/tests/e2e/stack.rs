@@ -187,9 +187,14 @@ impl Stack {
     /// Waits until every process that was started is ready.
     pub async fn ready(&self) {
         for instance in self.processes.keys() {
-            let place = lab::places::ServicePlace { name: "service", url: self.url(instance) };
-            until(&format!("{instance} is ready"), async || ready::look(&place).await).await;
+            self.ready_alone(instance).await;
         }
+    }
+
+    /// Waits until this one is ready.
+    pub async fn ready_alone(&self, instance: &str) {
+        let place = lab::places::ServicePlace { name: "service", url: self.url(instance) };
+        until(&format!("{instance} is ready"), async || ready::look(&place).await).await;
     }
 
     pub async fn source(&self) -> PgConnection {

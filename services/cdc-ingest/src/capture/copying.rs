@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use shared::failure::Failure;
 use shared::metrics;
 use shared::pg::refused_for_now;
@@ -236,20 +237,19 @@ impl Core {
             metrics::SNAPSHOT_ROWS.with_label_values(&[name]).set(signed(copy.state.rows));
             metrics::SNAPSHOT_PERCENT.with_label_values(&[name]).set(i64::from(percent));
             metrics::TABLE_STOPPED.with_label_values(&[name]).set(i64::from(copy.state.stopped.is_some()));
-            let mut row = serde_json::json!({
-                "topic": entry.topic, "rows": copy.state.rows, "done": copy.state.done, "percent": percent,
-            });
-            if copy.is_open() {
-                row["rows_a_second"] = serde_json::json!(rate.round());
-                row["seconds_left"] = serde_json::json!(seconds_left);
-                row["paused"] = serde_json::json!(copy.state.paused);
-            }
-            if let Some(why) = &copy.state.stopped {
-                row["stopped"] = serde_json::json!(why);
-            }
-            if entry.source.as_ref().is_some_and(|source| source.name.to_string() != entry.state_name) {
-                row["called_now"] = serde_json::json!(entry.source.as_ref().map(|source| source.name.to_string()));
-            }
+            let open = copy.is_open();
+            let called_now = entry.source.as_ref().map(|source| source.name.to_string());
+            let row = CopyShown {
+                topic: &entry.topic,
+                rows: copy.state.rows,
+                done: copy.state.done,
+                percent,
+                rows_a_second: open.then_some(rate.round()),
+                seconds_left: seconds_left.filter(|_| open),
+                paused: open.then_some(copy.state.paused),
+                stopped: copy.state.stopped.as_deref(),
+                called_now: called_now.filter(|called| *called != entry.state_name),
+            };
             shown.insert(name, row);
         }
         self.health.detail(SNAPSHOT_LATCH, shown);
@@ -257,6 +257,27 @@ impl Core {
             self.health.release(SNAPSHOT_LATCH);
         }
     }
+}
+
+/// A table in `/api/state`.
+#[derive(Debug, Serialize)]
+struct CopyShown<'a> {
+    topic: &'a str,
+    rows: u64,
+    done: bool,
+    percent: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows_a_second: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_left: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<bool>,
+    /// Why the table is not carried, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<&'a str>,
+    /// Where it was renamed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    called_now: Option<String>,
 }
 
 /// Whether a key, the column `u.key` in JSON, lies in the range.

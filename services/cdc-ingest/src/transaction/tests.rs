@@ -34,6 +34,7 @@ fn key_of(id: u8) -> Vec<u8> {
 struct Topic {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     tails: HashMap<(usize, i32), Version>,
+    versions: BTreeMap<Vec<u8>, Version>,
     records: Vec<(Operation, String)>,
 }
 
@@ -44,6 +45,7 @@ impl Topic {
             let tail = self.tails.entry((0, record.partition)).or_default();
             assert!(header.version > *tail, "{} behind {tail} in partition {}", header.version, record.partition);
             *tail = header.version;
+            self.versions.insert(record.key.to_vec(), header.version);
             self.records.push((header.operation, String::from_utf8_lossy(record.value.unwrap_or(b"-")).into_owned()));
             match record.value {
                 Some(value) => self.rows.insert(record.key.to_vec(), value.to_vec()),
@@ -181,6 +183,94 @@ fn an_idle_position_is_confirmed_and_never_one_inside_a_transaction() {
     assert_eq!(out.position.confirm, None);
 }
 
+/// What a relation that is captured under topic 0 and a second one under topic 1 bring.
+fn two_tables() -> Assembler {
+    let tables = vec![captured(1, 0), Captured { name: TableName::parse("business.users"), ..captured(3, 1) }];
+    let mut assembler = Assembler::new(tables, Before { epoch: 1, ..Before::default() }, BOUNDS);
+    let mut out = Outgoing::default();
+    for id in [1, 3] {
+        assembler.change(&relation(id, "business", "t", &[("id", 20), ("v", 25)]), None, &mut out).unwrap();
+    }
+    assembler
+}
+
+#[test]
+fn a_row_that_cannot_be_carried_stops_its_table_and_no_other() {
+    let mut assembler = two_tables();
+    let mut out = Outgoing::default();
+    assembler.begin(Lsn(100), 7, 55, &mut out).unwrap();
+    let mut broken = insert(1, &[text("1"), text("ab")]);
+    *broken.last_mut().unwrap() = 0xFF;
+    let stopped = assembler.change(&broken, None, &mut out).unwrap();
+    assert!(matches!(&stopped, Outcome::Stopped { table: 0, why } if why.contains("UTF-8")), "{stopped:?}");
+    let large = "x".repeat(20_000);
+    for id in [1, 3] {
+        assert_eq!(assembler.change(&insert(id, &[text("2"), text("b")]), None, &mut out).unwrap(), Outcome::Done);
+    }
+    let stopped = assembler.change(&insert(3, &[text("3"), text(&large)]), None, &mut out).unwrap();
+    assert!(matches!(&stopped, Outcome::Stopped { table: 1, why } if why.contains("record_bytes_max")), "{stopped:?}");
+    assembler.commit(Lsn(140), &mut out);
+    let sent: Vec<_> = out.records().map(|record| (record.topic, record.key.to_vec())).collect();
+    assert_eq!(sent, [(1, key_of(2))]);
+    assert_eq!(assembler.passed_over[&0], 1);
+}
+
+#[test]
+fn another_key_sets_the_table_aside_and_what_was_before_the_look_is_passed_over() {
+    let mut assembler = two_tables();
+    let mut out = Outgoing::default();
+    assembler.begin(Lsn(100), 7, 55, &mut out).unwrap();
+    let other_key = relation(1, "business", "t", &[("v", 25), ("id", 20)]);
+    assert_eq!(assembler.change(&other_key, None, &mut out).unwrap(), Outcome::Unsettled { table: 0 });
+    assert_eq!(assembler.change(&insert(1, &[text("a"), text("1")]), None, &mut out).unwrap(), Outcome::Done);
+    assembler.commit(Lsn(140), &mut out);
+    assembler.settle(0, 1, TableName::parse("business.t"), vec!["v".into()], Lsn(200));
+    for (lsn, row) in [(150, "old"), (200, "new")] {
+        assembler.begin(Lsn(lsn), 8, 55, &mut out).unwrap();
+        assert_eq!(assembler.change(&insert(1, &[text(row), text("1")]), None, &mut out).unwrap(), Outcome::Done);
+        assembler.commit(Lsn(lsn + 10), &mut out);
+    }
+    let keys: Vec<_> = out.records().map(|record| String::from_utf8_lossy(record.key).into_owned()).collect();
+    assert_eq!(keys, [r#"{"v":"new"}"#]);
+}
+
+#[test]
+fn types_that_may_be_domains_are_asked_for_before_the_first_row() {
+    let mut assembler = Assembler::new(vec![captured(1, 0)], Before { epoch: 1, ..Before::default() }, BOUNDS);
+    let mut out = Outgoing::default();
+    let table = relation(1, "business", "t", &[("id", 20), ("price", 20_500)]);
+    assert_eq!(assembler.change(&table, None, &mut out).unwrap(), Outcome::NeedsTypes(vec![20_500]));
+    assembler.learn_types(&[20_500], &HashMap::from([(20_500, 1700)]));
+    assert_eq!(assembler.change(&table, None, &mut out).unwrap(), Outcome::Done);
+    assert!(assembler.reshaped.is_empty(), "the same message again is no change");
+    assembler.begin(Lsn(100), 7, 55, &mut out).unwrap();
+    assembler.change(&insert(1, &[text("1"), text("2.50")]), None, &mut out).unwrap();
+    assert_eq!(out.record(0).unwrap().value.unwrap(), br#"{"id":1,"price":2.50}"#);
+}
+
+#[test]
+fn transactions_that_nobody_saw_before_a_restart_hold_a_chunk_back() {
+    let before = Before { epoch: 1, unseen: vec![7], ..Before::default() };
+    let mut assembler = Assembler::new(vec![captured(1, 0)], before, BOUNDS);
+    let mut out = Outgoing::default();
+    let chunk = |snapshot: &str| Chunk {
+        table: 0,
+        ask: 1,
+        snapshot: snapshot.parse().unwrap(),
+        read_at: Lsn(10),
+        rows: Vec::new(),
+        rows_left: None,
+        last_key: None,
+    };
+    assembler.watch(0, 1);
+    assert_eq!(assembler.offer(chunk("7:9:7"), &mut out), Offered::TakeAgain);
+    assert_eq!(assembler.unseen(), [7]);
+    assembler.forget_seen(&"9:9:".parse().unwrap());
+    assert!(assembler.unseen().is_empty());
+    assert_eq!(assembler.offer(chunk("9:9:"), &mut out), Offered::Taken);
+    assert_eq!(assembler.offer(Chunk { ask: 2, ..chunk("9:9:") }, &mut out), Offered::Stale);
+}
+
 /// New value of each key; `None` is a delete.
 type Changes = Vec<(u8, Option<String>)>;
 
@@ -313,6 +403,8 @@ struct Run {
     read: Option<Chunk>,
     /// The transaction that is being streamed, with the changes that are still to come.
     open: Option<Write>,
+    /// What is older and not found by the copy is gone.
+    sweep_below: Option<Version>,
     /// How the rows stood in the model's stream, to know what an insert and an update is.
     streamed: BTreeMap<u8, String>,
 }
@@ -332,8 +424,32 @@ impl Run {
             offered: false,
             read: None,
             open: None,
+            sweep_below: None,
             streamed,
         }
+    }
+
+    /// The table is set aside for a moment, and then carried again and read anew.
+    fn settle(&mut self) {
+        self.assembler.set_aside(0);
+        for _ in 0..3 {
+            self.stream();
+        }
+        let last = self.assembler.last();
+        self.sweep_below = Some(Version { part: last.part + 1, ..last });
+        let name = TableName::parse("business.orders");
+        self.assembler.settle(0, 1, name, vec!["id".into()], Lsn(self.server.lsn));
+        (self.after, self.copied, self.asked, self.offered, self.read) = (None, false, false, false, None);
+    }
+
+    fn sweep(&mut self) {
+        let Some(below) = self.sweep_below else { return };
+        let old =
+            self.topic.versions.iter().filter(|(key, version)| **version < below && self.topic.rows.contains_key(*key));
+        let old: Vec<Vec<u8>> = old.map(|(key, _)| key.clone()).collect();
+        let mut out = Outgoing::default();
+        self.assembler.tombstones(0, None, old.iter().map(Vec::as_slice), &mut out);
+        self.topic.take(out);
     }
 
     fn take(&mut self, out: Outgoing<Position>) {
@@ -425,6 +541,7 @@ impl Run {
             self.copy(3);
         }
         assert!(self.copied);
+        self.sweep();
         let expected: BTreeMap<Vec<u8>, Vec<u8>> = self
             .server
             .rows(false)
@@ -449,6 +566,25 @@ proptest! {
                 2 => run.server.show(a.into()),
                 3..=5 => run.stream(),
                 _ => run.copy(usize::from(b % 3) + 1),
+            }
+        }
+        run.finish();
+    }
+
+    /// The same for a table that is set aside, looked at and read anew at any moment: changes are passed over meanwhile.
+    #[test]
+    fn the_topic_equals_a_table_that_was_set_aside(
+        steps in prop::collection::vec((0..40u8, any::<u8>(), any::<u8>()), 0..160)
+    ) {
+        let mut run = Run::new();
+        for (step, a, b) in steps {
+            match step {
+                0..=4 => run.server.begin(&[a, b]),
+                5..=9 => run.server.commit(a.into()),
+                10..=14 => run.server.show(a.into()),
+                15..=27 => run.stream(),
+                28..=38 => run.copy(usize::from(b % 3) + 1),
+                _ => run.settle(),
             }
         }
         run.finish();

@@ -1,0 +1,153 @@
+#!/usr/bin/env bash
+# The benchmark: one stage of the pipeline against the least that its input allows. See --help.
+set -euo pipefail
+
+usage() {
+  cat <<'EOT'
+Usage: scripts/bench.sh STAGE [OPTION]...
+
+Builds what is measured (release), starts servers of its own on free ports, measures, prints a table, stops the servers
+and removes their data. Whatever else the machine does meanwhile is in the figures: the ratios bear that, the load
+average beside them tells how much it was.
+
+Stages:
+  capture   cdc-ingest into Kafka against pg_recvlogical to /dev/null, both reading the same WAL: rows a second,
+            processor time, memory; one change from its commit to its record; a large transaction
+
+Options of every stage:
+  --json FILE          write the figures to this file as well
+
+Options of capture:
+  --rows N             orders that every reader reads                          500000
+  --transaction N      orders in a transaction                                 1000
+  --rounds N           how often every reader reads them; 0: not at all        3
+  --variant 'NAME SECTION.KEY=VALUE...'
+  --variant 'NAME program=PATH'
+                       another cdc-ingest in every round: with other settings, or another build; can be repeated
+  --changes N          single changes for the latency; 0: none                 200
+  --rate R             single changes a second                                 5
+  --big N              rows of the large transaction; 0: none                  2000000
+  --calm-s SECONDS     longest wait, before each reading, for others on the    30
+                       machine to become quiet
+
+capture wants pg_recvlogical, which comes with PostgreSQL's client programs.
+
+Environment (further variables: scripts/servers.sh --help):
+  TIDEMILL_STATE            the servers' data and the logs go to a new folder in it   <checkout>/.tidemill
+  TIDEMILL_PG_RECVLOGICAL   the program pg_recvlogical
+  CARGO_TARGET_DIR          folder of the build                                       <checkout>/target
+  CDC_INGEST__...           settings of every cdc-ingest that is measured
+EOT
+}
+
+CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck source=scripts/servers/console.sh
+. "$CHECKOUT/scripts/servers/console.sh"
+# shellcheck source=scripts/servers/ports.sh
+. "$CHECKOUT/scripts/servers/ports.sh"
+# shellcheck source=scripts/servers/java.sh
+. "$CHECKOUT/scripts/servers/java.sh"
+# shellcheck source=scripts/servers/prerequisites.sh
+. "$CHECKOUT/scripts/servers/prerequisites.sh"
+
+programs='' # folder of the built programs
+
+servers() { "$CHECKOUT/scripts/servers.sh" "$@"; }
+
+# --- surroundings of every stage --------------------------------------------------------------------------------------
+
+build() { # PACKAGE...
+  headline "build"
+  # shellcheck disable=SC2046 # a word for each
+  cargo build --release $(printf -- '-p %s ' lab "$@") || fail "the build failed, see above"
+  programs=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd -P)
+}
+
+# A folder of its own, so that the data of no other run is touched.
+choose_places() {
+  local ports state
+  # shellcheck disable=SC2207 # four numbers
+  ports=($(free_ports 4))
+  state=${TIDEMILL_STATE:-$CHECKOUT/.tidemill}
+  export TIDEMILL_DOWNLOADS=${TIDEMILL_DOWNLOADS:-$CHECKOUT/.tidemill/downloads}
+  export TIDEMILL_STATE="$state/bench-$$"
+  export TIDEMILL_SOURCE_PORT=${ports[0]} TIDEMILL_SINK_PORT=${ports[1]}
+  export TIDEMILL_KAFKA_PORT=${ports[2]} TIDEMILL_KAFKA_CONTROLLER_PORT=${ports[3]}
+}
+
+start_servers() { # NAME...
+  headline "servers"
+  choose_places
+  trap clean_up EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+  servers start "$@"
+  eval "$(servers env)"
+}
+
+clean_up() {
+  local status=$?
+  trap '' INT TERM HUP
+  [ "$status" -eq 0 ] || keep_logs
+  servers wipe || status=1
+  exit "$status"
+}
+
+keep_logs() {
+  local kept="$CHECKOUT/.tidemill/failed-bench-logs"
+  rm -rf "$kept"
+  mkdir -p "$CHECKOUT/.tidemill"
+  cp -R "$TIDEMILL_STATE/log" "$kept" 2>/dev/null || return 0
+  say "that failed; the logs are in $kept"
+}
+
+# --- capture ----------------------------------------------------------------------------------------------------------
+
+# On Debian the one in the path is a script that looks for the newest of these.
+find_pg_recvlogical() {
+  local found
+  found=${TIDEMILL_PG_RECVLOGICAL:-}
+  [ -n "$found" ] || found=$(ls -d "${TIDEMILL_POSTGRES_BIN:-/nowhere}/pg_recvlogical" 2>/dev/null) || true
+  [ -n "$found" ] || found=$(ls -d /usr/lib/postgresql/*/bin/pg_recvlogical 2>/dev/null | sort -V | tail -n 1) || true
+  [ -n "$found" ] || found=$(command -v pg_recvlogical) || true
+  [ -x "$found" ] || fail "pg_recvlogical is not there: install PostgreSQL's client programs (postgresql-client on Debian, postgresql on Fedora, libpq on macOS), or set TIDEMILL_PG_RECVLOGICAL to it"
+  echo "$found"
+}
+
+capture() { # OPTION...
+  local pg_recvlogical
+  pg_recvlogical=$(find_pg_recvlogical) || exit 1
+  build cdc-ingest
+  start_servers source kafka
+  headline "capture"
+  "$programs/tidemill-lab" bench capture --program "$programs/cdc-ingest" --pg-recvlogical "$pg_recvlogical" \
+    --broker-pid "$(cat "$TIDEMILL_STATE/kafka/pid")" --logs "$TIDEMILL_STATE/log" "$@"
+}
+
+main() {
+  local stage=${1:-}
+  [ $# -eq 0 ] || shift
+  case $stage in
+    capture) ;;
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    '')
+      usage >&2
+      exit 2
+      ;;
+    *) fail "there is no stage '$stage': see scripts/bench.sh --help" ;;
+  esac
+  case " $* " in
+    *' -h '* | *' --help '*)
+      usage
+      exit 0
+      ;;
+  esac
+  cd "$CHECKOUT"
+  require_prerequisites
+  "$stage" "$@"
+}
+
+main "$@"

@@ -1,0 +1,198 @@
+//! What source and topics say before anything is started: the tables, and what is known of them from before.
+
+use std::collections::HashMap;
+
+use shared::failure::{Failure, FailureKind};
+use shared::generation::Fate;
+use shared::kafka::tail::TailReader;
+use shared::kafka::topics::{TopicSpec, Topics};
+use shared::pg::TableName;
+use shared::position::Lsn;
+use shared::record::header::Header;
+use sqlx::postgres::PgConnection;
+
+use crate::catalog::{Catalog, SourceTable};
+use crate::settings::Settings;
+use crate::source;
+use crate::state::{CaptureState, TableState};
+
+/// The name under which the broker knows us.
+const SERVICE: &str = "cdc-ingest";
+
+/// A table, and what is known of it from before.
+pub struct FoundTable {
+    pub state_name: String,
+    pub topic: String,
+    pub by_name: bool,
+    pub found: Result<SourceTable, Failure>,
+    pub known: Option<TableState>,
+}
+
+/// What source and topics say before anything is started.
+pub struct Found {
+    pub state: CaptureState,
+    pub tables: Vec<FoundTable>,
+    pub tails: HashMap<(usize, i32), Header>,
+    /// The WAL position behind the look.
+    pub since: Lsn,
+}
+
+/// Looks at all of it. The state topic and the tables' topics are made where they are missing, and the publication is completed.
+pub async fn find(config: &Settings, connection: &mut PgConnection, fate: &Fate) -> Result<Found, Failure> {
+    let topics = Topics::connect(&config.kafka, SERVICE)?;
+    topics.ensure(&state_topic(config)).await?;
+    let state = read_state(config, fate).await?;
+    let oids: Vec<u32> = state.tables.values().map(|table| table.oid).filter(|oid| *oid != 0).collect();
+    let catalog =
+        source::ensure_publication(connection, &config.slot.publication, &config.table_names(), &oids).await?;
+    let since = source::insert_position(connection).await?;
+    let tables = tables(config, &catalog, &state)?;
+    for table in &tables {
+        topics.ensure(&table_topic(config, &table.topic)).await?;
+    }
+    let tails = read_tails(config, tables.iter().map(|table| table.topic.clone()).collect(), fate).await?;
+    Ok(Found { state, tables, tails, since })
+}
+
+/// The configured tables, and those of the publication that were captured before. Further ones are added by the guardian.
+fn tables(config: &Settings, catalog: &Catalog, state: &CaptureState) -> Result<Vec<FoundTable>, Failure> {
+    let mut tables = Vec::new();
+    for table in config.tables.values() {
+        let name = TableName::parse(&table.table);
+        let known = state.tables.get(&name.to_string()).cloned();
+        let oid = known.as_ref().map(|known| known.oid).filter(|oid| *oid != 0);
+        let found = match catalog.table(&name, oid) {
+            // What was captured before does not hold up the others; what was not is a mistake in the settings.
+            Err(failure) if known.is_none() => return Err(failure),
+            found => found,
+        };
+        let state_name = name.to_string();
+        tables.push(FoundTable { state_name, topic: table.topic.clone(), by_name: true, found, known });
+    }
+    for (state_name, known) in &state.tables {
+        let name = TableName::parse(state_name);
+        let is_other = tables.iter().all(|table| table.state_name != *state_name)
+            && catalog.published().any(|source| source.oid == known.oid)
+            && config.other_tables.topic_of(&name).is_some();
+        if is_other && !known.topic.is_empty() {
+            tables.push(FoundTable {
+                state_name: state_name.clone(),
+                topic: known.topic.clone(),
+                by_name: false,
+                found: catalog.table_by_oid(&name, known.oid),
+                known: Some(known.clone()),
+            });
+        }
+    }
+    Ok(tables)
+}
+
+async fn blocking<T: Send + 'static>(
+    config: &Settings,
+    fate: &Fate,
+    read: impl FnOnce(&TailReader) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let (kafka, fate) = (config.kafka.clone(), fate.clone());
+    tokio::task::spawn_blocking(move || read(&TailReader::new(&kafka, SERVICE, &fate)?))
+        .await
+        .map_err(|error| Failure::new(FailureKind::Broken, "the topics could not be read").caused_by(error))?
+}
+
+async fn read_state(config: &Settings, fate: &Fate) -> Result<CaptureState, Failure> {
+    let (slot, topic) = (config.slot.name.clone(), config.state.topic.clone());
+    let read = move |reader: &TailReader| {
+        let mut state = CaptureState::default();
+        reader.scan(&topic, &[(0, 0)], &mut |record| {
+            state.apply(&slot, record.key.unwrap_or_default(), record.value).map_err(|error| {
+                Failure::new(FailureKind::Settings, format!("topic `{topic}` has a record that is not of Tidemill"))
+                    .caused_by(error)
+                    .cure("set state.topic to a topic that nobody else writes to")
+            })
+        })?;
+        Ok(state)
+    };
+    blocking(config, fate, read).await
+}
+
+async fn read_tails(
+    config: &Settings,
+    topics: Vec<String>,
+    fate: &Fate,
+) -> Result<HashMap<(usize, i32), Header>, Failure> {
+    let partitions = config.kafka.topics.partitions;
+    let read = move |reader: &TailReader| {
+        let mut tails = HashMap::new();
+        for (index, topic) in topics.iter().enumerate() {
+            for partition in 0..partitions {
+                if let Some(header) = reader.last_header(topic, partition)? {
+                    tails.insert((index, partition), header);
+                }
+            }
+        }
+        Ok(tails)
+    };
+    blocking(config, fate, read).await
+}
+
+/// The topic of a table, as it must be.
+pub fn table_topic(config: &Settings, topic: &str) -> TopicSpec {
+    TopicSpec { name: topic.to_owned(), partitions: config.kafka.topics.partitions, compacted: true }
+}
+
+/// The state topic, as it must be.
+pub fn state_topic(config: &Settings) -> TopicSpec {
+    TopicSpec { name: config.state.topic.clone(), partitions: 1, compacted: true }
+}
+
+/// What a table's copy has to do after a start.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// With its copy where it stopped, or without one.
+    GoOn,
+    /// With a new copy, for this reason.
+    Anew(&'static str),
+}
+
+/// How the table that was found goes on from what is known of it. The topic's records must be those of this table, under this key.
+pub fn beginning(known: Option<&TableState>, source: &SourceTable, epoch: u32) -> Beginning {
+    match known {
+        None => Beginning::Anew("it was not captured before"),
+        Some(known) if known.epoch != epoch => Beginning::Anew("a new epoch begins"),
+        Some(known) if known.stopped.is_some() => Beginning::Anew("it was stopped, and its changes were passed over"),
+        Some(known) if known.oid != 0 && known.oid != source.oid => Beginning::Anew("it is another table than before"),
+        Some(known) if !known.key.is_empty() && known.key != source.key_names() => Beginning::Anew("its key changed"),
+        Some(_) => Beginning::GoOn,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::KeyColumn;
+
+    #[test]
+    fn a_table_goes_on_only_as_the_same_table_under_the_same_key_in_the_same_epoch() {
+        let source = SourceTable {
+            oid: 5,
+            name: TableName::parse("a.b"),
+            partitioned: false,
+            key: vec![KeyColumn::new("id", "bigint")],
+            filter: None,
+            rows_estimate: 0,
+        };
+        let known = TableState { epoch: 2, oid: 5, key: vec!["id".into()], ..TableState::default() };
+        let begins = |known: &TableState| beginning(Some(known), &source, 2);
+        assert_eq!(begins(&known), Beginning::GoOn);
+        assert_eq!(begins(&TableState { oid: 0, key: Vec::new(), ..known.clone() }), Beginning::GoOn);
+        let others = [
+            TableState { epoch: 1, ..known.clone() },
+            TableState { oid: 6, ..known.clone() },
+            TableState { key: vec!["other".into()], ..known.clone() },
+            TableState { stopped: Some("?".into()), ..known.clone() },
+        ];
+        for other in &others {
+            assert!(matches!(begins(other), Beginning::Anew(_)), "{other:?}");
+        }
+        assert!(matches!(beginning(None, &source, 2), Beginning::Anew(_)));
+    }
+}
