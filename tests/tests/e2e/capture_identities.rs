@@ -1,9 +1,11 @@
 //! Replica identities, keys of any type, and large values that an update leaves alone.
 
+use crate::capturing::{TOKEN, command_copy, until_state};
 use crate::database::{run, value};
 use crate::history::header;
 use crate::judged_table::JudgedTable;
 use crate::stack::{CDC_INGEST, Stack};
+use crate::until::until;
 use shared::record::header::Operation;
 use sqlx::postgres::PgConnection;
 
@@ -288,5 +290,40 @@ async fn rows_with_keys_of_any_type_are_copied_chunk_by_chunk_and_found_again() 
     for table in &judged {
         table.until_topic_is_the_table(&stack).await;
         table.history(&stack).assert_nothing_twice();
+    }
+}
+
+#[tokio::test]
+async fn a_range_of_keys_that_is_copied_again_is_in_the_order_of_the_keys() {
+    let mut stack = Stack::new().await;
+    let mut source = stack.source().await;
+    run(&mut source, "CREATE EXTENSION citext SCHEMA business").await;
+    let tables = [("collated", "text COLLATE \"und-x-icu\""), ("folded", "business.citext")];
+    let mut judged = Vec::new();
+    for (label, sql_type) in tables {
+        let sql = format!(
+            "CREATE TABLE business.{label} (k {sql_type} PRIMARY KEY);
+             INSERT INTO business.{label} VALUES ('a'), ('B'), ('c'), ('D'), ('e')"
+        );
+        run(&mut source, &sql).await;
+        judged.push(JudgedTable::capture(&mut stack, label, &format!("business.{label}")).await);
+    }
+    stack.set(CDC_INGEST, "HTTP__CONTROL_TOKEN", TOKEN);
+    stack.start(CDC_INGEST);
+    stack.ready().await;
+    for table in &judged {
+        let name = table.table.to_string();
+        command_copy(&stack, &serde_json::json!({ "table": name, "from": ["B"], "to": ["c"] })).await;
+        until("the range is copied", async || {
+            let records = table.history(&stack).of("{\"k\":\"B\"}").len();
+            if records == 2 { Ok(()) } else { Err(format!("{records} records")) }
+        })
+        .await;
+        until_state(&stack, "the copy is done", |state| state["details"]["snapshot"][&name]["done"] == true).await;
+        // By their bytes, a and D are between B and c as well.
+        table.until_topic_is_the_table(&stack).await;
+        let history = table.history(&stack);
+        let records = ["a", "B", "c", "D", "e"].map(|key| history.of(&format!("{{\"k\":\"{key}\"}}")).len());
+        assert_eq!(records, [1, 2, 2, 1, 1], "{name}");
     }
 }

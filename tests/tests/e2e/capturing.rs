@@ -130,7 +130,13 @@ pub const TOKEN: &str = "open-sesame";
 
 /// Has cdc-ingest copy the table again.
 pub async fn copy_again(stack: &Stack, table: &CapturedTable) {
-    let body = serde_json::json!({ "table": table.table }).to_string();
+    command_copy(stack, &serde_json::json!({ "table": table.table })).await;
+    until_state(stack, "the copy is done", |state| state["details"]["snapshot"][&table.table]["done"] == true).await;
+}
+
+/// Commands a copy; returns when cdc-ingest has taken the command.
+pub async fn command_copy(stack: &Stack, body: &Value) {
+    let body = body.to_string();
     let url = stack.url(CDC_INGEST);
     let address = url.trim_start_matches("http://");
     let request = format!(
@@ -142,5 +148,4 @@ pub async fn copy_again(stack: &Stack, table: &CapturedTable) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
-    until_state(stack, "the copy is done", |state| state["details"]["snapshot"][&table.table]["done"] == true).await;
 }
