@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::database::{run, value};
-use crate::further_server::FurtherServer;
+use crate::further_server::{FurtherServer, LOGICAL};
 use crate::history::header;
 use crate::judged_table::JudgedTable;
 use crate::service_page;
@@ -125,8 +125,8 @@ async fn until_copy_is_under_way(stack: &Stack, table: &str) {
 #[tokio::test]
 async fn a_prepared_transaction_is_carried_when_it_is_committed() {
     let mut stack = Stack::new().await;
-    let server =
-        FurtherServer::start_as_source(&mut stack, &["wal_level=logical", "max_prepared_transactions=10"]).await;
+    let settings = [LOGICAL, "max_prepared_transactions=10"];
+    let server = FurtherServer::start_as_source(&mut stack, &settings).await;
     let mut source = stack.source().await;
     let items = table(&mut stack, "items", "").await;
     run(&mut source, "INSERT INTO business.items SELECT n, 'first' FROM generate_series(1, 3000) n").await;
@@ -154,6 +154,45 @@ async fn a_prepared_transaction_is_carried_when_it_is_committed() {
     stack.process(CDC_INGEST).restart();
     run(&mut source, "COMMIT PREPARED 'restarted'").await;
     stack.ready().await;
+    until_topics_are_the_tables(&stack, &[&items]).await;
+    drop(server);
+}
+
+/// Prepares a transaction with rows of its own, and commits the third but last.
+async fn prepare_and_commit(source: &mut PgConnection, round: usize) {
+    let sql = format!(
+        "BEGIN; UPDATE business.items SET v = 'round {round}' WHERE abs(id) % 30 = {0}; UPDATE business.items SET id = -id WHERE abs(id) % 600 = {0};
+         PREPARE TRANSACTION 'round {round}'",
+        round % 30
+    );
+    run(source, &sql).await;
+    if let Some(before) = round.checked_sub(3) {
+        run(source, &format!("COMMIT PREPARED 'round {before}'")).await;
+    }
+}
+
+#[tokio::test]
+async fn prepared_transactions_that_are_committed_between_the_chunks_of_a_copy_are_not_missed() {
+    let mut stack = Stack::new().await;
+    let settings = [LOGICAL, "max_prepared_transactions=10"];
+    let server = FurtherServer::start_as_source(&mut stack, &settings).await;
+    let mut source = stack.source().await;
+    let items = table(&mut stack, "items", "").await;
+    run(&mut source, "INSERT INTO business.items SELECT n, 'first' FROM generate_series(1, 5000) n").await;
+    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", 20);
+    stack.start(CDC_INGEST);
+    until_copy_is_under_way(&stack, "business.items").await;
+    let mut round = 0;
+    until("the copy is done", async || {
+        prepare_and_commit(&mut source, round).await;
+        round += 1;
+        let copy = service_page::state(&stack, CDC_INGEST).await["details"]["snapshot"]["business.items"].clone();
+        if copy["done"] == true { Ok(()) } else { Err(copy.to_string()) }
+    })
+    .await;
+    for open in round.saturating_sub(3)..round {
+        run(&mut source, &format!("COMMIT PREPARED 'round {open}'")).await;
+    }
     until_topics_are_the_tables(&stack, &[&items]).await;
     drop(server);
 }
