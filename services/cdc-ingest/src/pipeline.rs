@@ -83,11 +83,14 @@ async fn open_and_start(config: &Settings, surroundings: Surroundings) -> Result
     source::is_primary(&mut connection).await?;
     source::wal_level(&mut connection).await?;
     source::replication_privilege(&mut connection).await?;
-    // The topics are read once nobody else writes to them.
     let slot = slot::free(&mut connection, &config.slot, health).await?;
-    let found = found::find(config, &mut connection, &surroundings.fate).await?;
     let (client, identity) = wal_stream::connect(config).await?;
-    let opened = Opened { connection, client, identity, slot };
+    let mut opened = Opened { connection, client, identity, slot };
+    // The topics are read once nobody else writes to them: who holds the slot is alone.
+    if opened.slot.as_ref().is_some_and(|slot| slot.lost.is_none()) {
+        opened.hold_slot(config).await?;
+    }
+    let found = found::find(config, &mut opened.connection, &surroundings.fate).await?;
     start_chain(config, opened, found, surroundings).await
 }
 
@@ -99,16 +102,28 @@ struct Opened {
     slot: Option<Slot>,
 }
 
+impl Opened {
+    /// Begins to stream, which fails when another process was quicker. Where the slot stands is looked up again: between the first look
+    /// and now another one may have read on.
+    async fn hold_slot(&mut self, config: &Settings) -> Result<(), Failure> {
+        self.client.start().await.map_err(|error| wal_stream::failure(config, error))?;
+        self.client.wait_started().await.map_err(|error| wal_stream::failure(config, error))?;
+        self.slot = slot::look(&mut self.connection, &config.slot.name).await?;
+        Ok(())
+    }
+}
+
 async fn start_chain(
     config: &Settings,
-    Opened { mut connection, mut client, identity, slot }: Opened,
+    mut opened: Opened,
     found: Found,
     Surroundings { fate, health, arbiter, lease, control }: Surroundings,
 ) -> Result<Chain, Failure> {
-    let flushed = source::flush_position(&mut connection).await?;
-    let server = Server { system_id: identity.system_id, timeline: identity.timeline, flushed };
+    let flushed = source::flush_position(&mut opened.connection).await?;
+    let identity = &opened.identity;
+    let server = Server { system_id: identity.system_id.clone(), timeline: identity.timeline, flushed };
     let highest = found.tails.values().map(|header| header.version).max().unwrap_or_default();
-    let plan = plan(found.state.slot.as_ref(), slot.as_ref(), &server, highest);
+    let plan = plan(found.state.slot.as_ref(), opened.slot.as_ref(), &server, highest);
     if let Some(why) = &plan.interrupted {
         metrics::SLOT_INTERRUPTIONS.inc();
         tracing::warn!(epoch = plan.epoch, "{why}: every table is read again, and rows that are gone get tombstones");
@@ -138,7 +153,7 @@ async fn start_chain(
 
     let wanted = Wanted::default();
     let watched = watched(&found.tables);
-    let confirmed_at_server = slot.as_ref().and_then(|slot| slot.confirmed).unwrap_or_default();
+    let confirmed_at_server = opened.slot.as_ref().and_then(|slot| slot.confirmed).unwrap_or_default();
     let mut core = Core {
         settings: config.clone(),
         assembler: assembler(config, &found, &plan, confirmed_at_server),
@@ -162,17 +177,16 @@ async fn start_chain(
     core.record_slot(None).await?;
     core.drain().await?;
     if plan.drop_slot {
-        slot::drop(&mut connection, &config.slot.name).await?;
+        slot::drop(&mut opened.connection, &config.slot.name).await?;
     }
     if plan.make_slot {
-        let made = slot::make(&mut connection, &config.slot).await?;
+        let made = slot::make(&mut opened.connection, &config.slot).await?;
         core.slot.confirmed = Some(made);
         core.record_slot(None).await?;
+        opened.hold_slot(config).await?;
     }
     core.enter_tables(found.tables, found.since).await?;
-    core.goal = source::flush_position(&mut connection).await?;
-    client.start().await.map_err(|error| wal_stream::failure(config, error))?;
-    client.wait_started().await.map_err(|error| wal_stream::failure(config, error))?;
+    core.goal = source::flush_position(&mut opened.connection).await?;
     health.detail("epoch", plan.epoch);
 
     let worker = start_worker(core, &arbiter, config, &fate);
@@ -181,7 +195,7 @@ async fn start_chain(
     let (reader_fate, reader_worker) = (fate.clone(), worker.clone());
     let reader = WalReader {
         settings: config.clone(),
-        client: Some(client),
+        client: Some(opened.client),
         next: Some(reader_worker.clone().recipient()),
         memory: Some(reader_worker.recipient()),
         durable: Some(Durable { confirmed, remembered }),

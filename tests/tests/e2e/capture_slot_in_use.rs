@@ -7,6 +7,7 @@ use crate::capturing::{start, table_with_rows, until_says};
 use crate::database::value;
 use crate::patient_writer::PatientWriter;
 use crate::proxy::Proxy;
+use crate::service_page::{get, metric};
 use crate::stack::{CDC_INGEST, Stack};
 use crate::until::until;
 
@@ -35,6 +36,10 @@ async fn until_waits(stack: &mut Stack, instance: &str) {
     assert!(log.contains(&waits) && log.contains("takes over when it is free"), "{log}");
     let checked = stack.command(CDC_INGEST, &["check"], &[]).await;
     assert!(checked.output.contains(&format!("in use by {holder}")), "{}", checked.output);
+}
+
+async fn interruptions_of(stack: &Stack, instance: &str) -> f64 {
+    metric(&get(stack, instance, "/metrics").await.body, "tidemill_slot_interruptions_total", "").unwrap()
 }
 
 /// Waits until this instance carries what is written.
@@ -89,4 +94,40 @@ async fn a_second_instance_whose_connection_died_while_it_waited_takes_over() {
     until_takes_over(&stack, &table, SECOND).await;
     writer.stop();
     table.until_whole(&stack).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_is_slow_to_take_the_slot_sees_what_another_has_done_meanwhile() {
+    let mut stack = Stack::new().await;
+    let table = table_with_rows(&mut stack).await;
+    start(&mut stack, &table).await;
+    stack.process(CDC_INGEST).terminate().await;
+    let proxy = Proxy::before(stack.places.source.port);
+    proxy.hold_new_replication();
+    let direct = stack.places.source.port;
+    stack.set(CDC_INGEST, "SOURCE__CONNECT_TIMEOUT_MS", 60_000);
+    stack.set(CDC_INGEST, "SOURCE__PORT", proxy.port);
+    stack.start_replica(CDC_INGEST, SECOND);
+    until(
+        "the second instance has found the slot free",
+        async || {
+            if proxy.holds() { Ok(()) } else { Err("it has not".into()) }
+        },
+    )
+    .await;
+
+    stack.set(CDC_INGEST, "SOURCE__PORT", direct);
+    stack.start(CDC_INGEST);
+    stack.ready_alone(CDC_INGEST).await;
+    let writer = PatientWriter::start(&stack.places.source, &table);
+    table.until_further_records(&stack, 100).await;
+    stack.process(CDC_INGEST).kill();
+    proxy.release();
+    until_takes_over(&stack, &table, SECOND).await;
+    writer.stop();
+    table.until_whole(&stack).await;
+    stack.process(SECOND).terminate().await;
+    stack.process(SECOND).restart();
+    stack.ready_alone(SECOND).await;
+    assert_eq!(interruptions_of(&stack, SECOND).await, 0.0);
 }

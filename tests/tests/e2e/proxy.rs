@@ -16,6 +16,8 @@ struct Shared {
     lines: Mutex<Vec<Arc<Line>>>,
     /// Of new connections.
     passage: Mutex<Passage>,
+    /// New replication connections are held.
+    holds_replication: AtomicBool,
 }
 
 /// What becomes of bytes.
@@ -45,6 +47,7 @@ impl Proxy {
             server: Mutex::new(([127, 0, 0, 1], port).into()),
             lines: Mutex::default(),
             passage: Mutex::new(Passage::Open),
+            holds_replication: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || listener.incoming().flatten().for_each(|client| accepting.accept(client)));
@@ -84,8 +87,18 @@ impl Proxy {
         self.set(Line::replicates, Passage::Held);
     }
 
+    /// The same for those that are opened from now on.
+    pub fn hold_new_replication(&self) {
+        self.shared.holds_replication.store(true, Ordering::Relaxed);
+    }
+
+    pub fn holds(&self) -> bool {
+        self.shared.lines.lock().unwrap().iter().any(|line| line.is(Passage::Held))
+    }
+
     pub fn release(&self) {
-        self.set(|line| *line.passage.lock().unwrap() == Passage::Held, Passage::Open);
+        self.shared.holds_replication.store(false, Ordering::Relaxed);
+        self.set(|line| line.is(Passage::Held), Passage::Open);
     }
 
     fn set(&self, wanted: impl Fn(&Line) -> bool, passage: Passage) {
@@ -97,7 +110,7 @@ impl Proxy {
 }
 
 impl Shared {
-    fn accept(&self, client: TcpStream) {
+    fn accept(self: &Arc<Self>, client: TcpStream) {
         let Ok(server) = TcpStream::connect(*self.server.lock().unwrap()) else { return };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let line = Arc::new(Line {
@@ -108,8 +121,8 @@ impl Shared {
         });
         self.lines.lock().unwrap().push(Arc::clone(&line));
         for from in [0, 1] {
-            let line = Arc::clone(&line);
-            std::thread::spawn(move || line.carry(from));
+            let (line, shared) = (Arc::clone(&line), Arc::clone(self));
+            std::thread::spawn(move || line.carry(from, &shared));
         }
     }
 }
@@ -117,6 +130,10 @@ impl Shared {
 impl Line {
     fn replicates(&self) -> bool {
         self.replicates.load(Ordering::Relaxed)
+    }
+
+    fn is(&self, passage: Passage) -> bool {
+        *self.passage.lock().unwrap() == passage
     }
 
     fn set(&self, passage: Passage) {
@@ -135,7 +152,7 @@ impl Line {
         *self.changed.wait_while(passage, |passage| *passage == Passage::Held).unwrap()
     }
 
-    fn carry(&self, from: usize) {
+    fn carry(&self, from: usize, shared: &Shared) {
         let (mut from_end, mut to_end) = (&self.ends[from], &self.ends[1 - from]);
         let mut bytes = vec![0; 64 << 10];
         let mut is_first = from == 0;
@@ -143,6 +160,9 @@ impl Line {
             if std::mem::take(&mut is_first) {
                 let asks = bytes[..read].windows(11).any(|word| word == b"replication");
                 self.replicates.store(asks, Ordering::Relaxed);
+                if asks && shared.holds_replication.load(Ordering::Relaxed) {
+                    self.set(Passage::Held);
+                }
             }
             if self.decided() == Passage::Open && to_end.write_all(&bytes[..read]).is_err() {
                 break;
