@@ -1,4 +1,4 @@
-//! One page of a service, by HTTP/1.1 GET. The pages are small and plain, so a socket is enough.
+//! One page of a service, by HTTP/1.1 GET, and commands to it, by POST. Both are small and plain, so a socket is enough.
 
 use std::time::Duration;
 
@@ -13,40 +13,68 @@ pub struct Page {
     pub body: String,
 }
 
+/// What a service answered to a command.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub page: Page,
+    pub content_type: String,
+}
+
 /// Longest wait for a page.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Longest wait for the answer to a command: the service may have to finish something first.
+const PATIENCE_OF_COMMANDS: Duration = Duration::from_secs(30);
+
 /// Gets `path` of the service at `url` (`http://host:port`).
 pub async fn get(url: &str, path: &str) -> Result<Page, Failure> {
+    let answer = ask(url, &format!("GET {path}"), "", PATIENCE).await?;
+    Ok(answer.page)
+}
+
+/// Posts a JSON body to `path`, with the token where there is one.
+pub async fn post(url: &str, path: &str, token: Option<&str>, body: &str) -> Result<Answer, Failure> {
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let length = body.len();
+    let rest = format!("{token}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+    ask(url, &format!("POST {path}"), &rest, PATIENCE_OF_COMMANDS).await
+}
+
+/// `rest` are further header lines and the body; empty where there are none.
+async fn ask(url: &str, line: &str, rest: &str, patience: Duration) -> Result<Answer, Failure> {
     let authority = url.trim_end_matches('/').strip_prefix("http://").ok_or_else(|| {
         Failure::new(FailureKind::Settings, format!("{url:?} is not the address of a service"))
             .cure("give it as http://HOST:PORT")
     })?;
-    let late = |_| Err(std::io::Error::other(format!("it took longer than {} s", PATIENCE.as_secs())));
-    let asked = tokio::time::timeout(PATIENCE, exchange(authority, path)).await.unwrap_or_else(late);
+    let rest = if rest.is_empty() { "\r\n" } else { rest };
+    let request = format!("{line} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n{rest}");
+    let late = |_| Err(std::io::Error::other(format!("it took longer than {} s", patience.as_secs())));
+    let asked = tokio::time::timeout(patience, exchange(authority, &request)).await.unwrap_or_else(late);
     let answer = asked.map_err(|error| {
-        Failure::new(FailureKind::Unreachable, format!("no answer from {url}{path}")).caused_by(error)
+        Failure::new(FailureKind::Unreachable, format!("no answer from {url} to {line}")).caused_by(error)
     })?;
     parse(&answer).ok_or_else(|| {
-        Failure::new(FailureKind::Refused, format!("{url}{path} does not answer in HTTP"))
+        Failure::new(FailureKind::Refused, format!("{url} does not answer {line} in HTTP"))
             .cure("another program listens on that port: correct the address")
     })
 }
 
-async fn exchange(authority: &str, path: &str) -> std::io::Result<Vec<u8>> {
+async fn exchange(authority: &str, request: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(authority).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
     Ok(answer)
 }
 
-fn parse(answer: &[u8]) -> Option<Page> {
+fn parse(answer: &[u8]) -> Option<Answer> {
     let text = String::from_utf8_lossy(answer);
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    Some(Page { status, body: body.trim_end().to_owned() })
+    let fields = head.lines().filter_map(|line| line.split_once(": "));
+    let content_type = fields.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    let content_type = content_type.map_or_else(String::new, |(_, value)| value.to_owned());
+    Some(Answer { page: Page { status, body: body.trim_end().to_owned() }, content_type })
 }
 
 #[cfg(test)]
@@ -54,9 +82,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_and_body_are_read() {
-        let page = parse(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 3\r\n\r\nno\n").unwrap();
-        assert_eq!(page, Page { status: 503, body: "no".into() });
+    fn status_type_and_body_are_read() {
+        let answer = |content_type: &str| Answer {
+            page: Page { status: 503, body: "no".into() },
+            content_type: content_type.into(),
+        };
+        let plain = parse(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 3\r\n\r\nno\n").unwrap();
+        assert_eq!(plain, answer(""));
+        let typed = parse(b"HTTP/1.1 503 No\r\nContent-Type: text/plain\r\n\r\nno\n").unwrap();
+        assert_eq!(typed, answer("text/plain"));
         assert_eq!(parse(b"220 smtp ready\r\n"), None);
         assert_eq!(parse(b"HTTP/1.1 xyz\r\n\r\n"), None);
     }

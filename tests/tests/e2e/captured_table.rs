@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use shared::pg::TableName;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
@@ -11,18 +12,23 @@ use crate::history::History;
 use crate::stack::{CDC_INGEST, Stack};
 use crate::until::until;
 
-/// A table whose key is `id bigint`.
+/// A table that is named in the settings.
 pub struct CapturedTable {
     pub table: String,
     pub topic: String,
 }
 
 impl CapturedTable {
-    /// Makes `business.<name>`, and has cdc-ingest capture it from its next start on.
+    /// Makes `business.<name>` with the key `id bigint`, and has cdc-ingest capture it from its next start on.
     pub async fn make(stack: &mut Stack, name: &str, columns: &str) -> Self {
+        CapturedTable::define(stack, name, &format!("id bigint PRIMARY KEY, {columns}")).await
+    }
+
+    /// The same, with any key.
+    pub async fn define(stack: &mut Stack, name: &str, columns: &str) -> Self {
         let made = CapturedTable { table: format!("business.{name}"), topic: format!("{}_ods_{name}", stack.name) };
         let sql = format!(
-            "CREATE TABLE {0} (id bigint PRIMARY KEY, {columns}); GRANT SELECT ON {0} TO tidemill_capture;
+            "CREATE TABLE {0} ({columns}); GRANT SELECT ON {0} TO tidemill_capture;
              ALTER PUBLICATION tidemill ADD TABLE {0}",
             made.table
         );
@@ -37,7 +43,12 @@ impl CapturedTable {
         History::read(&stack.layers(), &self.topic)
     }
 
-    /// Waits until a reader of the topic has the table's rows, value by value.
+    /// Waits until PostgreSQL finds the table's rows in the topic, whatever the key, with versions that grew.
+    pub async fn until_judged_equal(&self, stack: &Stack) {
+        until_judged_equal(stack, &self.table, &self.topic).await;
+    }
+
+    /// Waits until a reader of the topic has the table's rows, value by value. For tables with the key `id bigint`.
     pub async fn until_topic_is_the_table(&self, stack: &Stack) {
         let mut source = stack.source().await;
         until(&format!("{} is {}", self.topic, self.table), async || {
@@ -58,6 +69,19 @@ impl CapturedTable {
         let rows: Vec<(String, String)> = sqlx::query_as(AssertSqlSafe(sql)).fetch_all(source).await.unwrap();
         rows.into_iter().map(|(key, row)| (key, serde_json::from_str(&row).unwrap())).collect()
     }
+}
+
+/// Waits until PostgreSQL finds the rows of `table` in `topic`, value by value, with versions that grew.
+pub async fn until_judged_equal(stack: &Stack, table: &str, topic: &str) {
+    let (source, brokers, table) = (&stack.places.source, &stack.places.brokers, TableName::parse(table));
+    until(&format!("{topic} is {table}"), async || {
+        match lab::captured::compare(source, brokers, &table, topic).await {
+            Ok(comparison) if comparison.is_equal() => Ok(()),
+            Ok(comparison) => Err(comparison.to_string()),
+            Err(failure) => Err(failure.chain()),
+        }
+    })
+    .await;
 }
 
 fn difference(wanted: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>) -> String {

@@ -29,9 +29,11 @@ mod patient_writer;
 mod random;
 mod random_values;
 mod service_page;
+mod table_page;
 mod topics;
 mod typed_values;
 mod whole_sink;
+mod writer;
 
 // Right: the data comes through.
 mod first_copy;
@@ -46,6 +48,17 @@ mod capture_identities;
 mod capture_random_values;
 mod capture_tables;
 mod capture_values;
+
+// Capture of any table: its topic is the table, whatever is done to it.
+mod capture_altered_copies;
+mod capture_columns;
+mod capture_commands;
+mod capture_copies;
+mod capture_keys;
+mod capture_missing;
+mod capture_names;
+mod capture_other_tables;
+mod capture_stopped;
 
 // Nothing lost, nothing twice, whatever happens to the processes.
 mod asked_to_stop;

@@ -162,6 +162,11 @@ impl Stack {
         own.iter().chain(&brokers).map(|(key, value)| (variable(service, key), (*value).to_owned())).collect()
     }
 
+    /// The topic of a table that no setting names.
+    pub fn other_topic(&self, schema: &str, table: &str) -> String {
+        format!("{}_ods_{schema}_{table}", self.name)
+    }
+
     pub fn users_topic(&self) -> String {
         format!("{}_ods_users", self.name)
     }
