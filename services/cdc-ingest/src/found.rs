@@ -43,8 +43,9 @@ pub async fn find(config: &Settings, connection: &mut PgConnection, fate: &Fate)
     topics.ensure(&state_topic(config)).await?;
     let state = read_state(config, fate).await?;
     let oids: Vec<u32> = state.tables.values().map(|table| table.oid).filter(|oid| *oid != 0).collect();
-    let catalog =
-        source::ensure_publication(connection, &config.slot.publication, &config.table_names(), &oids).await?;
+    let captured_before: Vec<TableName> = state.tables.keys().map(|name| TableName::parse(name)).collect();
+    let (publication, names) = (&config.slot.publication, config.table_names());
+    let catalog = source::ensure_publication(connection, publication, &names, &captured_before, &oids).await?;
     let since = source::insert_position(connection).await?;
     let tables = tables(config, &catalog, &state)?;
     for table in &tables {

@@ -179,11 +179,12 @@ pub async fn may_publish(
     if may { Ok(()) } else { Err(cannot_publish(publication, &statements.join("; "))) }
 }
 
-/// Makes or completes the publication, and looks again.
+/// Makes or completes the publication, and looks again. Tables that were captured before may stay out of it: they stop alone, and say so.
 pub async fn ensure_publication(
     connection: &mut PgConnection,
     publication: &str,
     names: &[TableName],
+    captured_before: &[TableName],
     oids: &[u32],
 ) -> Result<Catalog, Failure> {
     let catalog = catalog::look(connection, publication, names, oids).await?;
@@ -191,6 +192,7 @@ pub async fn ensure_publication(
     if statements.is_empty() {
         return Ok(catalog);
     }
+    let may_stay_out = catalog.unpublished(names).all(|table| captured_before.contains(&table.name));
     for statement in statements {
         // A table that is in the publication already, under its partitions, does no harm.
         let done = sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *connection).await;
@@ -200,6 +202,11 @@ pub async fn ensure_publication(
         match done {
             Ok(_) => tracing::info!(statement, "publication made"),
             Err(error) if code(&error).as_deref() == Some("42710") => {}
+            Err(error) if may_stay_out && statement.starts_with("ALTER") => {
+                tracing::warn!(
+                    "the publication could not be completed; as the owner of the tables: {statement}: {error}"
+                );
+            }
             Err(error) => return Err(cannot_publish(publication, &statement).caused_by(error)),
         }
     }
