@@ -13,9 +13,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use shared::control::{Command, Problem, Reply};
 use shared::failure::Failure;
+use shared::pg::refused_for_now;
 use shared::position::Lsn;
+use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::{Core, Standing};
+use crate::catalog::SourceTable;
+use crate::snapshot::literals;
 use crate::state::KeyRange;
 
 const KNOWN: [&str; 4] = ["snapshot", "snapshot/pause", "snapshot/resume", "snapshot/cancel"];
@@ -32,7 +36,7 @@ struct Body {
 
 impl Core {
     pub(super) async fn command(&mut self, Command { name, body, reply }: Command) -> Result<(), Failure> {
-        let answer = match self.carry_out(&name, body) {
+        let answer = match self.carry_out(&name, body).await {
             Ok(table) => {
                 self.record_table(table)?;
                 self.take_chunks(Duration::ZERO);
@@ -48,7 +52,7 @@ impl Core {
         Ok(())
     }
 
-    fn carry_out(&mut self, name: &str, body: Value) -> Result<usize, Refused> {
+    async fn carry_out(&mut self, name: &str, body: Value) -> Result<usize, Refused> {
         if !KNOWN.contains(&name) {
             return Err(Problem::unknown_command(name, &KNOWN).into());
         }
@@ -58,7 +62,7 @@ impl Core {
         let table = self.named(&body.table)?;
         let is_open = self.copies.get(table).is_some_and(|copy| copy.is_open());
         match name {
-            "snapshot" => self.command_snapshot(table, &body)?,
+            "snapshot" => self.command_snapshot(table, &body).await?,
             _ if !is_open => return Err(Problem::conflict(format!("no copy of {} is under way", body.table)).into()),
             "snapshot/cancel" => {
                 self.assembler.give_up(table);
@@ -75,6 +79,21 @@ impl Core {
         Ok(table)
     }
 
+    /// Values that are none of the key's types would stop the table when its first chunk is read.
+    async fn check_values(&mut self, source: &SourceTable, range: &KeyRange) -> Result<(), Refused> {
+        for bound in [&range.from, &range.to].into_iter().flatten() {
+            let sql = format!("SELECT {}", literals(bound, &source.key));
+            let asked = self.ask(async |connection| match connection.execute(AssertSqlSafe(sql)).await {
+                Err(error) if is_about_values(&error) => Ok(Err(error)),
+                Err(error) => Err(refused_for_now(format!("a key of {} could not be looked at", source.name), error)),
+                Ok(_) => Ok(Ok(())),
+            });
+            let checked = asked.await.map_err(Refused::Failure)?;
+            checked.map_err(|error| Problem::bad_request(format!("no key of {}: {error}", source.name)))?;
+        }
+        Ok(())
+    }
+
     fn named(&self, name: &str) -> Result<usize, Problem> {
         let is_meant = |table: &super::Table| {
             table.state_name == name || table.source.as_ref().is_some_and(|source| source.name.to_string() == name)
@@ -85,7 +104,7 @@ impl Core {
         })
     }
 
-    fn command_snapshot(&mut self, table: usize, body: &Body) -> Result<(), Refused> {
+    async fn command_snapshot(&mut self, table: usize, body: &Body) -> Result<(), Refused> {
         let entry = self.tables.get(table);
         let (standing, source) =
             entry.map_or((Standing::Refused, None), |entry| (entry.standing, entry.source.clone()));
@@ -93,6 +112,9 @@ impl Core {
         let columns = source.as_ref().map_or(0, |source| source.key.len());
         if [&range.from, &range.to].into_iter().flatten().any(|bound| bound.len() != columns) {
             return Err(Problem::bad_request(format!("the key of {} has {columns} columns", body.table)).into());
+        }
+        if let Some(source) = &source {
+            self.check_values(source, &range).await?;
         }
         match (standing, source) {
             (Standing::Carried, _) => Ok(self.begin_copy(table, range)?),
@@ -103,6 +125,12 @@ impl Core {
             }
         }
     }
+}
+
+/// Whether an error of the source is about the values that it was given: SQLSTATE class 22, data exception.
+fn is_about_values(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|found| found.code());
+    code.is_some_and(|code| code.starts_with("22"))
 }
 
 /// Why a command is not carried out: it was wrong, or we are.
@@ -126,7 +154,7 @@ impl From<Failure> for Refused {
 /// The values of a key as text.
 fn key_of(values: &Option<Vec<Value>>) -> Result<Option<Vec<String>>, Problem> {
     let text = |value: &Value| match value {
-        Value::String(text) => Ok(text.clone()),
+        Value::String(text) if !text.contains('\0') => Ok(text.clone()),
         Value::Number(number) if !number.is_f64() => Ok(number.to_string()),
         Value::Bool(bool) => Ok(bool.to_string()),
         _ => Err(Problem::bad_request("a key's values are strings or whole numbers: [\"2025-07-11\", 42]")),
@@ -146,7 +174,7 @@ mod tests {
             Ok(Some(vec!["a".into(), "9223372036854775807".into(), "true".into()]))
         );
         assert_eq!(key("null"), Ok(None));
-        for wrong in ["[1.5]", "[null]", "[[1]]"] {
+        for wrong in ["[1.5]", "[null]", "[[1]]", "[\"\\u0000\"]"] {
             assert_eq!(key(wrong).unwrap_err().status, 400, "{wrong}");
         }
     }

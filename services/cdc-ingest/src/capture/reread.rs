@@ -16,7 +16,7 @@ use crate::source;
 
 impl Core {
     /// Asks the source, on the worker's own connection, and gives up when the generation ends.
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &mut self,
         question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
