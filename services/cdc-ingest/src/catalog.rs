@@ -29,6 +29,9 @@ pub struct SourceTable {
     pub key: Vec<KeyColumn>,
     /// The row filter of the publication, as SQL.
     pub filter: Option<String>,
+    /// The OIDs of the publication and of the catalog's entries that put the table into it: other ones after it was taken out and put
+    /// back, or got another filter or list of columns.
+    pub membership: String,
     /// The planner's estimate, for progress.
     pub rows_estimate: i64,
 }
@@ -69,6 +72,17 @@ impl SourceTable {
     }
 }
 
+/// How a captured table is known.
+#[derive(Debug, Clone)]
+pub struct Meaning {
+    /// The configured name, or the one it was found under.
+    pub name: TableName,
+    /// Named in the settings: whatever table has the name is meant.
+    pub by_name: bool,
+    /// What was captured under it before.
+    pub oid: Option<u32>,
+}
+
 /// A table as the catalog has it, whether or not it can be carried.
 #[derive(Debug, Clone)]
 struct Entry {
@@ -95,11 +109,25 @@ fn settings(what: impl Into<String>, cure: impl Into<String>) -> Failure {
 /// One row for each table that is published, or has one of the names ($2 schemas, $3 names) or OIDs ($4). The key's index: unique, whole,
 /// checked at once, over columns that are never NULL.
 fn look_sql(server_version: i32) -> String {
-    let filter = if server_version >= 150_000 { "p.rowfilter" } else { "NULL::text" };
+    let (filter, schemas) = match server_version {
+        150_000.. => (
+            "p.rowfilter",
+            "UNION ALL SELECT s.oid FROM pg_publication_namespace s JOIN pg_class f ON f.relnamespace = s.pnnspid \
+             WHERE s.pnpubid = b.oid AND f.oid IN (SELECT oid FROM family)",
+        ),
+        _ => ("NULL::text", ""),
+    };
+    // A partition is in it with any table above.
+    let membership = format!(
+        "(SELECT string_agg(m.oid::text, ' ' ORDER BY m.oid) FROM pg_publication b CROSS JOIN LATERAL ( \
+           WITH family (oid) AS (SELECT c.oid UNION SELECT a.relid FROM pg_partition_ancestors(c.oid) AS a (relid)) \
+           SELECT b.oid UNION ALL SELECT r.oid FROM pg_publication_rel r \
+           WHERE r.prpubid = b.oid AND r.prrelid IN (SELECT oid FROM family) {schemas}) m WHERE b.pubname = $1)"
+    );
     format!(
         "SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relreplident::text, greatest(c.reltuples, 0)::int8, \
            has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), p.tablename IS NOT NULL, {filter}, \
-           coalesce(k.columns, '[]'), row_security_active(c.oid) \
+           coalesce(k.columns, '[]'), row_security_active(c.oid), coalesce({membership}, '') \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_publication_tables p ON p.pubname = $1 AND p.schemaname = n.nspname AND p.tablename = c.relname \
          LEFT JOIN LATERAL ( \
@@ -167,6 +195,7 @@ fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
         partitioned: kind == "p",
         key,
         filter: row.try_get(8)?,
+        membership: row.try_get(11)?,
         rows_estimate: row.try_get(5)?,
     };
     let (identity, readable, published) = (row.try_get(4)?, row.try_get(6)?, row.try_get(7)?);
@@ -182,16 +211,41 @@ impl Catalog {
         self.entries.iter().find(|entry| entry.table.oid == oid)
     }
 
-    /// The table that is meant: the one with the configured name; where there is none, the one that was captured under it before and
-    /// has another name now.
-    pub fn table(&self, name: &TableName, captured_oid: Option<u32>) -> Result<SourceTable, Failure> {
-        let found = self.by_name(name).or_else(|| captured_oid.and_then(|oid| self.by_oid(oid)));
-        self.carried(name, found)
+    /// Which table each of these means, so that no table is meant twice. One that is named in the settings means what has the name;
+    /// where nothing has, what was captured under it before and is called otherwise now. Any other means what was captured under it,
+    /// whatever its name; where that is gone, what has its name.
+    pub fn meant(&self, all: &[Meaning]) -> Vec<Result<SourceTable, Failure>> {
+        let by_name = |meaning: &Meaning| self.by_name(&meaning.name).map(|entry| entry.table.oid);
+        let by_oid = |meaning: &Meaning| meaning.oid.filter(|oid| self.by_oid(*oid).is_some());
+        let mut owners: HashMap<u32, usize> = HashMap::new();
+        let steps: [&dyn Fn(&Meaning) -> Option<u32>; 3] =
+            [&|meaning| by_name(meaning).filter(|_| meaning.by_name), &by_oid, &by_name];
+        for step in steps {
+            for (place, meaning) in all.iter().enumerate() {
+                if let Some(oid) = step(meaning).filter(|_| owners.values().all(|owner| *owner != place)) {
+                    owners.entry(oid).or_insert(place);
+                }
+            }
+        }
+        let found = |(place, meaning): (usize, &Meaning)| {
+            let own = owners.iter().find(|(_, owner)| **owner == place).and_then(|(oid, _)| self.by_oid(*oid));
+            let taken = by_oid(meaning).or_else(|| by_name(meaning)).and_then(|oid| all.get(*owners.get(&oid)?));
+            match (own, taken) {
+                (None, Some(owner)) => Err(captured_as(&meaning.name, &owner.name)),
+                (own, _) => self.carried(&meaning.name, own),
+            }
+        };
+        all.iter().enumerate().map(found).collect()
     }
 
-    /// The table with this OID, whatever its name.
+    /// Whether the table with this OID can be carried.
     pub fn table_by_oid(&self, name: &TableName, oid: u32) -> Result<SourceTable, Failure> {
         self.carried(name, self.by_oid(oid))
+    }
+
+    /// Whether the table with this name can be carried.
+    pub fn table(&self, name: &TableName) -> Result<SourceTable, Failure> {
+        self.carried(name, self.by_name(name))
     }
 
     /// Names of the tables that the publication has.
@@ -250,6 +304,13 @@ impl Catalog {
         let found = names.iter().filter_map(|name| self.by_name(name));
         found.filter(|entry| !entry.published).map(|entry| &entry.table)
     }
+}
+
+fn captured_as(name: &TableName, owner: &TableName) -> Failure {
+    settings(
+        format!("the table that was captured as {name} is captured as {owner} now"),
+        format!("read the topic of {owner} from here on; a table that gets the name {name} is captured by itself"),
+    )
 }
 
 fn no_key(found: &Entry) -> Failure {
@@ -331,13 +392,25 @@ pub async fn base_types(connection: &mut PgConnection, types: &[u32]) -> Result<
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// A table with nothing but a name.
+    pub fn source_table() -> SourceTable {
+        SourceTable {
+            oid: 1,
+            name: TableName::parse("s.a"),
+            partitioned: false,
+            key: Vec::new(),
+            filter: None,
+            membership: String::new(),
+            rows_estimate: 0,
+        }
+    }
 
     fn entry(oid: u32, name: &str) -> Entry {
         let key = vec![KeyColumn::new("id", "bigint")];
-        let table =
-            SourceTable { oid, name: TableName::parse(name), partitioned: false, key, filter: None, rows_estimate: 0 };
+        let table = SourceTable { oid, name: TableName::parse(name), key, ..source_table() };
         Entry { table, identity: "d".into(), readable: true, veiled: false, published: true }
     }
 
@@ -345,14 +418,47 @@ mod tests {
         Catalog { user: "r".into(), publication: "p".into(), entries }
     }
 
+    fn meaning(name: &str, by_name: bool, oid: u32) -> Meaning {
+        Meaning { name: TableName::parse(name), by_name, oid: Some(oid).filter(|oid| *oid != 0) }
+    }
+
+    /// OIDs of the tables that are meant; 0 where none is.
+    fn meant(entries: &[(u32, &str)], all: &[Meaning]) -> Vec<u32> {
+        let catalog = catalog(entries.iter().map(|(oid, name)| entry(*oid, name)).collect());
+        catalog.meant(all).into_iter().map(|found| found.map_or(0, |table| table.oid)).collect()
+    }
+
     #[test]
-    fn a_table_is_the_one_with_the_name_and_else_the_one_that_had_it() {
-        let name = TableName::parse("s.a");
-        let renamed = catalog(vec![entry(1, "s.b")]);
-        assert_eq!(renamed.table(&name, Some(1)).unwrap().name.name, "b");
-        assert!(renamed.table(&name, None).is_err());
-        let swapped = catalog(vec![entry(1, "s.b"), entry(2, "s.a")]);
-        assert_eq!(swapped.table(&name, Some(1)).unwrap().oid, 2);
+    fn a_name_of_the_settings_means_the_table_that_has_it_and_else_the_one_that_had_it() {
+        let named = |oid| [meaning("s.a", true, oid)];
+        assert_eq!(meant(&[(1, "s.b")], &named(1)), [1], "renamed");
+        assert_eq!(meant(&[(1, "s.b")], &named(0)), [0]);
+        assert_eq!(meant(&[(1, "s.b"), (2, "s.a")], &named(1)), [2], "swapped");
+        assert_eq!(meant(&[(2, "s.a")], &named(1)), [2], "made anew");
+    }
+
+    #[test]
+    fn a_table_that_was_found_is_meant_by_its_oid_and_when_it_is_gone_by_its_name() {
+        let found = [meaning("s.a", false, 1)];
+        assert_eq!(meant(&[(1, "s.b"), (2, "s.a")], &found), [1]);
+        assert_eq!(meant(&[(2, "s.a")], &found), [2]);
+        assert_eq!(meant(&[(3, "s.c")], &found), [0]);
+    }
+
+    #[test]
+    fn no_table_is_meant_twice() {
+        // It was found as s.new, and got the name that the settings mean.
+        let all = [meaning("s.new", false, 2), meaning("s.a", true, 1)];
+        assert_eq!(meant(&[(1, "s.old"), (2, "s.a")], &all), [0, 2]);
+        assert_eq!(meant(&[(1, "s.old"), (2, "s.a"), (3, "s.new")], &all), [3, 2]);
+        let swapped = catalog(vec![entry(2, "s.a")]).meant(&all).remove(0).unwrap_err().chain();
+        assert!(swapped.contains("captured as s.new is captured as s.a now"), "{swapped}");
+        // The settings name it by its old name and by its new one.
+        let both = [meaning("s.a", true, 1), meaning("s.b", true, 0)];
+        assert_eq!(meant(&[(1, "s.b")], &both), [0, 1]);
+        // One was renamed to the name of another that is gone.
+        let found = [meaning("s.a", false, 1), meaning("s.b", false, 2)];
+        assert_eq!(meant(&[(2, "s.a")], &found), [0, 2]);
     }
 
     #[test]
@@ -379,7 +485,7 @@ mod tests {
         for (spoil, cure) in cases {
             let mut spoilt = entry(1, "s.a");
             spoil(&mut spoilt);
-            let failure = catalog(vec![spoilt]).table(&name, None).unwrap_err();
+            let failure = catalog(vec![spoilt]).table(&name).unwrap_err();
             assert!(failure.chain().contains(cure), "{}", failure.chain());
         }
     }

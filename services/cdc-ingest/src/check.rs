@@ -61,7 +61,7 @@ async fn tables(connection: &mut PgConnection, config: &Settings, catalog: &Cata
     });
     let will_be_published: Vec<_> = catalog.unpublished(&names).map(|table| table.name.clone()).collect();
     for name in names {
-        match catalog.table(&name, None) {
+        match catalog.table(&name) {
             Ok(table) => {
                 findings.push(Finding::ok(format!("table {name} is readable, key ({})", table.key_names().join(", "))));
             }

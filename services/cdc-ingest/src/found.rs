@@ -11,7 +11,7 @@ use shared::position::Lsn;
 use shared::record::header::Header;
 use sqlx::postgres::PgConnection;
 
-use crate::catalog::{Catalog, SourceTable};
+use crate::catalog::{Catalog, Meaning, SourceTable};
 use crate::settings::Settings;
 use crate::source;
 use crate::state::{CaptureState, TableState};
@@ -21,9 +21,8 @@ const SERVICE: &str = "cdc-ingest";
 
 /// A table, and what is known of it from before.
 pub struct FoundTable {
-    pub state_name: String,
+    pub meaning: Meaning,
     pub topic: String,
-    pub by_name: bool,
     pub found: Result<SourceTable, Failure>,
     pub known: Option<TableState>,
 }
@@ -62,30 +61,26 @@ fn tables(config: &Settings, catalog: &Catalog, state: &CaptureState) -> Result<
         let name = TableName::parse(&table.table);
         let known = state.tables.get(&name.to_string()).cloned();
         let oid = known.as_ref().map(|known| known.oid).filter(|oid| *oid != 0);
-        let found = match catalog.table(&name, oid) {
-            // What was captured before does not hold up the others; what was not is a mistake in the settings.
-            Err(failure) if known.is_none() => return Err(failure),
-            found => found,
-        };
-        let state_name = name.to_string();
-        tables.push(FoundTable { state_name, topic: table.topic.clone(), by_name: true, found, known });
+        tables.push((Meaning { name, by_name: true, oid }, table.topic.clone(), known));
     }
     for (state_name, known) in &state.tables {
         let name = TableName::parse(state_name);
-        let is_other = tables.iter().all(|table| table.state_name != *state_name)
+        let is_other = tables.iter().all(|(meaning, ..)| meaning.name != name)
             && catalog.published().any(|source| source.oid == known.oid)
             && config.other_tables.topic_of(&name).is_some();
         if is_other && !known.topic.is_empty() {
-            tables.push(FoundTable {
-                state_name: state_name.clone(),
-                topic: known.topic.clone(),
-                by_name: false,
-                found: catalog.table_by_oid(&name, known.oid),
-                known: Some(known.clone()),
-            });
+            let meaning = Meaning { name, by_name: false, oid: Some(known.oid) };
+            tables.push((meaning, known.topic.clone(), Some(known.clone())));
         }
     }
-    Ok(tables)
+    let meanings: Vec<Meaning> = tables.iter().map(|(meaning, ..)| meaning.clone()).collect();
+    let found = catalog.meant(&meanings).into_iter().zip(tables);
+    let found = found.map(|(found, (meaning, topic, known))| match found {
+        // What was captured before does not hold up the others; what was not is a mistake in the settings.
+        Err(failure) if known.is_none() => Err(failure),
+        found => Ok(FoundTable { meaning, topic, found, known }),
+    });
+    found.collect()
 }
 
 async fn blocking<T: Send + 'static>(
@@ -161,8 +156,18 @@ pub fn beginning(known: Option<&TableState>, source: &SourceTable, epoch: u32) -
         Some(known) if known.epoch != epoch => Beginning::Anew("a new epoch begins"),
         Some(known) if known.stopped.is_some() => Beginning::Anew("it was stopped, and its changes were passed over"),
         Some(known) if known.oid != 0 && known.oid != source.oid => Beginning::Anew("it is another table than before"),
-        Some(known) if !known.key.is_empty() && known.key != source.key_names() => Beginning::Anew("its key changed"),
-        Some(_) => Beginning::GoOn,
+        Some(known) => {
+            // What was written by an earlier version lacks some of it.
+            let now = known.clone().of(source);
+            let differs = |before: &[String], now: &[String]| !before.is_empty() && before != now;
+            if differs(&known.key, &now.key) || differs(&known.key_types, &now.key_types) {
+                Beginning::Anew("its key changed")
+            } else if !known.membership.is_empty() && known.membership != now.membership {
+                Beginning::Anew("it was taken out of the publication and put back, or its filter changed")
+            } else {
+                Beginning::GoOn
+            }
+        }
     }
 }
 
@@ -170,25 +175,22 @@ pub fn beginning(known: Option<&TableState>, source: &SourceTable, epoch: u32) -
 mod tests {
     use super::*;
     use crate::catalog::KeyColumn;
+    use crate::catalog::tests::source_table;
 
     #[test]
     fn a_table_goes_on_only_as_the_same_table_under_the_same_key_in_the_same_epoch() {
-        let source = SourceTable {
-            oid: 5,
-            name: TableName::parse("a.b"),
-            partitioned: false,
-            key: vec![KeyColumn::new("id", "bigint")],
-            filter: None,
-            rows_estimate: 0,
-        };
-        let known = TableState { epoch: 2, oid: 5, key: vec!["id".into()], ..TableState::default() };
+        let key = vec![KeyColumn::new("id", "bigint")];
+        let source = SourceTable { oid: 5, key, membership: "16 17".into(), ..source_table() };
+        let known = TableState { epoch: 2, ..TableState::default() }.of(&source);
         let begins = |known: &TableState| beginning(Some(known), &source, 2);
         assert_eq!(begins(&known), Beginning::GoOn);
-        assert_eq!(begins(&TableState { oid: 0, key: Vec::new(), ..known.clone() }), Beginning::GoOn);
+        assert_eq!(begins(&TableState { epoch: 2, ..TableState::default() }), Beginning::GoOn, "of an earlier version");
         let others = [
             TableState { epoch: 1, ..known.clone() },
             TableState { oid: 6, ..known.clone() },
             TableState { key: vec!["other".into()], ..known.clone() },
+            TableState { key_types: vec!["text".into()], ..known.clone() },
+            TableState { membership: "16 18".into(), ..known.clone() },
             TableState { stopped: Some("?".into()), ..known.clone() },
         ];
         for other in &others {

@@ -44,6 +44,11 @@ fn literal(value: &str, column: &KeyColumn) -> String {
     format!("'{}'::{}", value.replace('\'', "''"), column.sql_type)
 }
 
+/// The values of a key as SQL.
+pub fn literals(values: &[String], key: &[KeyColumn]) -> String {
+    values.iter().zip(key).map(|(value, column)| literal(value, column)).collect::<Vec<_>>().join(", ")
+}
+
 /// Whether `fields`, the columns of the key in SQL, stand so to `values`.
 pub fn compare(key: &[KeyColumn], fields: &[String], order: Order, values: &[String]) -> String {
     let literals: Vec<String> = values.iter().zip(key).map(|(value, column)| literal(value, column)).collect();

@@ -15,7 +15,6 @@ use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
 use shared::kafka::topics::Topics;
 use shared::metrics;
-use shared::pg::TableName;
 use shared::position::Lsn;
 use shared::run::{Chain, Service, Surroundings};
 use sqlx::postgres::PgConnection;
@@ -25,7 +24,7 @@ use crate::capture::copying::Paces;
 use crate::capture::{
     Acknowledged, Capture, CapturePublisher, ChunkAcked, Commanded, Core, SNAPSHOT_LATCH, STREAM_LATCH, Standing, Table,
 };
-use crate::catalog::SourceTable;
+use crate::catalog::{Meaning, SourceTable};
 use crate::check;
 use crate::copies::Copies;
 use crate::found::{self, Beginning, Found, FoundTable, beginning};
@@ -222,7 +221,7 @@ fn assembler(config: &Settings, found: &Found, plan: &Plan, confirmed: Lsn) -> A
         let source = table.found.as_ref().ok();
         Captured {
             oid: source.map_or(0, |source| source.oid),
-            name: source.map_or_else(|| TableName::parse(&table.state_name), |source| source.name.clone()),
+            name: source.map_or_else(|| table.meaning.name.clone(), |source| source.name.clone()),
             topic: index,
             partitions: config.kafka.topics.partitions,
             key: source.map(SourceTable::key_names).unwrap_or_default(),
@@ -242,12 +241,9 @@ fn assembler(config: &Settings, found: &Found, plan: &Plan, confirmed: Lsn) -> A
 }
 
 fn watched(tables: &[FoundTable]) -> Vec<Watched> {
-    let watched = |table: &FoundTable| Watched {
-        name: TableName::parse(&table.state_name),
-        by_name: table.by_name,
-        oid: table.found.as_ref().ok().map(|source| source.oid).or(table.known.as_ref().map(|known| known.oid)),
-        topic: table.topic.clone(),
-        told: None,
+    let watched = |table: &FoundTable| {
+        let oid = table.found.as_ref().ok().map(|source| source.oid).or(table.meaning.oid);
+        Watched { meaning: Meaning { oid, ..table.meaning.clone() }, topic: table.topic.clone(), told: None }
     };
     tables.iter().map(watched).collect()
 }
@@ -257,24 +253,19 @@ impl Core {
     async fn enter_tables(&mut self, tables: Vec<FoundTable>, since: Lsn) -> Result<(), Failure> {
         let epoch = self.slot.epoch;
         for (index, table) in tables.into_iter().enumerate() {
-            let FoundTable { state_name, topic, found, known, .. } = table;
+            let FoundTable { meaning, topic, found, known } = table;
+            let state_name = meaning.name.to_string();
             let (source, refused) = match found {
                 Ok(source) => (Some(source), None),
                 Err(failure) => (None, Some(failure)),
             };
             let standing = if source.is_some() { Standing::Carried } else { Standing::Refused };
             let beginning = source.as_ref().map(|source| beginning(known.as_ref(), source, epoch));
-            let of_source = |state: TableState, source: &SourceTable| TableState {
-                epoch,
-                oid: source.oid,
-                key: source.key_names(),
-                topic: topic.clone(),
-                stopped: None,
-                ..state
-            };
             let known = known.filter(|known| known.epoch == epoch);
-            let state = known.unwrap_or_else(|| TableState { epoch, topic: topic.clone(), ..TableState::default() });
-            let state = source.iter().fold(state, of_source);
+            let state = known.clone().unwrap_or_else(|| TableState { epoch, ..TableState::default() });
+            let state = TableState { topic: topic.clone(), ..state };
+            let state = source.iter().fold(state, |state, source| TableState { stopped: None, ..state.of(source) });
+            let is_news = known.as_ref() != Some(&state);
             self.copies.add(state, source.is_some());
             self.tables.push(Table { state_name, topic, source: source.clone(), standing });
             match (source, beginning, refused) {
@@ -284,6 +275,7 @@ impl Core {
                     self.begin_copy(index, KeyRange::default())?;
                 }
                 (None, _, Some(failure)) => self.stop_table(index, Standing::Refused, failure.chain())?,
+                _ if is_news => self.record_table(index)?,
                 _ => {}
             }
         }

@@ -354,17 +354,12 @@ fn read_rows(table: &SourceTable, columns: &[SourceColumn], text: &str) -> Resul
 mod tests {
     use super::*;
     use crate::catalog::KeyColumn;
+    use crate::catalog::tests::source_table;
     use crate::state::KeyRange;
 
     fn orders() -> SourceTable {
-        SourceTable {
-            oid: 1,
-            name: TableName::parse("business.orders"),
-            partitioned: false,
-            key: vec![KeyColumn::new("note", "text"), KeyColumn::new("order_id", "bigint")],
-            filter: None,
-            rows_estimate: 0,
-        }
+        let key = vec![KeyColumn::new("note", "text"), KeyColumn::new("order_id", "bigint")];
+        SourceTable { name: TableName::parse("business.orders"), key, ..source_table() }
     }
 
     fn columns() -> [SourceColumn; 2] {

@@ -5,13 +5,15 @@
 //!
 //! ```text
 //! {"slot":"tidemill"}                           → {"epoch":1,"system_id":"75…","timeline":1,"confirmed":"0/16B3748"}
-//! {"slot":"tidemill","table":"business.orders"} → {"epoch":1,"oid":16390,"topic":"ods_orders","key":["order_id"],"rows":5000,"last_key":["7000"],"done":false}
+//! {"slot":"tidemill","table":"business.orders"} → {"epoch":1,"oid":16390,"topic":"ods_orders","key":["order_id"],"key_types":["bigint"],"rows":5000,"last_key":["7000"],"done":false}
 //! ```
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shared::position::{Lsn, Version};
+
+use crate::catalog::SourceTable;
 
 /// Which history of which server the slot follows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +72,12 @@ pub struct TableState {
     /// The key columns of the topic's records; empty: as above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key: Vec<String>,
+    /// Their SQL types: a key of another type is another key in JSON.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_types: Vec<String>,
+    /// How the table was in the publication; empty: written before that was known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub membership: String,
     /// Rows that the copy has brought so far.
     pub rows: u64,
     /// The key of the last row that is in the topic, as text; the copy goes on behind it.
@@ -97,6 +105,19 @@ pub struct KeyRange {
     pub from: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Vec<String>>,
+}
+
+impl TableState {
+    /// The same, of this table as it is now.
+    pub fn of(self, source: &SourceTable) -> Self {
+        TableState {
+            oid: source.oid,
+            key: source.key_names(),
+            key_types: source.key.iter().map(|column| column.sql_type.clone()).collect(),
+            membership: source.membership.clone(),
+            ..self
+        }
+    }
 }
 
 impl KeyRange {

@@ -237,7 +237,10 @@ impl Assembler {
     pub fn settle(&mut self, table: usize, oid: u32, name: TableName, key: Vec<String>, since: Lsn) {
         self.merges.remove(&table);
         let Some(captured) = self.tables.get_mut(table) else { return };
-        self.by_oid.remove(&captured.oid);
+        // What it was may be another one's by now.
+        if self.by_oid.get(&captured.oid) == Some(&table) {
+            self.by_oid.remove(&captured.oid);
+        }
         self.by_oid.insert(oid, table);
         *captured = Captured { oid, name, key, since, carried: true, ..captured.clone() };
         if let Some(described) = self.described.get_mut(&oid) {

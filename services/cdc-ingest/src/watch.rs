@@ -20,7 +20,7 @@ use shared::position::{Lsn, Version};
 use sqlx::postgres::PgConnection;
 use tokio::sync::Notify;
 
-use crate::catalog::{self, Catalog, SourceTable};
+use crate::catalog::{self, Catalog, Meaning, SourceTable};
 use crate::settings::Settings;
 use crate::slot::{self, SlotLook, WalPast, minutes_left};
 use crate::source;
@@ -77,24 +77,10 @@ impl Wanted {
 /// A table as the guardian knows it. The worker has them under the same indexes.
 #[derive(Debug, Clone)]
 pub struct Watched {
-    /// The configured name, or the one it was found under.
-    pub name: TableName,
-    /// Named in the configuration: whatever table has the name is meant.
-    pub by_name: bool,
-    pub oid: Option<u32>,
+    pub meaning: Meaning,
     pub topic: String,
     /// What the worker knows.
     pub told: Option<Result<SourceTable, String>>,
-}
-
-impl Watched {
-    /// What the catalog says of the table now.
-    pub fn found(&self, catalog: &Catalog) -> Result<SourceTable, Failure> {
-        match (self.by_name, self.oid) {
-            (false, Some(oid)) => catalog.table_by_oid(&self.name, oid),
-            _ => catalog.table(&self.name, self.oid),
-        }
-    }
 }
 
 /// What does not change while estimates do.
@@ -213,8 +199,8 @@ impl Looking {
     async fn look_with(&mut self, connection: &mut PgConnection, wanted: &BTreeSet<usize>) -> Result<Looked, Failure> {
         let slot = slot::guard(connection, &self.settings.slot.name).await?;
         self.guard(slot.as_ref())?;
-        let names: Vec<TableName> = self.watched.iter().map(|watched| watched.name.clone()).collect();
-        let oids: Vec<u32> = self.watched.iter().filter_map(|watched| watched.oid).collect();
+        let names: Vec<TableName> = self.watched.iter().map(|watched| watched.meaning.name.clone()).collect();
+        let oids: Vec<u32> = self.watched.iter().filter_map(|watched| watched.meaning.oid).collect();
         let catalog = catalog::look(connection, &self.settings.slot.publication, &names, &oids).await?;
         let since = source::insert_position(connection).await?;
         let tables = self.changed(&catalog, wanted, since);
@@ -269,15 +255,16 @@ impl Looking {
     /// Tables that are not what the worker was told, and those that it asks for.
     fn changed(&mut self, catalog: &Catalog, wanted: &BTreeSet<usize>, since: Lsn) -> Vec<TableLook> {
         let mut looks = Vec::new();
-        for (table, watched) in self.watched.iter_mut().enumerate() {
-            let found = watched.found(catalog).map_err(|failure| failure.chain());
+        let meanings: Vec<Meaning> = self.watched.iter().map(|watched| watched.meaning.clone()).collect();
+        let found = catalog.meant(&meanings).into_iter().map(|found| found.map_err(|failure| failure.chain()));
+        for (table, (watched, found)) in self.watched.iter_mut().zip(found).enumerate() {
             let now = essence(&found);
             if watched.told.as_ref() == Some(&now) && !wanted.contains(&table) {
                 continue;
             }
             watched.told = Some(now);
             if let Ok(source) = &found {
-                watched.oid = Some(source.oid);
+                watched.meaning.oid = Some(source.oid);
             }
             looks.push(TableLook { table, found, since });
         }
@@ -287,9 +274,9 @@ impl Looking {
     /// Published tables that nobody knows yet, with their topics made.
     async fn added(&mut self, catalog: &Catalog, since: Lsn) -> Vec<Added> {
         let known = |source: &SourceTable| {
-            self.watched
-                .iter()
-                .any(|watched| watched.oid == Some(source.oid) || watched.by_name && watched.name == source.name)
+            let is_meant =
+                |known: &Meaning| known.oid == Some(source.oid) || known.by_name && known.name == source.name;
+            self.watched.iter().any(|watched| is_meant(&watched.meaning))
         };
         let fresh: Vec<SourceTable> = catalog.published().filter(|source| !known(source)).cloned().collect();
         let (mut added, mut refused) = (Vec::new(), BTreeMap::new());
@@ -298,9 +285,7 @@ impl Looking {
             match self.add(catalog, &source, &topic).await {
                 Ok((topic_index, sent)) => {
                     self.watched.push(Watched {
-                        name: source.name.clone(),
-                        by_name: false,
-                        oid: Some(source.oid),
+                        meaning: Meaning { name: source.name.clone(), by_name: false, oid: Some(source.oid) },
                         topic: topic.clone(),
                         told: Some(essence(&Ok(source.clone()))),
                     });
@@ -337,7 +322,7 @@ impl Looking {
         if let Some(other) = self.watched.iter().find(|watched| watched.topic == topic) {
             return Err(Failure::new(
                 FailureKind::Settings,
-                format!("its topic {topic} is that of table {}", other.name),
+                format!("its topic {topic} is that of table {}", other.meaning.name),
             )
             .cure("name the table under [tables], with a topic of its own"));
         }

@@ -19,7 +19,7 @@ use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::{Core, Standing};
 use crate::catalog::SourceTable;
-use crate::snapshot::literals;
+use crate::key_order::literals;
 use crate::state::KeyRange;
 
 const KNOWN: [&str; 4] = ["snapshot", "snapshot/pause", "snapshot/resume", "snapshot/cancel"];

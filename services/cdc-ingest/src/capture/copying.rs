@@ -138,7 +138,7 @@ impl Core {
     }
 
     /// Adds the table's record to what goes out next.
-    pub(super) fn record_table(&mut self, table: usize) -> Result<(), Failure> {
+    pub fn record_table(&mut self, table: usize) -> Result<(), Failure> {
         let Some(copy) = self.copies.get(table) else { return Ok(()) };
         let (key, value) =
             table_record(&self.settings.slot.name, self.table_name(table), &copy.state).map_err(unwritable)?;

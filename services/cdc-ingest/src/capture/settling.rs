@@ -47,7 +47,7 @@ impl Core {
         tracing::info!(table = self.table_name(table), now = %source.name, key = ?source.key_names(), "the table is read again");
         self.assembler.settle(table, source.oid, source.name.clone(), source.key_names(), since);
         if let Some(state) = self.copies.state_mut(table) {
-            (state.oid, state.key, state.stopped) = (source.oid, source.key_names(), None);
+            *state = TableState { stopped: None, ..state.clone().of(&source) };
         }
         if let Some(entry) = self.tables.get_mut(table) {
             entry.source = Some(source);
@@ -80,7 +80,8 @@ impl Core {
         };
         let before = entry.source.as_ref();
         let is_same = before.is_some_and(|before| {
-            (before.oid, &before.key, &before.filter) == (source.oid, &source.key, &source.filter)
+            let essence = |table: &SourceTable| (table.oid, table.key.clone(), table.membership.clone());
+            essence(before) == essence(&source) && before.filter == source.filter
         });
         match entry.standing {
             Standing::Carried | Standing::Spoilt if is_same => {
@@ -121,13 +122,7 @@ impl Core {
             carried: true,
             since,
         };
-        let state = TableState {
-            epoch: self.slot.epoch,
-            oid: source.oid,
-            topic: topic.clone(),
-            key: source.key_names(),
-            ..TableState::default()
-        };
+        let state = TableState { epoch: self.slot.epoch, topic: topic.clone(), ..TableState::default() }.of(&source);
         let table = self.assembler.add(captured, &sent);
         self.copies.add(state, true);
         let state_name = source.name.to_string();
