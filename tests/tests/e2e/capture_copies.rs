@@ -289,11 +289,18 @@ async fn a_copy_shows_how_far_it_has_come() {
 
     command(&stack, "snapshot/pause", "business.items").await;
     orders_go_on(&stack).await;
-    let paused = until_table(&stack, "business.items", "is paused", |shown| shown["paused"] == true).await;
-    let page = get(&stack, CDC_INGEST, "/metrics").await.body;
-    let of = |name| metric(&page, name, "table=\"business.items\"").unwrap();
-    assert_eq!(of("tidemill_snapshot_rows"), paused["rows"].as_f64().unwrap());
-    assert_eq!(of("tidemill_snapshot_percent"), paused["percent"].as_f64().unwrap());
+    until("the metrics show what the state shows", async || {
+        let paused = until_table(&stack, "business.items", "is paused", |shown| shown["paused"] == true).await;
+        let page = get(&stack, CDC_INGEST, "/metrics").await.body;
+        let of = |name| metric(&page, name, "table=\"business.items\"");
+        let shown = (of("tidemill_snapshot_rows"), of("tidemill_snapshot_percent"));
+        if shown == (paused["rows"].as_f64(), paused["percent"].as_f64()) {
+            Ok(())
+        } else {
+            Err(format!("{shown:?}: {paused}"))
+        }
+    })
+    .await;
     command(&stack, "snapshot/resume", "business.items").await;
     let done = until_table(&stack, "business.items", "is copied", |shown| shown["done"] == true).await;
     assert_eq!((&done["rows"], &done["percent"]), (&20_000.into(), &100.into()), "{done}");
