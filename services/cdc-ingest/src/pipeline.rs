@@ -9,7 +9,7 @@ use pgwire_replication::{IdentifySystem, ReplicationClient};
 use shared::batch::Outgoing;
 use shared::check::Finding;
 use shared::control::Control;
-use shared::failure::Failure;
+use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
@@ -18,7 +18,7 @@ use shared::metrics;
 use shared::position::Lsn;
 use shared::run::{Chain, Service, Surroundings};
 use sqlx::postgres::PgConnection;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::capture::copying::Paces;
 use crate::capture::{
@@ -83,7 +83,7 @@ async fn open_and_start(config: &Settings, surroundings: Surroundings) -> Result
     source::wal_level(&mut connection).await?;
     source::replication_privilege(&mut connection).await?;
     let slot = slot::free(&mut connection, &config.slot, health).await?;
-    let (client, identity) = wal_stream::connect(config).await?;
+    let (client, identity) = connect_in(&surroundings.arbiter, config).await?;
     let mut opened = Opened { connection, client, identity, slot };
     // The topics are read once nobody else writes to them: who holds the slot is alone.
     if opened.slot.as_ref().is_some_and(|slot| slot.lost.is_none()) {
@@ -91,6 +91,20 @@ async fn open_and_start(config: &Settings, surroundings: Surroundings) -> Result
     }
     let found = found::find(config, &mut opened.connection, &surroundings.fate).await?;
     start_chain(config, opened, found, surroundings).await
+}
+
+/// Connects in the arbiter: the task of the connection runs in the thread of the actors that read it, and no message of the stream wakes
+/// another thread.
+async fn connect_in(
+    arbiter: &ArbiterHandle,
+    config: &Settings,
+) -> Result<(ReplicationClient, IdentifySystem), Failure> {
+    let (sender, receiver) = oneshot::channel();
+    let config = config.clone();
+    arbiter.spawn(async move {
+        let _ = sender.send(wal_stream::connect(&config).await);
+    });
+    receiver.await.map_err(|_| Failure::new(FailureKind::Broken, "the arbiter of the chain is gone"))?
 }
 
 /// The source, ready to be streamed from.
