@@ -218,15 +218,16 @@ impl Catalog {
         let by_name = |meaning: &Meaning| self.by_name(&meaning.name).map(|entry| entry.table.oid);
         let by_oid = |meaning: &Meaning| meaning.oid.filter(|oid| self.by_oid(*oid).is_some());
         let mut owners: HashMap<u32, usize> = HashMap::new();
-        let steps: [&dyn Fn(&Meaning) -> Option<u32>; 3] =
-            [&|meaning| by_name(meaning).filter(|_| meaning.by_name), &by_oid, &by_name];
-        for step in steps {
+        let mut own = |choice: &dyn Fn(&Meaning) -> Option<u32>| {
             for (place, meaning) in all.iter().enumerate() {
-                if let Some(oid) = step(meaning).filter(|_| owners.values().all(|owner| *owner != place)) {
+                if let Some(oid) = choice(meaning).filter(|_| owners.values().all(|owner| *owner != place)) {
                     owners.entry(oid).or_insert(place);
                 }
             }
-        }
+        };
+        own(&|meaning| by_name(meaning).filter(|_| meaning.by_name));
+        own(&by_oid);
+        own(&by_name);
         let found = |(place, meaning): (usize, &Meaning)| {
             let own = owners.iter().find(|(_, owner)| **owner == place).and_then(|(oid, _)| self.by_oid(*oid));
             let taken = by_oid(meaning).or_else(|| by_name(meaning)).and_then(|oid| all.get(*owners.get(&oid)?));
