@@ -2,10 +2,14 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use shared::kafka::partitioner::partition;
+use shared::record::header::Header;
+
 use super::*;
+use crate::change::Reread;
 use crate::decode::Cell;
 use crate::decode::tests::{delete, insert, relation, update};
-use crate::merge::{Chunk, ChunkRow};
+use crate::merge::{Chunk, ChunkRow, Offered};
 
 const PARTITIONS: i32 = 2;
 const BOUNDS: Bounds = Bounds { recent_transactions_max: 1_000, touched_keys_max: 1_000, record_bytes_max: 10_000 };
