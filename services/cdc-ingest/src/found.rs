@@ -119,11 +119,8 @@ async fn read_tails(
     let read = move |reader: &TailReader| {
         let mut tails = HashMap::new();
         for (index, topic) in topics.iter().enumerate() {
-            for partition in 0..partitions {
-                if let Some(header) = reader.last_header(topic, partition)? {
-                    tails.insert((index, partition), header);
-                }
-            }
+            let headers = reader.last_headers(topic, partitions)?;
+            tails.extend(headers.into_iter().map(|(partition, header)| ((index, partition), header)));
         }
         Ok(tails)
     };

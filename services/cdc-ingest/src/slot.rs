@@ -85,6 +85,9 @@ pub async fn look(connection: &mut PgConnection, name: &str) -> Result<Option<Sl
     }))
 }
 
+/// How often a connection of ours that was just ended is looked at.
+const ENDED_POLL: Duration = Duration::from_millis(20);
+
 /// Waits until nobody uses the slot: this instance is the standby of the one that does.
 pub async fn free(
     connection: &mut PgConnection,
@@ -92,7 +95,7 @@ pub async fn free(
     health: &Health,
 ) -> Result<Option<Slot>, Failure> {
     let name = &config.name;
-    let mut said = None;
+    let (mut said, mut ended) = (None, None);
     loop {
         let slot = look(connection, name).await?;
         let Some(holder) = slot.as_ref().and_then(|slot| slot.holder.clone()) else {
@@ -100,8 +103,14 @@ pub async fn free(
             return Ok(slot);
         };
         if holder.application == *APPLICATION {
-            end_holder(connection, &holder).await?;
-        } else if said.as_ref() != Some(&holder) {
+            if ended != Some(holder.pid) {
+                end_holder(connection, &holder).await?;
+                ended = Some(holder.pid);
+            }
+            tokio::time::sleep(ENDED_POLL).await;
+            continue;
+        }
+        if said.as_ref() != Some(&holder) {
             let waits = format!("slot {name}, which is in use by {holder}");
             tracing::warn!("waiting for {waits}; this instance takes over when it is free");
             health.hold(SLOT_LATCH, waits);

@@ -339,13 +339,8 @@ async fn tails(settings: &Settings, topic: String, fate: Fate) -> Result<HashMap
     let kafka = settings.kafka.clone();
     let read = move || -> Result<HashMap<i32, Version>, Failure> {
         let reader = TailReader::new(&kafka, "cdc-ingest", &fate)?;
-        let mut sent = HashMap::new();
-        for partition in 0..kafka.topics.partitions {
-            if let Some(header) = reader.last_header(&topic, partition)? {
-                sent.insert(partition, header.version);
-            }
-        }
-        Ok(sent)
+        let headers = reader.last_headers(&topic, kafka.topics.partitions)?;
+        Ok(headers.into_iter().map(|(partition, header)| (partition, header.version)).collect())
     };
     tokio::task::spawn_blocking(read)
         .await

@@ -108,6 +108,29 @@ impl TailReader {
         Ok(None)
     }
 
+    /// The last header of each partition of a topic that has one, in as few questions as it takes.
+    pub fn last_headers(&self, topic: &str, partitions: i32) -> Result<BTreeMap<i32, Header>, Failure> {
+        let mut ends = Vec::new();
+        for partition in 0..partitions {
+            let (low, high) = self.watermarks(topic, partition)?;
+            if high > low {
+                ends.push((partition, high - 1));
+            }
+        }
+        let mut found = BTreeMap::new();
+        self.scan(topic, &ends, &mut |record| {
+            found.extend(Header::parse(record.header).ok().map(|header| (record.partition, header)));
+            Ok(())
+        })?;
+        // Where no record of ours stands at the very end, the look goes further back.
+        for (partition, _) in ends {
+            if !found.contains_key(&partition) {
+                found.extend(self.last_header(topic, partition)?.map(|header| (partition, header)));
+            }
+        }
+        Ok(found)
+    }
+
     /// Reads each partition from its start offset to the end that stands now, in order for each partition.
     pub fn scan(
         &self,
