@@ -7,8 +7,8 @@ usage() {
 Usage: scripts/bench.sh STAGE [OPTION]...
 
 Builds what is measured (release), starts servers of its own on free ports, measures, prints a table, stops the servers
-and removes their data. Whatever else the machine does meanwhile is in the figures: the ratios bear that, the load
-average beside them tells how much it was.
+and removes their data. Whatever else the machine does meanwhile is in the figures, and it costs a pipeline of many
+threads more than a single reader: believe the ratios of a machine that has nothing else to do.
 
 Stages:
   capture   cdc-ingest into Kafka against pg_recvlogical to /dev/null, both reading the same WAL: rows a second,
@@ -30,13 +30,13 @@ Options of capture:
   --calm-s SECONDS     longest wait, before each reading, for others on the    30
                        machine to become quiet
 
-capture wants pg_recvlogical, which comes with PostgreSQL's client programs.
+capture wants pg_recvlogical, which comes with PostgreSQL's client programs. The benchmark wants Linux.
 
 Environment (further variables: scripts/servers.sh --help):
   TIDEMILL_STATE            the servers' data and the logs go to a new folder in it   <checkout>/.tidemill
   TIDEMILL_PG_RECVLOGICAL   the program pg_recvlogical
   CARGO_TARGET_DIR          folder of the build                                       <checkout>/target
-  CDC_INGEST__...           settings of every cdc-ingest that is measured
+  CDC_INGEST__...           settings of every cdc-ingest that is measured; those of a --variant win
 EOT
 }
 
@@ -50,27 +50,32 @@ CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # shellcheck source=scripts/servers/prerequisites.sh
 . "$CHECKOUT/scripts/servers/prerequisites.sh"
 
+CALLED_IN=$PWD
 programs='' # folder of the built programs
+group=''    # process group of what measures
 
 servers() { "$CHECKOUT/scripts/servers.sh" "$@"; }
 
 # --- surroundings of every stage --------------------------------------------------------------------------------------
 
+require_linux() { [ -r /proc/self/stat ] || fail "the benchmark reads processor time and memory from /proc, which Linux has"; }
+
 build() { # PACKAGE...
   headline "build"
+  cd "$CHECKOUT"
   # shellcheck disable=SC2046 # a word for each
   cargo build --release $(printf -- '-p %s ' lab "$@") || fail "the build failed, see above"
   programs=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd -P)
+  cd "$CALLED_IN" # files that arguments name are there
 }
 
 # A folder of its own, so that the data of no other run is touched.
 choose_places() {
-  local ports state
+  local ports
   # shellcheck disable=SC2207 # four numbers
   ports=($(free_ports 4))
-  state=${TIDEMILL_STATE:-$CHECKOUT/.tidemill}
+  export TIDEMILL_STATE="${TIDEMILL_STATE:-$CHECKOUT/.tidemill}/bench-$$"
   export TIDEMILL_DOWNLOADS=${TIDEMILL_DOWNLOADS:-$CHECKOUT/.tidemill/downloads}
-  export TIDEMILL_STATE="$state/bench-$$"
   export TIDEMILL_SOURCE_PORT=${ports[0]} TIDEMILL_SINK_PORT=${ports[1]}
   export TIDEMILL_KAFKA_PORT=${ports[2]} TIDEMILL_KAFKA_CONTROLLER_PORT=${ports[3]}
 }
@@ -85,9 +90,25 @@ start_servers() { # NAME...
   eval "$(servers env)"
 }
 
+# Runs tidemill-lab in a process group of its own, with all that it starts: a signal is heeded at once, and ends the group.
+lab() {
+  local status=0
+  set -m
+  "$programs/tidemill-lab" "$@" </dev/null &
+  group=$!
+  set +m
+  wait "$group" || status=$?
+  group=''
+  return "$status"
+}
+
 clean_up() {
   local status=$?
   trap '' INT TERM HUP
+  if [ -n "$group" ]; then
+    kill -s TERM -- "-$group" 2>/dev/null || true
+    wait "$group" 2>/dev/null || true
+  fi
   [ "$status" -eq 0 ] || keep_logs
   servers wipe || status=1
   exit "$status"
@@ -98,20 +119,28 @@ keep_logs() {
   rm -rf "$kept"
   mkdir -p "$CHECKOUT/.tidemill"
   cp -R "$TIDEMILL_STATE/log" "$kept" 2>/dev/null || return 0
-  say "that failed; the logs are in $kept"
+  say "that did not end well; the logs are in $kept"
 }
 
 # --- capture ----------------------------------------------------------------------------------------------------------
 
 # On Debian the one in the path is a script that looks for the newest of these.
+pg_recvlogical_places() {
+  if [ -n "${TIDEMILL_PG_RECVLOGICAL-}" ]; then
+    echo "$TIDEMILL_PG_RECVLOGICAL"
+    return 0
+  fi
+  [ -z "${TIDEMILL_POSTGRES_BIN-}" ] || echo "$TIDEMILL_POSTGRES_BIN/pg_recvlogical"
+  printf '%s\n' /usr/lib/postgresql/*/bin/pg_recvlogical | sort -rV
+  command -v pg_recvlogical || true
+}
+
 find_pg_recvlogical() {
-  local found
-  found=${TIDEMILL_PG_RECVLOGICAL:-}
-  [ -n "$found" ] || found=$(ls -d "${TIDEMILL_POSTGRES_BIN:-/nowhere}/pg_recvlogical" 2>/dev/null) || true
-  [ -n "$found" ] || found=$(ls -d /usr/lib/postgresql/*/bin/pg_recvlogical 2>/dev/null | sort -V | tail -n 1) || true
-  [ -n "$found" ] || found=$(command -v pg_recvlogical) || true
-  [ -x "$found" ] || fail "pg_recvlogical is not there: install PostgreSQL's client programs (postgresql-client on Debian, postgresql on Fedora, libpq on macOS), or set TIDEMILL_PG_RECVLOGICAL to it"
-  echo "$found"
+  local place
+  while read -r place; do
+    [ ! -x "$place" ] || { echo "$place"; return 0; }
+  done < <(pg_recvlogical_places)
+  fail "pg_recvlogical is not there: install PostgreSQL's client programs (postgresql-client on Debian, postgresql on Fedora), or set TIDEMILL_PG_RECVLOGICAL to it"
 }
 
 capture() { # OPTION...
@@ -120,32 +149,30 @@ capture() { # OPTION...
   build cdc-ingest
   start_servers source kafka
   headline "capture"
-  "$programs/tidemill-lab" bench capture --program "$programs/cdc-ingest" --pg-recvlogical "$pg_recvlogical" \
+  lab bench capture --program "$programs/cdc-ingest" --pg-recvlogical "$pg_recvlogical" \
     --broker-pid "$(cat "$TIDEMILL_STATE/kafka/pid")" --logs "$TIDEMILL_STATE/log" "$@"
 }
 
+# --- the command ------------------------------------------------------------------------------------------------------
+
 main() {
   local stage=${1:-}
-  [ $# -eq 0 ] || shift
-  case $stage in
-    capture) ;;
-    -h | --help)
-      usage
-      exit 0
-      ;;
-    '')
-      usage >&2
-      exit 2
-      ;;
-    *) fail "there is no stage '$stage': see scripts/bench.sh --help" ;;
-  esac
   case " $* " in
     *' -h '* | *' --help '*)
       usage
       exit 0
       ;;
   esac
-  cd "$CHECKOUT"
+  [ $# -eq 0 ] || shift
+  case $stage in
+    capture) ;;
+    '')
+      usage >&2
+      exit 2
+      ;;
+    *) fail "there is no stage '$stage': see scripts/bench.sh --help" ;;
+  esac
+  require_linux
   require_prerequisites
   "$stage" "$@"
 }
