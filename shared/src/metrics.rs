@@ -209,7 +209,7 @@ metric!(
     IntGaugeVec,
     register_int_gauge_vec!(
         "tidemill_snapshot_rows",
-        "cdc-ingest: rows of the first copy that are in the topic, by table.",
+        "cdc-ingest: rows that the last copy of a table brought into its topic.",
         &["table"]
     )
 );

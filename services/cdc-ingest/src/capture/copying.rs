@@ -8,6 +8,7 @@ use shared::failure::Failure;
 use shared::metrics;
 use shared::pg::refused_for_now;
 use shared::position::Version;
+use sqlx::AssertSqlSafe;
 
 use super::sweep::Gone;
 use super::{Core, SNAPSHOT_LATCH, Standing, unwritable};
@@ -16,7 +17,6 @@ use crate::copies::{Acked, Copy, progress};
 use crate::key_order::{Order, compare};
 use crate::merge::{Chunk, Offered};
 use crate::snapshot::{ChunkTaken, TakeChunk};
-use crate::source;
 use crate::state::{KeyRange, table_record};
 use crate::transaction::ChunkDone;
 
@@ -196,12 +196,12 @@ impl Core {
         let condition = range_condition(&source.key, range);
         let sql = format!("SELECT u.key FROM unnest($1::text[]) AS u (key) WHERE {condition}");
         let texts: Vec<String> = keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
-        let mut connection = source::connect(&self.settings.source, "tidemill cdc-ingest").await?;
-        let found: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-            .bind(texts)
-            .fetch_all(&mut connection)
-            .await
-            .map_err(|error| refused_for_now(format!("keys of {} could not be compared", source.name), error))?;
+        let failed = |error| refused_for_now(format!("keys of {} could not be compared", source.name), error);
+        let found: Vec<String> = self
+            .ask(async |connection| {
+                sqlx::query_scalar(AssertSqlSafe(sql)).bind(texts).fetch_all(connection).await.map_err(failed)
+            })
+            .await?;
         Ok(found.into_iter().map(String::into_bytes).collect())
     }
 
