@@ -51,9 +51,9 @@ async fn server_version(connection: &mut PgConnection) -> Result<i32, Failure> {
 
 /// The slot, if it exists; it must be ours to use.
 pub async fn look(connection: &mut PgConnection, name: &str) -> Result<Option<Slot>, Failure> {
+    // What 16 calls conflicting is any reason, and on a primary there is one only.
     let reason = match server_version(connection).await? {
         170_000.. => "s.invalidation_reason",
-        160_000.. => "CASE WHEN s.conflicting THEN 'it conflicts with recovery' END",
         _ => "NULL::text",
     };
     let sql = format!(
