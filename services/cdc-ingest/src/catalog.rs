@@ -351,7 +351,12 @@ pub async fn columns(
         .fetch_one(&mut *connection)
         .await
         .map_err(failed)?;
-    let listed = if version >= 150_000 { "a.attname = ANY (p.attnames)" } else { "a.attgenerated = ''" };
+    // Before 18 no generated column is in the stream, though 15 lists them.
+    let listed = match version {
+        180_000.. => "a.attname = ANY (p.attnames)",
+        150_000.. => "a.attname = ANY (p.attnames) AND a.attgenerated = ''",
+        _ => "a.attgenerated = ''",
+    };
     let sql = format!(
         "SELECT a.attname::text, a.atttypid::int8 \
          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
