@@ -115,6 +115,7 @@ impl Actor for Watch {
             connection: None,
             past: WalPast::default(),
             born: Instant::now(),
+            heard: Instant::now(),
             idle_looks: 0,
             refused: BTreeMap::new(),
         };
@@ -139,6 +140,8 @@ struct Looking {
     connection: Option<PgConnection>,
     past: WalPast,
     born: Instant,
+    /// When the server answered last.
+    heard: Instant,
     /// Looks in a row that found the slot without a holder.
     idle_looks: u32,
     /// Tables of the publication that are not captured, and why.
@@ -164,8 +167,15 @@ impl Looking {
                 looked = tokio::time::timeout(silence, self.look()) => looked,
             };
             match looked {
-                Ok(Ok(looked)) => self.worker.do_send(looked),
+                Ok(Ok(looked)) => {
+                    self.heard = Instant::now();
+                    self.worker.do_send(looked);
+                }
                 Ok(Err(failure)) if failure.kind == FailureKind::Fenced => return Err(failure),
+                // A connection that cannot be made is silence as well.
+                Ok(Err(failure)) if failure.kind == FailureKind::Unreachable && self.heard.elapsed() >= silence => {
+                    return Err(failure);
+                }
                 // The stream has its own word on whether the server is there.
                 Ok(Err(failure)) => {
                     tracing::warn!("the source could not be looked at: {}", failure.chain());
