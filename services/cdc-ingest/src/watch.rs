@@ -174,7 +174,7 @@ impl Looking {
                 Ok(Err(failure)) if failure.kind == FailureKind::Fenced => return Err(failure),
                 // A connection that cannot be made is silence as well.
                 Ok(Err(failure)) if failure.kind == FailureKind::Unreachable && self.heard.elapsed() >= silence => {
-                    return Err(failure);
+                    return Err(source::silent(&self.settings.source, silence).caused_by(failure));
                 }
                 // The stream has its own word on whether the server is there.
                 Ok(Err(failure)) => {
