@@ -97,7 +97,7 @@ impl Default for RestartConfig {
     fn default() -> Self {
         RestartConfig {
             backoff_first_ms: 100,
-            backoff_longest_ms: 1_000,
+            backoff_longest_ms: 400,
             attempts_max: 60,
             stable_after_ms: 10_000,
             drain_timeout_ms: 10_000,

@@ -3,8 +3,8 @@
 //! Any part ends the generation with a [`Failure`]; the root (`run`) then takes the whole chain down and builds a new one from
 //! durable positions. Half-old state cannot exist.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -22,18 +22,28 @@ struct Shared {
     ended: CancellationToken,
     draining: CancellationToken,
     failure: Mutex<Option<Failure>>,
+    /// Threads that wait for the end; held together with `failure`.
+    at_end: Condvar,
+    moved: AtomicBool,
 }
 
 impl Fate {
     /// Ends the generation. The first failure is the one that is reported.
     pub fn end(&self, failure: Failure) {
-        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
-        self.shared.ended.cancel();
+        self.failure().get_or_insert(failure);
+        self.finish();
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
+        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the generation without a failure, when it has drained.
     pub fn finish(&self) {
         self.shared.ended.cancel();
+        // A thread looks whether it has ended with the lock held, so it is either told now or has seen it.
+        let _held = self.failure();
+        self.shared.at_end.notify_all();
     }
 
     /// Asks the source of the chain to take in nothing more and to finish when all is acknowledged.
@@ -54,6 +64,23 @@ impl Fate {
         self.shared.ended.cancelled().await;
     }
 
+    /// Blocks a thread until the generation has ended, or for as long as `bound`. True when it has ended.
+    pub fn ended_within(&self, bound: Duration) -> bool {
+        let waited = self.shared.at_end.wait_timeout_while(self.failure(), bound, |_| !self.has_ended());
+        drop(waited);
+        self.has_ended()
+    }
+
+    /// Something that the chain took in is durable behind it.
+    pub fn moved(&self) {
+        self.shared.moved.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anything became durable in this generation.
+    pub fn has_moved(&self) -> bool {
+        self.shared.moved.load(Ordering::Relaxed)
+    }
+
     /// Resolves when the source should take in nothing more.
     pub async fn draining(&self) {
         self.shared.draining.cancelled().await;
@@ -61,7 +88,7 @@ impl Fate {
 
     /// The failure, once.
     pub fn take_failure(&self) -> Option<Failure> {
-        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.failure().take()
     }
 
     /// An actor of the chain did not take a message: it is gone.
@@ -121,6 +148,17 @@ mod tests {
         fate.end_broken("publisher");
         assert!(fate.has_ended());
         assert_eq!(fate.take_failure().unwrap().to_string(), "first");
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_the_end_is_told_of_it() {
+        let fate = Fate::default();
+        assert!(!fate.ended_within(Duration::from_millis(1)));
+        let waiting = fate.clone();
+        let waiter = std::thread::spawn(move || waiting.ended_within(Duration::from_secs(3600)));
+        fate.finish();
+        assert!(waiter.join().unwrap());
+        assert!(fate.ended_within(Duration::from_secs(3600)));
     }
 
     #[test]

@@ -222,6 +222,14 @@ metric!(
     )
 );
 metric!(
+    TOAST_ROWS_GONE,
+    IntCounter,
+    register_int_counter!(
+        "tidemill_toast_rows_gone_total",
+        "cdc-ingest: updates that are not in the topic, because the row was gone when it was read again; its tombstone is."
+    )
+);
+metric!(
     COMMITS,
     IntCounterVec,
     register_int_counter_vec!(
@@ -263,6 +271,7 @@ pub fn start() {
     LazyLock::force(&TABLE_STOPPED);
     LazyLock::force(&PASSED_OVER);
     LazyLock::force(&TOAST_REREADS);
+    LazyLock::force(&TOAST_ROWS_GONE);
     LazyLock::force(&COMMITS);
     LazyLock::force(&READY);
     LazyLock::force(&UP);

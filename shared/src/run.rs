@@ -175,10 +175,11 @@ async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
 /// How a generation ended.
 enum End {
     Asked,
-    /// `lived` is how long the chain ran.
+    /// `lived` is how long the chain ran; `moved` tells whether anything became durable.
     Failed {
         failure: Failure,
         lived: Duration,
+        moved: bool,
     },
 }
 
@@ -195,16 +196,20 @@ async fn generations<S: Service>(config: &S::Config, health: &Health, control: &
         }
     };
     tokio::pin!(stop);
-    let (mut in_a_row, mut given_up_on) = (0_u32, 0);
+    let (mut in_a_row, mut given_up_on, mut told) = (0_u32, 0, None);
     loop {
-        let (failure, lived) = match generation::<S>(config, health, control, stop.as_mut()).await {
+        let (failure, lived, moved) = match generation::<S>(config, health, control, stop.as_mut()).await {
             End::Asked => return Ok(()),
-            End::Failed { failure, lived } => (failure, lived),
+            End::Failed { failure, lived, moved } => (failure, lived, moved),
         };
         metrics::GENERATION_FAILURES.with_label_values(&[failure.kind.as_str()]).inc();
         health.failed(&failure.chain());
         if lived >= Duration::from_millis(config.restart().stable_after_ms) {
             (in_a_row, given_up_on) = (0, 0);
+        }
+        // What it failed on is not what the one before failed on.
+        if moved {
+            in_a_row = 0;
         }
         in_a_row += 1;
         // A server that is away comes back some day: it is waited for as long as it takes.
@@ -213,18 +218,30 @@ async fn generations<S: Service>(config: &S::Config, health: &Health, control: &
             return Err(failure);
         }
         let wait = backoff(config.restart(), in_a_row);
-        tracing::warn!(
-            kind = failure.kind.as_str(),
-            attempt = in_a_row,
-            "the chain starts again in {} ms: {}",
-            wait.as_millis(),
-            failure.chain()
-        );
+        tell(&failure, in_a_row, wait, &mut told);
         health.enter(Phase::BackingOff);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = stop.as_mut() => return Ok(()),
         }
+    }
+}
+
+/// A failure that stays the same is told of again after this time.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// What was told last, and when.
+type Told = Option<(String, Instant)>;
+
+fn tell(failure: &Failure, attempt: u32, wait: Duration, told: &mut Told) {
+    let chain = failure.chain();
+    let is_news = told.as_ref().is_none_or(|(last, at)| *last != chain || at.elapsed() >= TOLD_AGAIN_AFTER);
+    let (kind, wait) = (failure.kind.as_str(), wait.as_millis());
+    if is_news {
+        tracing::warn!(kind, attempt, "the chain starts again in {wait} ms: {chain}");
+        *told = Some((chain, Instant::now()));
+    } else {
+        tracing::debug!(kind, attempt, "the chain starts again in {wait} ms: {chain}");
     }
 }
 
@@ -268,7 +285,7 @@ async fn generation<S: Service>(
             }
             // What a part of the chain said says more than that the start was given up.
             let failure = fate.take_failure().or(ended.and_then(Result::err)).or(taken_down.err());
-            return failure.map_or(End::Asked, |failure| End::Failed { failure, lived: Duration::ZERO });
+            return failure.map_or(End::Asked, |failure| End::Failed { failure, lived: Duration::ZERO, moved: false });
         }
     };
     health.enter(Phase::Running);
@@ -280,28 +297,30 @@ async fn generation<S: Service>(
     if asked {
         drain(config.restart(), health, &fate).await;
     }
-    let lived = running_since.elapsed();
+    let (lived, moved) = (running_since.elapsed(), fate.has_moved());
     chain.threads.push(awake);
     let taken_down = take_down(chain, arbiter, config).await;
     match taken_down.err().or_else(|| fate.take_failure()) {
         None if asked => End::Asked,
-        None => End::Failed { failure: Failure::new(FailureKind::Broken, "the chain ended by itself"), lived },
+        None => End::Failed { failure: Failure::new(FailureKind::Broken, "the chain ended by itself"), lived, moved },
         Some(failure) if asked => {
             tracing::warn!("while draining: {}; the next start goes on from the durable position", failure.chain());
             End::Asked
         }
-        Some(failure) => End::Failed { failure, lived },
+        Some(failure) => End::Failed { failure, lived, moved },
     }
 }
 
 /// Renews the lease as long as the process runs. A thread of its own, so that neither long work nor a long answer of a server is taken
 /// for a frozen process.
 fn keep_awake(lease: Lease, fate: Fate) {
-    while !fate.has_ended() {
+    loop {
         if let Err(failure) = lease.renew() {
             return fate.end(failure);
         }
-        std::thread::sleep(Duration::from_millis(100));
+        if fate.ended_within(Duration::from_millis(100)) {
+            return;
+        }
     }
 }
 

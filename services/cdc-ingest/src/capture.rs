@@ -8,7 +8,6 @@ pub mod settling;
 pub mod sweep;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -19,7 +18,6 @@ use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::health::Health;
 use shared::kafka::progress::Progress;
-use shared::kafka::publisher::Publisher;
 use shared::metrics;
 use shared::position::Lsn;
 use shared::position::Version;
@@ -340,44 +338,10 @@ impl Core {
             metrics::SCHEMA_CHANGES.with_label_values(&[name]).inc();
         }
         metrics::REPEATS_DROPPED.inc_by(std::mem::take(&mut self.assembler.repeats));
+        metrics::TOAST_ROWS_GONE.inc_by(std::mem::take(&mut self.assembler.vanished));
     }
 }
 
 fn unwritable(error: serde_json::Error) -> Failure {
     Failure::new(FailureKind::Broken, "a state record cannot be written").caused_by(error)
 }
-
-/// Where the publisher's word goes.
-pub struct Acknowledged {
-    pub progress: Progress,
-    pub confirmed: tokio::sync::watch::Sender<Lsn>,
-    pub remembered: tokio::sync::watch::Sender<Lsn>,
-    pub worker: Arc<OnceLock<Recipient<ChunkAcked>>>,
-}
-
-impl Acknowledged {
-    /// The publisher's answer: what is durable is confirmed, and the worker hears of its chunks.
-    pub fn hook(self) -> shared::kafka::publisher::OnAcked<Position> {
-        let raise = |sender: &tokio::sync::watch::Sender<Lsn>, lsn: Option<Lsn>| {
-            sender.send_if_modified(|known| {
-                lsn.is_some_and(|lsn| {
-                    lsn > *known && {
-                        *known = lsn;
-                        true
-                    }
-                })
-            });
-        };
-        Box::new(move |position: Position| {
-            raise(&self.confirmed, position.confirm);
-            raise(&self.remembered, position.tell);
-            if let Some(worker) = self.worker.get() {
-                position.chunks.into_iter().for_each(|done| worker.do_send(ChunkAcked(done)));
-            }
-            self.progress.complete(&[]);
-        })
-    }
-}
-
-/// The last actor of this chain.
-pub type CapturePublisher = Publisher<Position>;

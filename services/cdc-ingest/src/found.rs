@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
-use shared::kafka::tail::TailReader;
+use shared::kafka::tail::{self, TailReader};
 use shared::kafka::topics::{TopicSpec, Topics};
 use shared::pg::TableName;
 use shared::position::Lsn;
@@ -83,17 +83,6 @@ fn tables(config: &Settings, catalog: &Catalog, state: &CaptureState) -> Result<
     found.collect()
 }
 
-async fn blocking<T: Send + 'static>(
-    config: &Settings,
-    fate: &Fate,
-    read: impl FnOnce(&TailReader) -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    let (kafka, fate) = (config.kafka.clone(), fate.clone());
-    tokio::task::spawn_blocking(move || read(&TailReader::new(&kafka, SERVICE, &fate)?))
-        .await
-        .map_err(|error| Failure::new(FailureKind::Broken, "the topics could not be read").caused_by(error))?
-}
-
 async fn read_state(config: &Settings, fate: &Fate) -> Result<CaptureState, Failure> {
     let (slot, topic) = (config.slot.name.clone(), config.state.topic.clone());
     let read = move |reader: &TailReader| {
@@ -107,7 +96,7 @@ async fn read_state(config: &Settings, fate: &Fate) -> Result<CaptureState, Fail
         })?;
         Ok(state)
     };
-    blocking(config, fate, read).await
+    tail::read_in_task(&config.kafka, SERVICE, fate, read).await
 }
 
 async fn read_tails(
@@ -124,7 +113,7 @@ async fn read_tails(
         }
         Ok(tails)
     };
-    blocking(config, fate, read).await
+    tail::read_in_task(&config.kafka, SERVICE, fate, read).await
 }
 
 /// The topic of a table, as it must be.

@@ -42,5 +42,6 @@ pub mod visibility;
 pub mod transaction;
 
 pub mod capture;
+pub mod outlet;
 pub mod pipeline;
 pub mod watch;

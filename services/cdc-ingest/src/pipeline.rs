@@ -1,6 +1,5 @@
 //! The chain of cdc-ingest: checked, built sink first, started where it stopped.
 
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::ArbiterHandle;
@@ -11,23 +10,20 @@ use shared::check::Finding;
 use shared::control::Control;
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
-use shared::kafka::progress::Progress;
-use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
 use shared::kafka::topics::Topics;
 use shared::metrics;
 use shared::position::Lsn;
 use shared::run::{Chain, Service, Surroundings};
 use sqlx::postgres::PgConnection;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::capture::copying::Paces;
-use crate::capture::{
-    Acknowledged, Capture, CapturePublisher, ChunkAcked, Commanded, Core, SNAPSHOT_LATCH, STREAM_LATCH, Standing, Table,
-};
+use crate::capture::{Capture, Commanded, Core, SNAPSHOT_LATCH, STREAM_LATCH, Standing, Table};
 use crate::catalog::{Meaning, SourceTable};
 use crate::check;
 use crate::copies::Copies;
 use crate::found::{self, Beginning, Found, FoundTable, beginning};
+use crate::outlet::Outlet;
 use crate::settings::Settings;
 use crate::slot::{self, Slot};
 use crate::snapshot::ChunkReader;
@@ -35,7 +31,7 @@ use crate::source;
 use crate::start::{Plan, Server, plan};
 use crate::state::{KeyRange, SlotState, TableState};
 use crate::transaction::{Assembler, Before, Captured};
-use crate::wal_stream::{self, Durable, WalReader};
+use crate::wal_stream::{self, WalReader};
 use crate::watch::{Wanted, Watch, Watched};
 use crate::witness::Witnesses;
 
@@ -78,6 +74,7 @@ async fn open_and_start(config: &Settings, surroundings: Surroundings) -> Result
     let health = &surroundings.health;
     health.hold(STREAM_LATCH, "the WAL stream");
     health.hold(SNAPSHOT_LATCH, "the copy of the tables");
+    let outlet = Outlet::open(config, &surroundings)?;
     let mut connection = source::connect(&config.source, "tidemill cdc-ingest").await?;
     source::is_primary(&mut connection).await?;
     source::wal_level(&mut connection).await?;
@@ -90,7 +87,7 @@ async fn open_and_start(config: &Settings, surroundings: Surroundings) -> Result
         opened.hold_slot(config).await?;
     }
     let found = found::find(config, &mut opened.connection, &surroundings.fate).await?;
-    start_chain(config, opened, found, surroundings).await
+    start_chain(config, opened, found, outlet, surroundings).await
 }
 
 /// Connects in the arbiter: the task of the connection runs in the thread of the actors that read it, and no message of the stream wakes
@@ -130,7 +127,8 @@ async fn start_chain(
     config: &Settings,
     mut opened: Opened,
     found: Found,
-    Surroundings { fate, health, arbiter, lease, control }: Surroundings,
+    Outlet { publisher, topics, progress, durable, worker: worker_of_acks }: Outlet,
+    Surroundings { fate, health, arbiter, control, .. }: Surroundings,
 ) -> Result<Chain, Failure> {
     let flushed = source::flush_position(&mut opened.connection).await?;
     let identity = &opened.identity;
@@ -142,28 +140,11 @@ async fn start_chain(
         tracing::warn!(epoch = plan.epoch, "{why}: every table is read again, and rows that are gone get tombstones");
     }
 
-    let progress = Progress::new(lease);
-    let ((confirmed_in, confirmed), (remembered_in, remembered)) = (watch::channel(Lsn(0)), watch::channel(Lsn(0)));
-    let worker_of_acks: Arc<OnceLock<Recipient<ChunkAcked>>> = Arc::default();
-    let acknowledged = Acknowledged {
-        progress: progress.clone(),
-        confirmed: confirmed_in,
-        remembered: remembered_in,
-        worker: Arc::clone(&worker_of_acks),
-    };
-    let topics = TopicNames::new(found.tables.iter().map(|table| table.topic.clone()));
+    // The tables' topics have the tables' indexes.
+    for table in &found.tables {
+        topics.add(&table.topic);
+    }
     let state_topic = topics.add(&config.state.topic);
-    let publisher: CapturePublisher = Publisher::new(PublisherSetup {
-        config: &config.kafka,
-        service: CdcIngest::NAME,
-        topics: topics.clone(),
-        letters: None,
-        fate: fate.clone(),
-        lease: progress.lease().clone(),
-        on_acked: acknowledged.hook(),
-    })?;
-    let publisher = CapturePublisher::start_in_arbiter(&arbiter, |_| publisher).recipient();
-
     let wanted = Wanted::default();
     let watched = watched(&found.tables);
     let confirmed_at_server = opened.slot.as_ref().and_then(|slot| slot.confirmed).unwrap_or_default();
@@ -211,7 +192,7 @@ async fn start_chain(
         client: Some(opened.client),
         next: Some(reader_worker.clone().recipient()),
         memory: Some(reader_worker.recipient()),
-        durable: Some(Durable { confirmed, remembered }),
+        durable: Some(durable),
         progress,
         fate: reader_fate,
     };

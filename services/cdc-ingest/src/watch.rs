@@ -12,7 +12,7 @@ use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::health::Health;
 use shared::kafka::publisher::TopicNames;
-use shared::kafka::tail::TailReader;
+use shared::kafka::tail::{self, TailReader};
 use shared::kafka::topics::{TopicSpec, Topics};
 use shared::metrics;
 use shared::pg::TableName;
@@ -339,20 +339,17 @@ impl Looking {
         let kafka = &self.settings.kafka;
         let spec = TopicSpec { name: topic.to_owned(), partitions: kafka.topics.partitions, compacted: true };
         Topics::connect(kafka, "cdc-ingest")?.ensure(&spec).await?;
-        let sent = tails(&self.settings, topic.to_owned(), self.fate.clone()).await?;
+        let sent = tails(&self.settings, topic.to_owned(), &self.fate).await?;
         Ok((self.topics.add(topic), sent))
     }
 }
 
 /// The version of the last record of each partition of a topic.
-async fn tails(settings: &Settings, topic: String, fate: Fate) -> Result<HashMap<i32, Version>, Failure> {
-    let kafka = settings.kafka.clone();
-    let read = move || -> Result<HashMap<i32, Version>, Failure> {
-        let reader = TailReader::new(&kafka, "cdc-ingest", &fate)?;
-        let headers = reader.last_headers(&topic, kafka.topics.partitions)?;
+async fn tails(settings: &Settings, topic: String, fate: &Fate) -> Result<HashMap<i32, Version>, Failure> {
+    let partitions = settings.kafka.topics.partitions;
+    let read = move |reader: &TailReader| {
+        let headers = reader.last_headers(&topic, partitions)?;
         Ok(headers.into_iter().map(|(partition, header)| (partition, header.version)).collect())
     };
-    tokio::task::spawn_blocking(read)
-        .await
-        .map_err(|error| Failure::new(FailureKind::Broken, "a topic could not be read").caused_by(error))?
+    tail::read_in_task(&settings.kafka, "cdc-ingest", fate, read).await
 }

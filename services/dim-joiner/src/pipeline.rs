@@ -60,14 +60,8 @@ impl Service for DimJoiner {
         Surroundings { fate, health, arbiter, lease, .. }: Surroundings,
     ) -> Result<Chain, Failure> {
         health.hold(USERS_LATCH, format!("users of topic {}", config.users.topic));
-        let topics = Topics::connect(&config.kafka, Self::NAME)?;
-        let user_partitions = topics.required(&config.users.topic, "cdc-ingest")?;
-        let partitions = topics.required(&config.orders.topic, "dwd-cleaner")?;
-        for spec in topic_specs(config, partitions) {
-            topics.ensure(&spec).await?;
-        }
-
-        let progress = Progress::new(lease);
+        // First of all: a producer needs half a second before it sends its first record, the time that the rest of a start takes.
+        let progress = Progress::new(lease, fate.clone());
         let acked = progress.clone();
         let own_in_flight = Arc::new(AtomicUsize::new(0));
         let own_acked = Arc::clone(&own_in_flight);
@@ -86,6 +80,13 @@ impl Service for DimJoiner {
             }),
         })?;
         let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
+
+        let topics = Topics::connect(&config.kafka, Self::NAME)?;
+        let user_partitions = topics.required(&config.users.topic, "cdc-ingest")?;
+        let partitions = topics.required(&config.orders.topic, "dwd-cleaner")?;
+        for spec in topic_specs(config, partitions) {
+            topics.ensure(&spec).await?;
+        }
 
         let (loaded_sender, loaded) = oneshot::channel();
         let worker = JoinerActor {

@@ -43,13 +43,8 @@ impl Service for DwdCleaner {
         config: &Settings,
         Surroundings { fate, health, arbiter, lease, .. }: Surroundings,
     ) -> Result<Chain, Failure> {
-        let topics = Topics::connect(&config.kafka, Self::NAME)?;
-        let partitions = topics.required(&config.input.topic, "cdc-ingest")?;
-        for spec in topic_specs(config, partitions) {
-            topics.ensure(&spec).await?;
-        }
-
-        let progress = Progress::new(lease);
+        // First of all: a producer needs half a second before it sends its first record, the time that the rest of a start takes.
+        let progress = Progress::new(lease, fate.clone());
         let acked = progress.clone();
         let publisher = Publisher::<Offsets>::new(PublisherSetup {
             config: &config.kafka,
@@ -61,6 +56,12 @@ impl Service for DwdCleaner {
             on_acked: Box::new(move |offsets| acked.complete(&offsets)),
         })?;
         let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
+
+        let topics = Topics::connect(&config.kafka, Self::NAME)?;
+        let partitions = topics.required(&config.input.topic, "cdc-ingest")?;
+        for spec in topic_specs(config, partitions) {
+            topics.ensure(&spec).await?;
+        }
 
         let cleaner = Cleaner::new(Rules::new(config.rules.clone()), config.input.topic.clone());
         let worker = CleanerActor { cleaner, publisher: publisher.recipient(), fate: fate.clone() };

@@ -63,7 +63,7 @@ fn place(config: &Settings) -> Place {
 
 fn build(config: &Settings, surroundings: Surroundings, tables: Tables) -> Result<Chain, Failure> {
     let Surroundings { fate, health, arbiter, lease, .. } = surroundings;
-    let progress = Progress::new(lease);
+    let progress = Progress::new(lease, fate.clone());
     let publisher = Publisher::new(PublisherSetup {
         config: &config.kafka,
         service: PgSinker::NAME,

@@ -162,7 +162,9 @@ impl KafkaConfig {
             .set("socket.nagle.disable", "true")
             .set("log_level", "4")
             // Asking for a topic must not make it: it would have the broker's settings, not ours.
-            .set("allow.auto.create.topics", "false");
+            .set("allow.auto.create.topics", "false")
+            // A client that does not know a topic's leaders yet asks after this time; while they stay unknown it asks ever less often.
+            .set("topic.metadata.refresh.fast.interval.ms", "10");
         client
     }
 

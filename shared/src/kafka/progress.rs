@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::generation::Lease;
+use crate::generation::{Fate, Lease};
 
 /// Positions behind the acknowledgement, by partition, and the count of batches between.
 #[derive(Debug, Clone)]
 pub struct Progress {
     shared: Arc<Shared>,
     lease: Lease,
+    fate: Fate,
 }
 
 #[derive(Debug, Default)]
@@ -23,8 +24,8 @@ struct Shared {
 }
 
 impl Progress {
-    pub fn new(lease: Lease) -> Self {
-        Progress { shared: Arc::default(), lease }
+    pub fn new(lease: Lease, fate: Fate) -> Self {
+        Progress { shared: Arc::default(), lease, fate }
     }
 
     /// The lease that every writer checks.
@@ -52,6 +53,14 @@ impl Progress {
             }
         }
         self.shared.completed.fetch_add(1, Ordering::SeqCst);
+        if !next_offsets.is_empty() {
+            self.moved();
+        }
+    }
+
+    /// What the chain took in is durable behind it.
+    pub fn moved(&self) {
+        self.fate.moved();
     }
 
     pub(crate) fn set_draining(&self, draining: bool) {
@@ -89,7 +98,7 @@ mod tests {
 
     #[test]
     fn positions_follow_completed_batches_of_owned_partitions() {
-        let progress = Progress::new(Lease::new(Duration::from_secs(1)));
+        let progress = Progress::new(Lease::new(Duration::from_secs(1)), Fate::default());
         progress.assign(0, 5);
         progress.issue();
         assert!(!progress.is_drained());

@@ -64,6 +64,19 @@ pub struct TailReader {
     fate: Fate,
 }
 
+/// Reads topics in a task that may block.
+pub async fn read_in_task<T: Send + 'static>(
+    config: &KafkaConfig,
+    service: &'static str,
+    fate: &Fate,
+    read: impl FnOnce(&TailReader) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let (config, fate) = (config.clone(), fate.clone());
+    tokio::task::spawn_blocking(move || read(&TailReader::new(&config, service, &fate)?))
+        .await
+        .map_err(|error| Failure::new(FailureKind::Broken, "the topics could not be read").caused_by(error))?
+}
+
 /// How many records before the end are looked at first; the step grows tenfold while nothing is found.
 const FIRST_STEP_BACK: i64 = 1;
 

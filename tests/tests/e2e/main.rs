@@ -59,6 +59,7 @@ mod capture_missing;
 mod capture_names;
 mod capture_other_tables;
 mod capture_stopped;
+mod capture_unsent;
 
 // Nothing lost, nothing twice, whatever happens to the processes.
 mod asked_to_stop;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 
-use shared::failure::{Failure, FailureKind};
-use shared::kafka::tail::TailReader;
+use shared::failure::Failure;
+use shared::kafka::tail::{self, TailReader};
 use shared::position::Version;
 use shared::record::header::Header;
 
@@ -76,10 +76,7 @@ impl Core {
         &self,
         read: impl FnOnce(&TailReader) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let (kafka, fate) = (self.settings.kafka.clone(), self.fate.clone());
-        tokio::task::spawn_blocking(move || read(&TailReader::new(&kafka, "cdc-ingest", &fate)?))
-            .await
-            .map_err(|error| Failure::new(FailureKind::Broken, "a topic could not be read").caused_by(error))?
+        tail::read_in_task(&self.settings.kafka, "cdc-ingest", &self.fate, read).await
     }
 
     /// The parts in which the topic is searched.
