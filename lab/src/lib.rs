@@ -14,6 +14,8 @@ pub mod places;
 
 pub mod page;
 pub mod processes;
+pub mod proxy;
+pub mod random;
 pub mod ready;
 pub mod resources;
 
@@ -31,6 +33,7 @@ pub mod paper;
 pub mod table;
 
 pub mod bench;
+pub mod chaos;
 pub mod latency;
 pub mod load;
 pub mod show;

@@ -6,9 +6,9 @@ use crate::captured_table::CapturedTable;
 use crate::capturing::{slot, start, table_with_rows};
 use crate::database::run;
 use crate::patient_writer::PatientWriter;
-use crate::proxy::Proxy;
 use crate::stack::{CDC_INGEST, Stack};
 use crate::until::until;
+use lab::proxy::Proxy;
 
 /// What is written between two disturbances, at least.
 const BETWEEN: i64 = 100;
@@ -24,7 +24,7 @@ struct Line {
 impl Line {
     async fn busy() -> Self {
         let mut stack = Stack::new().await;
-        let proxy = Proxy::before(stack.places.source.port);
+        let proxy = Proxy::before(stack.places.source.port).unwrap();
         stack.set(CDC_INGEST, "SOURCE__PORT", proxy.port);
         stack.set(CDC_INGEST, "SOURCE__CONNECT_TIMEOUT_MS", 1_000);
         stack.set(CDC_INGEST, "WATCH__SILENCE_MAX_MS", 1_000);

@@ -10,9 +10,9 @@ use crate::capturing::{epoch, interruptions, slot, start, table_with_rows, until
 use crate::database::{connect, run, value};
 use crate::further_server::{FurtherServer, LOGICAL};
 use crate::patient_writer::PatientWriter;
-use crate::proxy::Proxy;
 use crate::stack::{CDC_INGEST, Stack};
 use crate::until::until_equal;
+use lab::proxy::Proxy;
 
 /// The slot in which the primary keeps WAL for its standby.
 const STANDBY: &str = "standby";
@@ -50,7 +50,7 @@ impl Pair {
         let standby =
             FurtherServer::start_standby(&stack, &copy, &standby_settings(&stack).each_ref().map(String::as_str));
 
-        let proxy = Proxy::before(primary.port);
+        let proxy = Proxy::before(primary.port).unwrap();
         stack.set(CDC_INGEST, "SOURCE__PORT", proxy.port);
         start(&mut stack, &table).await;
         assert_eq!(slot(&stack, "failover").await.as_deref(), Some("true"));

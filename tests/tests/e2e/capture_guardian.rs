@@ -6,9 +6,9 @@ use crate::capturing::{metric_of, start, table_with_rows, until_state};
 use crate::database::{run, value};
 use crate::further_server::{FurtherServer, LOGICAL};
 use crate::patient_writer::PatientWriter;
-use crate::proxy::Proxy;
 use crate::stack::{CDC_INGEST, Stack};
 use crate::until::until;
+use lab::proxy::Proxy;
 
 #[tokio::test]
 async fn the_slot_moves_on_while_only_tables_that_are_not_captured_are_written_to() {
@@ -62,7 +62,7 @@ async fn the_guardian_shows_how_far_the_slot_is_from_being_lost() {
     let mut stack = Stack::new().await;
     let server = FurtherServer::start(&stack, &[LOGICAL, "max_slot_wal_keep_size=1GB"]);
     server.become_source(&mut stack).await;
-    let proxy = Proxy::before(server.port);
+    let proxy = Proxy::before(server.port).unwrap();
     stack.set(CDC_INGEST, "SOURCE__PORT", proxy.port);
     stack.set(CDC_INGEST, "WATCH__INTERVAL_MS", 100);
     stack.set(CDC_INGEST, "SLOT__SERVER_TIMEOUT_MS", 60_000);

@@ -2,7 +2,7 @@
 
 use crate::database::run;
 use crate::judged_table::JudgedTable;
-use crate::random::Random;
+use crate::random::{self, Random};
 use crate::random_values::{COLUMNS, KEYS, RandomType};
 use crate::stack::{CDC_INGEST, Stack};
 use crate::typed_values::TYPES;
@@ -101,7 +101,7 @@ fn transaction(tables: &[RandomTable], random: &mut Random) -> String {
 
 #[tokio::test]
 async fn random_rows_that_change_while_they_are_copied_are_in_the_topics() {
-    let mut random = Random::new();
+    let mut random = random::of_this_run();
     let mut stack = Stack::new().await;
     let mut source = stack.source().await;
     run(&mut source, TYPES).await;

@@ -6,10 +6,10 @@ use crate::captured_table::CapturedTable;
 use crate::capturing::{start, table_with_rows, until_says};
 use crate::database::value;
 use crate::patient_writer::PatientWriter;
-use crate::proxy::Proxy;
 use crate::service_page::{get, metric};
 use crate::stack::{CDC_INGEST, Stack};
 use crate::until::until;
+use lab::proxy::Proxy;
 
 const SECOND: &str = "cdc-ingest-second";
 
@@ -76,7 +76,7 @@ async fn a_second_instance_whose_connection_died_while_it_waited_takes_over() {
     let mut stack = Stack::new().await;
     let table = table_with_rows(&mut stack).await;
     start(&mut stack, &table).await;
-    let proxy = Proxy::before(stack.places.source.port);
+    let proxy = Proxy::before(stack.places.source.port).unwrap();
     stack.set(CDC_INGEST, "SOURCE__PORT", proxy.port);
     stack.set(CDC_INGEST, "WATCH__SILENCE_MAX_MS", 1_000);
     stack.start_replica(CDC_INGEST, SECOND);
@@ -102,7 +102,7 @@ async fn an_instance_that_is_slow_to_take_the_slot_sees_what_another_has_done_me
     let table = table_with_rows(&mut stack).await;
     start(&mut stack, &table).await;
     stack.process(CDC_INGEST).terminate().await;
-    let proxy = Proxy::before(stack.places.source.port);
+    let proxy = Proxy::before(stack.places.source.port).unwrap();
     proxy.hold_new_replication();
     let direct = stack.places.source.port;
     stack.set(CDC_INGEST, "SOURCE__CONNECT_TIMEOUT_MS", 60_000);

@@ -14,7 +14,6 @@ mod database;
 mod environment;
 mod further_server;
 mod process;
-mod proxy;
 mod stack;
 mod until;
 

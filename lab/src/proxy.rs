@@ -3,7 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use shared::failure::{Failure, FailureKind};
 
 /// Listens from the start on. Its threads end with the process.
 pub struct Proxy {
@@ -37,38 +39,48 @@ struct Line {
     changed: Condvar,
     /// By the client's first words: a replication connection.
     replicates: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl Proxy {
-    pub fn before(port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port_of_proxy = listener.local_addr().unwrap().port();
+    /// On a port that is free.
+    pub fn before(server_port: u16) -> Result<Self, Failure> {
+        Proxy::at(0, server_port)
+    }
+
+    /// On this port.
+    pub fn at(port: u16, server_port: u16) -> Result<Self, Failure> {
+        let cannot = |error: std::io::Error| {
+            Failure::new(FailureKind::Settings, format!("a proxy cannot listen on port {port}")).caused_by(error)
+        };
+        let listener = TcpListener::bind(("127.0.0.1", port)).map_err(cannot)?;
+        let port_of_proxy = listener.local_addr().map_err(cannot)?.port();
         let shared = Arc::new(Shared {
-            server: Mutex::new(([127, 0, 0, 1], port).into()),
+            server: Mutex::new(([127, 0, 0, 1], server_port).into()),
             lines: Mutex::default(),
             passage: Mutex::new(Passage::Open),
             holds_replication: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || listener.incoming().flatten().for_each(|client| accepting.accept(client)));
-        Proxy { port: port_of_proxy, shared }
+        Ok(Proxy { port: port_of_proxy, shared })
     }
 
     /// New connections lead to another server.
     pub fn lead_to(&self, port: u16) {
-        *self.shared.server.lock().unwrap() = ([127, 0, 0, 1], port).into();
+        *locked(&self.shared.server) = ([127, 0, 0, 1], port).into();
     }
 
     /// Ends all connections; new ones are let through.
     pub fn cut(&self) {
-        for line in self.shared.lines.lock().unwrap().drain(..) {
+        for line in locked(&self.shared.lines).drain(..) {
             line.end();
         }
     }
 
     /// What is sent from now on, on any connection, never arrives, and nobody is told.
     pub fn black_hole(&self) {
-        *self.shared.passage.lock().unwrap() = Passage::Silent;
+        *locked(&self.shared.passage) = Passage::Silent;
         self.set(|_| true, Passage::Silent);
     }
 
@@ -79,7 +91,7 @@ impl Proxy {
 
     /// New connections are let through. Those that fell into the black hole stay there.
     pub fn heal(&self) {
-        *self.shared.passage.lock().unwrap() = Passage::Open;
+        *locked(&self.shared.passage) = Passage::Open;
     }
 
     /// What is sent on the replication connections waits until it is released.
@@ -93,7 +105,7 @@ impl Proxy {
     }
 
     pub fn holds(&self) -> bool {
-        self.shared.lines.lock().unwrap().iter().any(|line| line.is(Passage::Held))
+        locked(&self.shared.lines).iter().any(|line| line.is(Passage::Held))
     }
 
     pub fn release(&self) {
@@ -102,27 +114,32 @@ impl Proxy {
     }
 
     fn set(&self, wanted: impl Fn(&Line) -> bool, passage: Passage) {
-        let lines = self.shared.lines.lock().unwrap();
-        let wanted: Vec<_> = lines.iter().filter(|line| wanted(line)).collect();
-        assert!(!wanted.is_empty(), "there is no such connection");
-        wanted.iter().for_each(|line| line.set(passage));
+        locked(&self.shared.lines).iter().filter(|line| wanted(line)).for_each(|line| line.set(passage));
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
     fn accept(self: &Arc<Self>, client: TcpStream) {
-        let Ok(server) = TcpStream::connect(*self.server.lock().unwrap()) else { return };
+        let Ok(server) = TcpStream::connect(*locked(&self.server)) else { return };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let line = Arc::new(Line {
             ends: [client, server],
-            passage: Mutex::new(*self.passage.lock().unwrap()),
+            passage: Mutex::new(*locked(&self.passage)),
             changed: Condvar::new(),
             replicates: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
         });
-        self.lines.lock().unwrap().push(Arc::clone(&line));
-        for from in [0, 1] {
+        let mut lines = locked(&self.lines);
+        lines.retain(|line| !line.ended.load(Ordering::Relaxed));
+        lines.push(Arc::clone(&line));
+        drop(lines);
+        for is_client in [true, false] {
             let (line, shared) = (Arc::clone(&line), Arc::clone(self));
-            std::thread::spawn(move || line.carry(from, &shared));
+            std::thread::spawn(move || line.carry(is_client, &shared));
         }
     }
 }
@@ -133,38 +150,41 @@ impl Line {
     }
 
     fn is(&self, passage: Passage) -> bool {
-        *self.passage.lock().unwrap() == passage
+        *locked(&self.passage) == passage
     }
 
     fn set(&self, passage: Passage) {
-        *self.passage.lock().unwrap() = passage;
+        *locked(&self.passage) = passage;
         self.changed.notify_all();
     }
 
     fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
         self.set(Passage::Open);
         self.ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
     }
 
     /// Open or silent; waits while it is held.
     fn decided(&self) -> Passage {
-        let passage = self.passage.lock().unwrap();
-        *self.changed.wait_while(passage, |passage| *passage == Passage::Held).unwrap()
+        let passage = locked(&self.passage);
+        *self.changed.wait_while(passage, |passage| *passage == Passage::Held).unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn carry(&self, from: usize, shared: &Shared) {
-        let (mut from_end, mut to_end) = (&self.ends[from], &self.ends[1 - from]);
+    fn carry(&self, is_client: bool, shared: &Shared) {
+        let [client, server] = &self.ends;
+        let (mut from_end, mut to_end) = if is_client { (client, server) } else { (server, client) };
         let mut bytes = vec![0; 64 << 10];
-        let mut is_first = from == 0;
+        let mut is_first = is_client;
         while let Ok(read @ 1..) = from_end.read(&mut bytes) {
+            let bytes = bytes.get(..read).unwrap_or_default();
             if std::mem::take(&mut is_first) {
-                let asks = bytes[..read].windows(11).any(|word| word == b"replication");
+                let asks = bytes.windows(11).any(|word| word == b"replication");
                 self.replicates.store(asks, Ordering::Relaxed);
                 if asks && shared.holds_replication.load(Ordering::Relaxed) {
                     self.set(Passage::Held);
                 }
             }
-            if self.decided() == Passage::Open && to_end.write_all(&bytes[..read]).is_err() {
+            if self.decided() == Passage::Open && to_end.write_all(bytes).is_err() {
                 break;
             }
         }
