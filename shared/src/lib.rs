@@ -17,6 +17,7 @@ pub mod record;
 pub mod batch;
 pub mod ledger;
 
+pub mod clock;
 pub mod failure;
 pub mod generation;
 

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::check::{self, Finding};
+use crate::clock::Clock;
 use crate::config::{self, HttpConfig, LogConfig, RestartConfig};
 use crate::control::Control;
 use crate::failure::{Failure, FailureKind};
@@ -311,11 +312,12 @@ async fn generation<S: Service>(
     }
 }
 
-/// Renews the lease as long as the process runs. A thread of its own, so that neither long work nor a long answer of a server is taken
+/// Renews the lease as long as the process runs, and watches the clock. A thread of its own, so that neither long work nor a long answer of a server is taken
 /// for a frozen process.
 fn keep_awake(lease: Lease, fate: Fate) {
+    let mut clock = Clock::read();
     loop {
-        if let Err(failure) = lease.renew() {
+        if let Err(failure) = lease.renew().and_then(|()| clock.check()) {
             return fate.end(failure);
         }
         if fate.ended_within(Duration::from_millis(100)) {
