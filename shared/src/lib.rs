@@ -30,5 +30,6 @@ pub mod control;
 pub mod health;
 pub mod http;
 pub mod metrics;
+pub mod pulse;
 pub mod run;
 pub mod telemetry;

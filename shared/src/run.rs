@@ -20,7 +20,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::generation::{Fate, Lease};
 use crate::health::{Health, Phase};
 use crate::kafka::KafkaConfig;
-use crate::{http, metrics, telemetry};
+use crate::{http, metrics, pulse, telemetry};
 
 /// What every service's settings have.
 pub trait ServiceConfig: DeserializeOwned + Clone + Send + Sync + 'static {
@@ -160,6 +160,7 @@ async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
     let control = Control::default();
     let (server, handle) = http::serve(config.http(), health.clone(), control.clone()).await?;
     actix::spawn(server);
+    actix::spawn(beat(health.clone(), pulse::ROOT));
     tracing::info!(
         "{} {} answers on http://{}:{}",
         S::NAME,
@@ -171,6 +172,14 @@ async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
     health.enter(Phase::Stopped);
     handle.stop(true).await;
     ended
+}
+
+/// Gives signs of life for as long as the thread that this runs in goes on.
+async fn beat(health: Health, part: &'static str) {
+    loop {
+        health.beat(part);
+        tokio::time::sleep(pulse::BEAT_EVERY).await;
+    }
 }
 
 /// How a generation ended.
@@ -262,6 +271,7 @@ async fn generation<S: Service>(
     metrics::GENERATIONS.inc();
     let fate = Fate::default();
     let arbiter = Arbiter::new();
+    arbiter.spawn(beat(health.clone(), pulse::ACTORS));
     let lease = Lease::new(config.kafka().lease());
     let (renewed, ended) = (lease.clone(), fate.clone());
     let awake = std::thread::spawn(move || keep_awake(renewed, ended));

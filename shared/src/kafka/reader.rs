@@ -34,6 +34,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::generation::Fate;
 use crate::health::Health;
 use crate::metrics;
+use crate::pulse;
 
 /// Where a partition goes on, and what the worker must know about it.
 #[derive(Debug)]
@@ -201,6 +202,8 @@ impl<S: StartPoint> Assignments<S> {
         let mut goals = BTreeMap::new();
         for element in committed.elements() {
             let partition = element.partition();
+            // Reading back what is known of a partition may take long.
+            self.health.beat(pulse::READER);
             let (low, high) =
                 consumer.fetch_watermarks(&self.topic, partition, timeout).map_err(|e| self.unreachable(e))?;
             let start = locked(&self.start).locate(partition, element.offset().to_raw().filter(|&raw| raw >= 0))?;
@@ -565,6 +568,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             return;
         }
         self.last_commit = Instant::now();
+        self.context.health.beat(pulse::READER);
         self.report_positions(&positions);
         if positions != self.committed {
             commit(self.consumer);
