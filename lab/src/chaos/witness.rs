@@ -29,7 +29,7 @@ pub enum Made {
     Inserted,
     /// Also the row under the new key where the key changed.
     Updated,
-    /// Also the old key where the key changed, and each live key of a table that was truncated.
+    /// Also the old key where the key changed.
     Gone,
     /// The entry stands for all keys that were live.
     Truncated,

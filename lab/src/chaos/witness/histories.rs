@@ -31,7 +31,7 @@ impl Histories {
     pub fn truncate(&mut self, lsn: Lsn) {
         for moments in self.by_key.values_mut() {
             if moments.last().is_some_and(|last| last.digest.is_some()) {
-                moments.push(Moment { made: Made::Gone, lsn, digest: None });
+                moments.push(Moment { made: Made::Truncated, lsn, digest: None });
             }
         }
     }
@@ -67,7 +67,7 @@ mod tests {
         histories.push(2, moment(Made::Gone, None));
         histories.truncate(Lsn(9));
         histories.push(3, moment(Made::Inserted, Some(30)));
-        let gone = Moment { made: Made::Gone, lsn: Lsn(9), digest: None };
+        let gone = Moment { made: Made::Truncated, lsn: Lsn(9), digest: None };
         assert_eq!(histories.of(1), [moment(Made::Stood, Some(10)), gone]);
         assert_eq!((histories.of(2).len(), histories.of(3).len(), histories.of(4).len()), (2, 1, 0));
         assert_eq!((histories.keys(), histories.live()), (3, 1));
