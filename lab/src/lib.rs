@@ -13,6 +13,7 @@
 pub mod places;
 
 pub mod page;
+pub mod ports;
 pub mod processes;
 pub mod proxy;
 pub mod random;

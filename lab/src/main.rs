@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use lab::paper::Paper;
 use lab::places::{Addresses, Places};
-use lab::{bench, captured, compare, latency, load, ready, show, validate};
+use lab::{bench, captured, chaos, compare, latency, load, ready, show, validate};
 use shared::failure::{Failure, FailureKind};
 use shared::pg::TableName;
 
@@ -86,6 +86,8 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         timeout_s: u64,
     },
+    /// Break the whole system again and again under load, and prove that nothing is lost or twice; scripts/chaos.sh starts what this needs
+    Chaos(chaos::Order),
     /// Measure one stage against the least that its input allows; scripts/bench.sh starts what this needs
     Bench {
         #[command(subcommand)]
@@ -141,6 +143,7 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
             let table = TableName::parse(&table);
             captured::run(places, &table, &topic, seconds(timeout_s), &mut paper, &mut progress).await
         }
+        Command::Chaos(order) => chaos::run(places, &order, &mut paper, &mut progress).await,
         Command::Bench { stage: Stage::Capture(plan), json } => {
             bench::capture::run(places, &plan, json, &mut paper, &mut progress).await
         }

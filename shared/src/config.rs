@@ -122,7 +122,13 @@ pub struct HttpConfig {
 impl HttpConfig {
     /// This machine only, on a port.
     pub fn on(port: u16) -> Self {
-        HttpConfig { host: "127.0.0.1".into(), port, bind_wait_ms: 2_000, hang_max_ms: 60_000, control_token: Secret::default() }
+        HttpConfig {
+            host: "127.0.0.1".into(),
+            port,
+            bind_wait_ms: 2_000,
+            hang_max_ms: 60_000,
+            control_token: Secret::default(),
+        }
     }
 
     /// Reads a section over these defaults, so that naming one key leaves the others as they are.

@@ -101,6 +101,28 @@ impl Verdict {
         self.topics.iter().map(|topic| topic.repeats).sum()
     }
 
+    /// The first problems and the whole way of the first key, as a report shows them.
+    pub fn in_words(&self) -> String {
+        let problems = self.problems.first.iter().map(|problem| problem.what.as_str());
+        problems.chain(self.way.as_deref()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// What was compared, and what was found, by name.
+    pub fn figures(&self) -> Vec<(&'static str, u64)> {
+        let sum = |of: fn(&TopicCounts) -> u64| self.topics.iter().map(of).sum::<u64>();
+        let (latest, trail, letters) = (&self.latest, &self.trail, &self.letters);
+        vec![
+            ("rows of the sink compared, value by value", latest.found + trail.found),
+            ("versions checked in four topics", sum(|topic| topic.versions)),
+            ("records planted, each found in a dead-letter topic", letters.found),
+            ("lost", latest.missing + trail.missing + letters.missing + sum(|topic| topic.lost)),
+            ("too many in the sink, or in a dead-letter topic", latest.surplus + trail.surplus + letters.foreign),
+            ("too many in a topic", sum(|topic| topic.surplus)),
+            ("wrong", latest.wrong + trail.wrong + sum(|topic| topic.wrong)),
+            ("repeats in a topic, seen by their version and dropped by every reader", self.repeats()),
+        ]
+    }
+
     pub fn write(&self, paper: &mut Paper) {
         paper.headline("verdict");
         paper.line(format!(

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use shared::failure::Failure;
 
-use super::Planted;
 use super::findings::Problems;
+use super::{POISON, Planted};
 use crate::chaos::witness::subject::Subject;
 use crate::layers::{LayerRecord, Layers};
 use crate::paper::Paper;
@@ -20,17 +20,19 @@ pub struct LetterCounts {
     pub missing: u64,
     /// Letters of records that nobody planted.
     pub foreign: u64,
+    /// Letters of planted records of which nobody knew whether they were written.
+    pub unconfirmed: u64,
     /// Letters that came again: several instances read the users, and each start reads them again.
     pub repeats: u64,
 }
 
 impl LetterCounts {
     pub fn write(&self, paper: &mut Paper) {
-        let LetterCounts { planted, found, missing, foreign, repeats } = self;
+        let LetterCounts { planted, found, missing, foreign, unconfirmed, repeats } = self;
         paper.check(
             missing + foreign == 0,
             format!(
-                "dead letters: {planted} planted, {found} found ({repeats} again), {missing} missing, {foreign} foreign"
+                "dead letters: {planted} planted, {found} found ({repeats} again, {unconfirmed} more that nobody had confirmed), {missing} missing, {foreign} foreign"
             ),
         );
     }
@@ -96,10 +98,15 @@ impl Letters {
             *times += 1;
             return;
         }
-        self.counts.foreign += 1;
         let letter: Letter =
             record.value.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let key = letter.key.unwrap_or_default();
+        // The broker took it, and died before it could say where it stands.
+        if key.contains(POISON) {
+            self.counts.unconfirmed += 1;
+            return;
+        }
+        self.counts.foreign += 1;
         let subject =
             [Subject::Orders, Subject::Users].into_iter().find_map(|subject| Some((subject, subject.key_of(&key)?)));
         let Letter { stage, reason, detail, .. } = letter;
