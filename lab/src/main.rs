@@ -86,7 +86,7 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         timeout_s: u64,
     },
-    /// Measure one stage against the least that its input allows; scripts/bench.sh starts what this needs
+    /// Measure a stage, or how the pipeline gets over faults; scripts/bench.sh starts what this needs
     Bench {
         #[command(subcommand)]
         stage: Stage,
@@ -100,6 +100,8 @@ enum Command {
 enum Stage {
     /// cdc-ingest against pg_recvlogical
     Capture(bench::capture::Plan),
+    /// How soon a new change is at the sink after something broke
+    Recovery(bench::recovery::Plan),
 }
 
 fn main() -> ExitCode {
@@ -143,6 +145,9 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
         }
         Command::Bench { stage: Stage::Capture(plan), json } => {
             bench::capture::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Recovery(plan), json } => {
+            bench::recovery::run(places, &plan, json, &mut paper, &mut progress).await
         }
     }
 }
