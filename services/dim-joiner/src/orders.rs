@@ -1,7 +1,8 @@
 //! The orders of the owned partitions, by key and by user: what a user's change must reach.
 //!
 //! It is a cache of the output topic: every result has the cleaned row in front, and its header says with which version of the user it
-//! was sent. So a restart finds the orders, and which of them still lack a change of their user, in one reading.
+//! was sent. So a restart finds the orders, and which of them still lack a change of their user, in one reading. Fresh orders are joined
+//! meanwhile, and put on top of what was read.
 
 use std::collections::HashMap;
 
@@ -21,6 +22,12 @@ pub struct Order {
     place: u32,
 }
 
+impl Order {
+    fn result_version(&self) -> ResultVersion {
+        ResultVersion { order: self.version, user: self.user_version }
+    }
+}
+
 /// The orders of one partition.
 #[derive(Debug, Default)]
 pub struct PartitionOrders {
@@ -28,6 +35,8 @@ pub struct PartitionOrders {
     free: Vec<u32>,
     by_key: HashMap<Box<[u8]>, u32>,
     by_user: HashMap<Box<str>, Vec<u32>>,
+    /// Keys that were removed, with the version of their tombstones: kept while older records of them may still be read.
+    gone: Option<HashMap<Box<[u8]>, Version>>,
     /// The last input offset that the output names, or that was handled since.
     pub input_offset: Option<i64>,
     /// The highest order version that was handled.
@@ -39,6 +48,16 @@ fn slot_number(index: usize) -> u32 {
 }
 
 impl PartitionOrders {
+    /// Of a partition whose older records are still to be read, or are read just now.
+    pub fn incomplete() -> Self {
+        PartitionOrders { gone: Some(HashMap::new()), ..PartitionOrders::default() }
+    }
+
+    /// All older records are read.
+    pub fn complete(&mut self) {
+        self.gone = None;
+    }
+
     pub fn len(&self) -> usize {
         self.by_key.len()
     }
@@ -63,6 +82,9 @@ impl PartitionOrders {
             return;
         }
         self.remove(key);
+        if let Some(gone) = &mut self.gone {
+            gone.remove(key);
+        }
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             slot_number(self.slots.len() - 1)
@@ -78,8 +100,37 @@ impl PartitionOrders {
         }
     }
 
-    /// Forgets an order.
-    pub fn remove(&mut self, key: &[u8]) {
+    /// An order was deleted, by a tombstone of this version.
+    pub fn delete(&mut self, key: &[u8], version: Version) {
+        self.remove(key);
+        if let Some(gone) = &mut self.gone {
+            gone.insert(key.into(), version);
+        }
+    }
+
+    /// Whether this version of an order, joined with this version of its user, is not above what is known of it.
+    pub fn has_newer(&self, key: &[u8], version: ResultVersion) -> bool {
+        let gone = self.gone.as_ref().and_then(|gone| gone.get(key));
+        gone.is_some_and(|known| *known >= version.order) || self.version_of(key).is_some_and(|known| known > version)
+    }
+
+    /// Puts what was handled since on top of what was read back.
+    pub fn absorb(&mut self, since: PartitionOrders) {
+        for (key, version) in since.gone.into_iter().flatten() {
+            if !self.has_newer(&key, ResultVersion { order: version, user: Version::default() }) {
+                self.delete(&key, version);
+            }
+        }
+        for order in since.slots.into_iter().flatten() {
+            if !self.has_newer(&order.key, order.result_version()) {
+                self.put(&order.key, &order.open_row, order.version, &order.user, order.user_version);
+            }
+        }
+        self.input_offset = self.input_offset.max(since.input_offset);
+        self.handled = self.handled.max(since.handled);
+    }
+
+    fn remove(&mut self, key: &[u8]) {
         let Some(slot) = self.by_key.remove(key) else { return };
         let Some(order) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
         self.free.push(slot);
@@ -99,7 +150,7 @@ impl PartitionOrders {
     /// The version with which an order was last sent.
     pub fn version_of(&self, key: &[u8]) -> Option<ResultVersion> {
         let order = self.slots.get(*self.by_key.get(key)? as usize)?.as_ref()?;
-        Some(ResultVersion { order: order.version, user: order.user_version })
+        Some(order.result_version())
     }
 
     /// How many orders a user has here.
