@@ -12,3 +12,4 @@ mod spread;
 
 pub mod capture;
 pub mod recovery;
+pub mod restore;

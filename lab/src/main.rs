@@ -102,6 +102,8 @@ enum Stage {
     Capture(bench::capture::Plan),
     /// How soon a new change is at the sink after something broke
     Recovery(bench::recovery::Plan),
+    /// How long dim-joiner takes to read its state back, and how much memory
+    Restore(bench::restore::Plan),
 }
 
 fn main() -> ExitCode {
@@ -148,6 +150,9 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
         }
         Command::Bench { stage: Stage::Recovery(plan), json } => {
             bench::recovery::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Restore(plan), json } => {
+            bench::restore::run(places, &plan, json, &mut paper, &mut progress).await
         }
     }
 }

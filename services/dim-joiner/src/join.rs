@@ -287,15 +287,16 @@ impl Joiner {
                 continue;
             };
             let Some(order) = held.of_user(&due.user, due.place) else { continue };
+            let open_row = held.open_row(order);
             let header = Header {
                 user_version: Some(user.version),
                 transaction: user.transaction,
                 commit_time_us: user.commit_time_us,
                 input_offset: held.input_offset,
-                cleaned_bytes: Some(order.open_row.len()),
+                cleaned_bytes: Some(open_row.len()),
                 ..Header::new(Operation::Update, order.version)
             };
-            push_result(&mut out, due.partition, &order.key, &header, &order.open_row, users.appended(&due.user), now);
+            push_result(&mut out, due.partition, order.key(), &header, &open_row, users.appended(&due.user), now);
             held.sent_with(&due.user, due.place, user.version);
         }
         out

@@ -12,6 +12,8 @@
 
 pub mod settings;
 
+pub mod shapes;
+
 pub mod orders;
 pub mod read_back;
 pub mod users;

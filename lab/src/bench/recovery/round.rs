@@ -64,17 +64,21 @@ async fn strike(session: &mut Session<'_>, fault: Fault) -> Result<Moments, Fail
             let mut source = session.places.connect_source().await?;
             let begin = Instant::now();
             cut(&mut source, &session.places.names.slot).await?;
-            Ok(Moments { over: begin, new_from: begin, away: None })
+            Ok(Moments { over: begin, new_from: Instant::now(), away: None })
         }
     }
 }
 
-/// Has the source end the process that sends the WAL.
+/// The process that sends the WAL is gone within this time.
+const CUT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Has the source end the process that sends the WAL, and waits until it is gone.
 async fn cut(source: &mut PgConnection, slot: &str) -> Result<(), Failure> {
     let ended: Option<bool> = sqlx::query_scalar(
-        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1 AND active_pid IS NOT NULL",
+        "SELECT pg_terminate_backend(active_pid, $2) FROM pg_replication_slots WHERE slot_name = $1 AND active_pid IS NOT NULL",
     )
     .bind(slot)
+    .bind(i64::try_from(CUT_WITHIN.as_millis()).unwrap_or(i64::MAX))
     .fetch_optional(source)
     .await
     .map_err(|error| refused("the connection of cdc-ingest cannot be ended", error))?;
