@@ -86,9 +86,13 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         timeout_s: u64,
     },
+<<<<<<< HEAD
     /// Break the whole system again and again under load, and prove that nothing is lost or twice; scripts/chaos.sh starts what this needs
     Chaos(chaos::Order),
     /// Measure one stage against the least that its input allows; scripts/bench.sh starts what this needs
+=======
+    /// Measure a stage, or how the pipeline gets over faults; scripts/bench.sh starts what this needs
+>>>>>>> recover
     Bench {
         #[command(subcommand)]
         stage: Stage,
@@ -102,6 +106,10 @@ enum Command {
 enum Stage {
     /// cdc-ingest against pg_recvlogical
     Capture(bench::capture::Plan),
+    /// How soon a new change is at the sink after something broke
+    Recovery(bench::recovery::Plan),
+    /// How long dim-joiner takes to read its state back, and how much memory
+    Restore(bench::restore::Plan),
 }
 
 fn main() -> ExitCode {
@@ -146,6 +154,12 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
         Command::Chaos(order) => chaos::run(places, &order, &mut paper, &mut progress).await,
         Command::Bench { stage: Stage::Capture(plan), json } => {
             bench::capture::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Recovery(plan), json } => {
+            bench::recovery::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Restore(plan), json } => {
+            bench::restore::run(places, &plan, json, &mut paper, &mut progress).await
         }
     }
 }

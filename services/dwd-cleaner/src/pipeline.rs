@@ -5,7 +5,7 @@ use shared::check::Finding;
 use shared::failure::Failure;
 use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
-use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, behind_tail_and_commit};
+use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, Taken, behind_tail_and_commit};
 use shared::kafka::tail::TailReader;
 use shared::kafka::topics::{TopicSpec, Topics};
 use shared::run::{Chain, Service, Surroundings};
@@ -103,9 +103,13 @@ struct BehindTail {
 impl StartPoint for BehindTail {
     type State = Tail;
 
-    fn locate(&mut self, partition: i32, committed: Option<i64>) -> Result<Start<Tail>, Failure> {
-        let last = self.tail.last_header(&self.output, partition)?;
-        let offset = behind_tail_and_commit(last.and_then(|header| header.input_offset), committed);
-        Ok(Start { offset, state: last.map(|header| header.version) })
+    fn locate(&mut self, taken: &[Taken]) -> Result<Vec<Start<Tail>>, Failure> {
+        let lasts = self.tail.last_headers(&self.output, taken.iter().map(|taken| taken.partition))?;
+        let start = |&Taken { partition, committed }: &Taken| {
+            let last = lasts.get(&partition);
+            let offset = behind_tail_and_commit(last.and_then(|header| header.input_offset), committed);
+            Start { partition, offset, state: last.map(|header| header.version) }
+        };
+        Ok(taken.iter().map(start).collect())
     }
 }
