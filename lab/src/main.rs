@@ -86,13 +86,9 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         timeout_s: u64,
     },
-<<<<<<< HEAD
     /// Break the whole system again and again under load, and prove that nothing is lost or twice; scripts/chaos.sh starts what this needs
     Chaos(chaos::Order),
-    /// Measure one stage against the least that its input allows; scripts/bench.sh starts what this needs
-=======
     /// Measure a stage, or how the pipeline gets over faults; scripts/bench.sh starts what this needs
->>>>>>> recover
     Bench {
         #[command(subcommand)]
         stage: Stage,
