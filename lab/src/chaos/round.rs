@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use shared::failure::Failure;
+use shared::failure::{Failure, FailureKind};
 
 use super::disk::Disk;
 use super::fault::{Abilities, Fault};
@@ -125,9 +125,11 @@ pub async fn run(places: &Places, setup: &Setup, seed: u64, progress: &mut Paper
         owner_changes: 0,
     };
     round.break_things(Plan::new(seed, setup.abilities()), progress).await?;
-    progress.note(format!("seed {seed}: all is mended, and the load has ended; waiting for rest"));
-    let changes = load.stop();
+    progress.note(format!("seed {seed}: all is mended; the load ends, and then all comes to rest"));
     system.heal_all()?;
+    // It waits for open transactions, and blocks.
+    let stopped = tokio::task::spawn_blocking(move || load.stop()).await;
+    let changes = stopped.map_err(|error| Failure::new(FailureKind::Broken, "the load panicked").caused_by(error))?;
     let surroundings = verdict::Surroundings {
         places,
         users_topic: USERS_TOPIC,
