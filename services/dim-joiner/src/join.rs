@@ -72,8 +72,8 @@ impl OrderReader {
         held: &mut PartitionOrders,
         deleted: &mut HashMap<Box<[u8]>, Version>,
     ) -> Result<(), Rejection> {
-        let header = Header::parse(record.header)
-            .map_err(|error| Rejection { reason: "unreadable_header", detail: error.to_string() })?;
+        let header =
+            Header::parse(record.header).map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
         held.input_offset = held.input_offset.max(header.input_offset);
         held.handled = held.handled.max(header.version);
         let key = record.key.unwrap_or_default();
@@ -87,15 +87,11 @@ impl OrderReader {
             deleted.insert(key.into(), header.version);
             return Ok(());
         };
-        let no_prefix = || Rejection {
-            reason: "unreadable_header",
-            detail: "the header does not say where the cleaned row ends".into(),
-        };
+        let no_prefix = || Rejection::new("unreadable_header", "the header does not say where the cleaned row ends");
         let open_row = header.cleaned_bytes.and_then(|bytes| value.get(..bytes)).ok_or_else(no_prefix)?;
         let mut row = open_row.to_vec();
         row.push(b'}');
-        let user =
-            self.user_of(&row).map_err(|error| Rejection { reason: error.reason(), detail: error.to_string() })?;
+        let user = self.user_of(&row).map_err(|error| Rejection::new(error.reason(), error.to_string()))?;
         held.put(key, open_row, header.version, &user, header.user_version.unwrap_or_default());
         deleted.remove(key);
         Ok(())
@@ -218,9 +214,9 @@ impl Joiner {
     }
 
     fn order(&mut self, record: &Record<'_>, now: &str, out: &mut Outgoing<Offsets>) -> Result<Operation, Rejection> {
-        let header = Header::parse(record.header)
-            .map_err(|error| Rejection { reason: "unreadable_header", detail: error.to_string() })?;
-        let key = record.key.ok_or_else(|| Rejection { reason: "no_key", detail: "the record has no key".into() })?;
+        let header =
+            Header::parse(record.header).map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
+        let key = record.key.ok_or_else(|| Rejection::new("no_key", "the record has no key"))?;
         let held = self.partitions.entry(record.partition).or_default();
         held.input_offset = Some(record.offset);
         if header.version <= held.handled {
@@ -234,10 +230,7 @@ impl Joiner {
             out.push(OUTPUT, record.partition, key, &header, None);
             return Ok(header.operation);
         };
-        let user = self
-            .reader
-            .user_of(row)
-            .map_err(|error| Rejection { reason: error.reason(), detail: error.to_string() })?;
+        let user = self.reader.user_of(row).map_err(|error| Rejection::new(error.reason(), error.to_string()))?;
         let user_version = self.users.get(&user).map(|user| user.version);
         let open_row = row.trim_ascii_end().strip_suffix(b"}").unwrap_or(row);
         let header = Header { user_version, cleaned_bytes: Some(open_row.len()), ..header };

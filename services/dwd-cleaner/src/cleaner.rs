@@ -12,7 +12,8 @@ use shared::record::dead_letter::{self, Rejection};
 use shared::record::header::{Header, Operation};
 use shared::record::time;
 
-use crate::rules::Rules;
+use crate::plan::Plan;
+use crate::rules::{Desk, Unwatched};
 
 /// Indexes of the publisher's topics.
 pub const OUTPUT: usize = 0;
@@ -26,15 +27,16 @@ pub type Tail = Option<Version>;
 
 /// Cleans batches. It knows no client; time comes with the call.
 pub struct Cleaner {
-    rules: Rules,
+    plan: Plan,
+    desk: Desk,
     topic: String,
     /// The highest version that was handled, by partition: what is not above it was handled before.
     handled: HashMap<i32, Version>,
 }
 
 impl Cleaner {
-    pub fn new(rules: Rules, topic: String) -> Self {
-        Cleaner { rules, topic, handled: HashMap::new() }
+    pub fn new(plan: Plan, topic: String) -> Self {
+        Cleaner { plan, desk: Desk::default(), topic, handled: HashMap::new() }
     }
 
     pub fn assigned(&mut self, partitions: Vec<(i32, Tail)>) {
@@ -64,9 +66,9 @@ impl Cleaner {
     }
 
     fn record(&mut self, record: &Record<'_>, now: &str, out: &mut Outgoing<Offsets>) -> Result<Operation, Rejection> {
-        let header = Header::parse(record.header)
-            .map_err(|error| Rejection { reason: "unreadable_header", detail: error.to_string() })?;
-        let key = record.key.ok_or_else(|| Rejection { reason: "no_key", detail: "the record has no key".into() })?;
+        let header =
+            Header::parse(record.header).map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
+        let key = record.key.ok_or_else(|| Rejection::new("no_key", "the record has no key"))?;
         let handled = self.handled.entry(record.partition).or_default();
         if header.version <= *handled {
             metrics::REPEATS_DROPPED.inc();
@@ -78,11 +80,11 @@ impl Cleaner {
             out.push(OUTPUT, record.partition, key, &header_out, None);
             return Ok(header.operation);
         };
-        let mut cleaned = Vec::new();
-        self.rules
-            .clean(row, now, &mut cleaned)
-            .map_err(|error| Rejection { reason: error.reason(), detail: error.to_string() })?;
-        out.push(OUTPUT, record.partition, key, &header_out, Some(&cleaned));
+        let cleaned = self.plan.clean(row, now, &mut self.desk, &mut Unwatched)?;
+        out.push_with(OUTPUT, record.partition, key, &header_out, |value| {
+            cleaned.write(value);
+            true
+        });
         Ok(header.operation)
     }
 
@@ -145,10 +147,14 @@ impl Handler<FromReader<Tail>> for CleanerActor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::RulesConfig;
+    use crate::settings::Settings;
     use shared::position::Lsn;
 
     const ROW: &[u8] = br#"{"order_id":1,"product_category":null,"total_amount":1,"order_status":"PAID","order_time":"2025-01-01 00:00:00.000"}"#;
+
+    fn cleaner() -> Cleaner {
+        Cleaner::new(Settings::default().plan().unwrap(), "ods_orders".into())
+    }
 
     fn header(lsn: u64) -> String {
         let mut text = String::new();
@@ -171,7 +177,7 @@ mod tests {
 
     #[test]
     fn each_record_names_where_it_came_from() {
-        let mut cleaner = Cleaner::new(Rules::new(RulesConfig::default()), "ods_orders".into());
+        let mut cleaner = cleaner();
         let (first, second) = (header(1), header(2));
         let out = cleaner.clean(&batch(&[(7, Some(ROW), Some(&first)), (8, None, Some(&second))]), "now");
         let headers: Vec<Header> = out.records().map(|record| Header::parse(Some(record.header)).unwrap()).collect();
@@ -183,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_repeat_is_dropped_and_its_position_counts() {
-        let mut cleaner = Cleaner::new(Rules::new(RulesConfig::default()), "ods_orders".into());
+        let mut cleaner = cleaner();
         cleaner.assigned(vec![(0, Some(Version { epoch: 1, lsn: Lsn(2), ..Version::default() }))]);
         let (old, new) = (header(2), header(3));
         let out = cleaner.clean(&batch(&[(7, Some(ROW), Some(&old)), (8, Some(ROW), Some(&new))]), "now");
@@ -192,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_bad_record_is_set_aside_and_the_next_goes_on() {
-        let mut cleaner = Cleaner::new(Rules::new(RulesConfig::default()), "ods_orders".into());
+        let mut cleaner = cleaner();
         let (first, second) = (header(1), header(2));
         let records = [
             (7, Some(&b"no json"[..]), Some(first.as_str())),

@@ -11,7 +11,6 @@ use shared::kafka::topics::{TopicSpec, Topics};
 use shared::run::{Chain, Service, Surroundings};
 
 use crate::cleaner::{Cleaner, CleanerActor, DEAD_LETTERS, Offsets, Tail};
-use crate::rules::Rules;
 use crate::settings::Settings;
 
 /// The service.
@@ -63,7 +62,7 @@ impl Service for DwdCleaner {
             topics.ensure(&spec).await?;
         }
 
-        let cleaner = Cleaner::new(Rules::new(config.rules.clone()), config.input.topic.clone());
+        let cleaner = Cleaner::new(config.plan()?, config.input.topic.clone());
         let worker = CleanerActor { cleaner, publisher: publisher.recipient(), fate: fate.clone() };
         let worker = CleanerActor::start_in_arbiter(&arbiter, |_| worker);
 
