@@ -29,5 +29,6 @@ pub mod control;
 pub mod health;
 pub mod http;
 pub mod metrics;
+pub mod page;
 pub mod run;
 pub mod telemetry;

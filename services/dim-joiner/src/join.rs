@@ -219,12 +219,12 @@ impl Joiner {
         let key = record.key.ok_or_else(|| Rejection::new("no_key", "the record has no key"))?;
         let held = self.partitions.entry(record.partition).or_default();
         held.input_offset = Some(record.offset);
-        if header.version <= held.handled {
+        if is_repeat(&header, key, held) {
             metrics::REPEATS_DROPPED.inc();
             return Ok(header.operation);
         }
-        held.handled = header.version;
-        let header = Header { input_offset: Some(record.offset), ..header };
+        held.handled = header.partition_version();
+        let header = Header { input_offset: Some(record.offset), put_back_at: None, ..header };
         let Some(row) = record.value else {
             held.remove(key);
             out.push(OUTPUT, record.partition, key, &header, None);
@@ -269,6 +269,15 @@ impl Joiner {
 
     pub fn has_reemissions(&self) -> bool {
         !self.lane.is_empty()
+    }
+}
+
+/// Whether this record, or a newer one of its key, was handled before. In a partition versions only grow. A record that a replay put back
+/// in has an older one: it is new where the partition has come no further than it had then, and its key is not as far.
+fn is_repeat(header: &Header, key: &[u8], held: &PartitionOrders) -> bool {
+    match header.put_back_at {
+        None => header.version <= held.handled,
+        Some(at) => at < held.handled || held.version_of(key).is_some_and(|known| known.order >= header.version),
     }
 }
 

@@ -1,8 +1,9 @@
-//! dwd-cleaner: captured orders become clean orders.
+//! dwd-cleaner: captured rows become clean rows.
 //!
 //! ```text
 //!  ods_orders ──▶ reader ──Batch──▶ CleanerActor ──Outgoing──▶ Publisher ──▶ dwd_orders
-//!                                        │ rules                   └───────▶ dlq_dwd_cleaner
+//!                                    │ Plan   ▲                    └───────▶ dlq_dwd_cleaner
+//!                                             └──── Replay ◀── the letters of a range ─┘
 //! ```
 
 // What the settings say.
@@ -20,5 +21,18 @@ pub mod action;
 pub mod plan;
 pub mod rules;
 
+// What becomes of the rows.
 pub mod cleaner;
+pub mod put_back;
+pub mod quality;
+
+// The chain.
+pub mod letters;
 pub mod pipeline;
+pub mod replay;
+pub mod worker;
+
+// What a person asks.
+pub mod check;
+pub mod commands;
+pub mod explain;

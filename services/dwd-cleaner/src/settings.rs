@@ -23,6 +23,7 @@ pub struct Settings {
     pub personal: PersonalConfig,
     pub quality: QualityConfig,
     pub check: CheckConfig,
+    pub replay: ReplayConfig,
     pub kafka: KafkaConfig,
     #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
@@ -74,6 +75,16 @@ pub struct CheckConfig {
     pub rows_max: usize,
 }
 
+/// Putting dead letters back in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplayConfig {
+    /// Dead letters held at a time; the command goes on with the next ones by itself.
+    pub letters_max: usize,
+    /// Longest wait of the command for the answer of the running service.
+    pub answer_timeout_ms: u64,
+}
+
 const HTTP_PORT: u16 = 8082;
 
 fn http<'de, D: Deserializer<'de>>(section: D) -> Result<HttpConfig, D::Error> {
@@ -89,6 +100,7 @@ impl Default for Settings {
             personal: PersonalConfig::default(),
             quality: QualityConfig::default(),
             check: CheckConfig::default(),
+            replay: ReplayConfig::default(),
             kafka: KafkaConfig::default(),
             http: HttpConfig::on(HTTP_PORT),
             log: LogConfig::default(),
@@ -122,6 +134,12 @@ impl Default for QualityConfig {
 impl Default for CheckConfig {
     fn default() -> Self {
         CheckConfig { rows_max: 100 }
+    }
+}
+
+impl Default for ReplayConfig {
+    fn default() -> Self {
+        ReplayConfig { letters_max: 10_000, answer_timeout_ms: 600_000 }
     }
 }
 
@@ -225,6 +243,8 @@ impl ServiceConfig for Settings {
             ("quality.interval_s", self.quality.interval_s),
             ("quality.intervals_max", self.quality.intervals_max as u64),
             ("check.rows_max", self.check.rows_max as u64),
+            ("replay.letters_max", self.replay.letters_max as u64),
+            ("replay.answer_timeout_ms", self.replay.answer_timeout_ms),
         ];
         if let Some((key, _)) = least.into_iter().find(|(_, set)| *set == 0) {
             return Err(Failure::new(FailureKind::Settings, format!("{key} is 0")).cure("set at least 1"));
