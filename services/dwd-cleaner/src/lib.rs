@@ -36,3 +36,6 @@ pub mod worker;
 pub mod check;
 pub mod commands;
 pub mod explain;
+
+#[cfg(test)]
+mod documented;
