@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use regex::Regex;
 use shared::config::Secret;
 use shared::failure::{Failure, FailureKind};
-use shared::record::row::{Columns, write_string};
+use shared::record::row::{Columns, rendered_name, write_string};
 
 use crate::action::{Action, Limit, Slot, Term, names};
 use crate::decimal::Decimal;
@@ -39,6 +39,8 @@ pub struct Plan {
     pub rules: Vec<Rule>,
     /// Every column that a rule reads or adds, by slot.
     pub columns: Columns,
+    /// Their names as they stand in a row, by slot.
+    pub rendered: Vec<Box<[u8]>>,
     /// The columns that are added, in their order.
     pub added: Vec<Slot>,
     /// The columns of the row that a rule may change.
@@ -69,7 +71,9 @@ impl Plan {
         changed.sort_unstable();
         changed.dedup();
         changed.retain(|slot| !making.added.contains(slot));
-        Ok(Plan { rules: ready, columns: Columns::new(&making.names), added: making.added, changed, marks })
+        let rendered = making.names.iter().map(|name| rendered_name(name)).collect();
+        let columns = Columns::new(&making.names);
+        Ok(Plan { rules: ready, columns, rendered, added: making.added, changed, marks })
     }
 
     pub fn column(&self, slot: Slot) -> &str {

@@ -223,8 +223,8 @@ impl Cleaned<'_> {
         // A column that the row lacked and a default filled comes first.
         let lacked = changed().filter(|slot| self.fields.get(*slot).is_none());
         for slot in lacked.chain(self.plan.added.iter().copied()) {
-            if let Some(json) = self.made(slot) {
-                row.raw(self.plan.column(slot), json);
+            if let (Some(name), Some(json)) = (self.plan.rendered.get(slot), self.made(slot)) {
+                row.rendered(name, json);
             }
         }
         row.end();

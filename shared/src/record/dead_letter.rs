@@ -28,7 +28,7 @@ impl Rejection {
 pub fn key(topic: &str, record: &Record<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     let mut row = Extend::new(&mut out);
-    row.text("topic", topic).raw("partition", record.partition.to_string()).raw("offset", record.offset.to_string());
+    row.text("topic", topic).raw("partition", &record.partition.to_string()).raw("offset", &record.offset.to_string());
     row.end();
     out
 }
@@ -47,14 +47,14 @@ pub fn value(stage: &str, topic: &str, record: &Record<'_>, rejection: &Rejectio
     row.text("detail", &rejection.detail)
         .text("rejected_at", rejected_at)
         .text("topic", topic)
-        .raw("partition", record.partition.to_string())
-        .raw("offset", record.offset.to_string());
+        .raw("partition", &record.partition.to_string())
+        .raw("offset", &record.offset.to_string());
     for (name, bytes) in [("key", record.key), ("value", record.value), ("header", record.header)] {
         let json = match bytes.map(std::str::from_utf8) {
             None => "null".to_owned(),
             Some(Ok(text)) => json_string(text),
             Some(Err(_)) => {
-                row.raw(&format!("{name}_hex"), json_string(&hex(bytes.unwrap_or_default())));
+                row.raw(&format!("{name}_hex"), &json_string(&hex(bytes.unwrap_or_default())));
                 continue;
             }
         };

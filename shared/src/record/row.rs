@@ -204,19 +204,31 @@ impl<'a> Extend<'a> {
         Extend { out, empty: true }
     }
 
-    fn name(&mut self, name: &str) {
+    fn comma(&mut self) {
         if !self.empty {
             self.out.push(b',');
         }
         self.empty = false;
+    }
+
+    fn name(&mut self, name: &str) {
+        self.comma();
         write_string(name, self.out);
         self.out.push(b':');
     }
 
+    /// A column as JSON: its name, of [`rendered_name`], and its value.
+    pub fn rendered(&mut self, name: &[u8], json: &[u8]) -> &mut Self {
+        self.comma();
+        self.out.extend_from_slice(name);
+        self.out.extend_from_slice(json);
+        self
+    }
+
     /// A column whose value is JSON text already.
-    pub fn raw(&mut self, name: &str, json: impl AsRef<[u8]>) -> &mut Self {
+    pub fn raw(&mut self, name: &str, json: &str) -> &mut Self {
         self.name(name);
-        self.out.extend_from_slice(json.as_ref());
+        self.out.extend_from_slice(json.as_bytes());
         self
     }
 
@@ -231,6 +243,14 @@ impl<'a> Extend<'a> {
     pub fn end(self) {
         self.out.push(b'}');
     }
+}
+
+/// A column's name as it stands before its value, for rows that all get the column: `"city":`.
+pub fn rendered_name(name: &str) -> Box<[u8]> {
+    let mut out = Vec::new();
+    write_string(name, &mut out);
+    out.push(b':');
+    out.into()
 }
 
 /// Appends `text` as a JSON string. Bytes beyond ASCII stay as they are (UTF-8).
@@ -268,7 +288,7 @@ mod tests {
     fn extended(row: &str) -> String {
         let mut out = Vec::new();
         let mut extend = Extend::row(row.as_bytes(), &mut out);
-        extend.raw("a", "1").text("b", "北\"京");
+        extend.raw("a", "1").rendered(&rendered_name("b"), "\"北\\\"京\"".as_bytes());
         extend.end();
         String::from_utf8(out).unwrap()
     }

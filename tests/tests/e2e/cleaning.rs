@@ -23,13 +23,20 @@ pub fn rules_and(further: &str) -> String {
 
 /// `dwd-cleaner replay` of all dead letters from `from` on, at the running instance.
 pub async fn replay(stack: &mut Stack, from: i64) -> Ended {
-    let (from, url) = (from.to_string(), stack.url(DWD_CLEANER));
-    let arguments = ["replay", "--from", &from, "--at", &url];
+    replay_at(stack, from, &[DWD_CLEANER]).await
+}
+
+/// The same at each of these instances.
+pub async fn replay_at(stack: &mut Stack, from: i64, instances: &[&str]) -> Ended {
+    let from = from.to_string();
+    let urls: Vec<String> = instances.iter().map(|instance| stack.url(instance)).collect();
+    let mut arguments = vec!["replay", "--from", &from];
+    arguments.extend(urls.iter().flat_map(|url| ["--at", url.as_str()]));
     stack.command(DWD_CLEANER, &arguments, &[("HTTP__CONTROL_TOKEN", TOKEN)]).await
 }
 
-/// The count before these words of a report; 0 where they are not in it.
+/// The count before these words of a report, of all instances; 0 where they are not in it.
 pub fn count(ended: &Ended, words: &str) -> u64 {
-    let line = ended.output.lines().find(|line| line.contains(words));
-    line.map_or(0, |line| line.split_whitespace().next().unwrap().parse().unwrap())
+    let lines = ended.output.lines().filter(|line| line.contains(words));
+    lines.map(|line| line.split_whitespace().next().unwrap().parse::<u64>().unwrap()).sum()
 }

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use crate::busy::{further_rows, load, make_users_known, new_change_comes_through};
-use crate::cleaning::{TOKEN, count, replay, rules_and};
+use crate::cleaning::{TOKEN, count, replay, replay_at, rules_and};
 use crate::database::{run, value};
 use crate::history::{History, assert_nothing_twice, order_key};
-use crate::service_page::{get, metric, until_all_is_handled};
+use crate::service_page::{get, metric, owned_partitions, state, until_all_is_handled};
 use crate::stack::{DIM_JOINER, DWD_CLEANER, PG_SINKER, Stack};
 use crate::until::{until, until_equal};
 use crate::whole_sink::until_sink_is_the_source;
@@ -132,6 +132,32 @@ async fn after_a_replay_each_service_goes_on_where_it_was() {
     run(&mut stack.source().await, "UPDATE business.users SET city = '武汉' WHERE user_id IN (1001, 1003)").await;
     until_sink_is_the_source(&stack).await;
     assert_nothing_twice(&stack);
+}
+
+#[tokio::test]
+async fn of_replicas_each_puts_back_what_it_owns() {
+    let mut stack = rejected().await;
+    mend(&mut stack).await;
+    let second = "dwd-cleaner-second";
+    stack.configure(second, &mended());
+    stack.start_replica(DWD_CLEANER, second);
+    until("both own partitions", async || {
+        let owned =
+            [state(&stack, DWD_CLEANER).await, lab_state(&stack, second).await?].map(|state| owned_partitions(&state));
+        if owned == [2, 2] { Ok(()) } else { Err(format!("{owned:?}")) }
+    })
+    .await;
+    let replayed = replay_at(&mut stack, 0, &[DWD_CLEANER, second]).await;
+    let found = ["put back in", "superseded", "of other instances"].map(|words| count(&replayed, words));
+    assert_eq!(found, [4, 2, 6], "{}", replayed.output);
+    until_sink_is_the_source(&stack).await;
+    assert_nothing_twice(&stack);
+}
+
+/// The state of an instance that may just have been started.
+async fn lab_state(stack: &Stack, instance: &str) -> Result<Value, String> {
+    let page = lab::page::get(&stack.url(instance), "/api/state").await.map_err(|failure| failure.chain())?;
+    serde_json::from_str(&page.body).map_err(|error| error.to_string())
 }
 
 #[tokio::test]
