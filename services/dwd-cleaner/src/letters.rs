@@ -17,8 +17,10 @@ pub struct Range {
     pub to: i64,
     /// Only those of records of this partition of the input.
     pub partition: Option<i32>,
-    /// So many at a time.
+    /// So many at a time,
     pub letters_max: usize,
+    /// and so many bytes; one letter more than that is taken.
+    pub bytes_max: usize,
 }
 
 /// The letters of a range.
@@ -37,14 +39,17 @@ pub struct Letters {
 impl Letters {
     pub fn read(tail: &TailReader, topic: &str, input: &str, range: Range) -> Result<Self, Failure> {
         let mut found = Letters::default();
-        let mut stopped = false;
+        let (mut stopped, mut bytes) = (false, 0);
         let scanned = tail.scan(topic, &[(0, range.from)], &mut |record| {
-            if record.offset > range.to || found.letters.len() >= range.letters_max {
+            let is_full = found.letters.len() >= range.letters_max || bytes >= range.bytes_max;
+            if record.offset > range.to || is_full {
                 stopped = true;
                 found.next = (record.offset <= range.to).then_some(record.offset);
                 return Err(Failure::new(FailureKind::Broken, "the rest is not wanted"));
             }
-            found.take(record.value.unwrap_or_default(), input, range.partition);
+            let value = record.value.unwrap_or_default();
+            bytes += value.len();
+            found.take(value, input, range.partition);
             Ok(())
         });
         if !stopped {

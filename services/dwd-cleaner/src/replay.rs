@@ -101,7 +101,8 @@ impl Replay {
         let gone = |_| Failure::new(FailureKind::Broken, "the worker of the chain is gone");
         let owned = self.worker.send(Owned).await.map_err(gone)?;
         let Settings { input, output, kafka, replay, .. } = self.settings.clone();
-        let range = Range { from: body.from, to, partition: body.partition, letters_max: replay.letters_max };
+        let (letters_max, bytes_max) = (replay.letters_max, replay.bytes_max);
+        let range = Range { from: body.from, to, partition: body.partition, letters_max, bytes_max };
         let read = read_in_task(&kafka, self.service, &self.fate, move |tail| {
             let mut letters = Letters::read(tail, &output.dead_letter_topic, &input.topic, range)?;
             let all = letters.letters.len();

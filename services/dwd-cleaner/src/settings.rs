@@ -81,6 +81,8 @@ pub struct CheckConfig {
 pub struct ReplayConfig {
     /// Dead letters held at a time; the command goes on with the next ones by itself.
     pub letters_max: usize,
+    /// Bytes of dead letters held at a time.
+    pub bytes_max: usize,
     /// Longest wait of the command for the answer of the running service.
     pub answer_timeout_ms: u64,
 }
@@ -139,7 +141,7 @@ impl Default for CheckConfig {
 
 impl Default for ReplayConfig {
     fn default() -> Self {
-        ReplayConfig { letters_max: 10_000, answer_timeout_ms: 600_000 }
+        ReplayConfig { letters_max: 10_000, bytes_max: 64 << 20, answer_timeout_ms: 600_000 }
     }
 }
 
@@ -244,6 +246,7 @@ impl ServiceConfig for Settings {
             ("quality.intervals_max", self.quality.intervals_max as u64),
             ("check.rows_max", self.check.rows_max as u64),
             ("replay.letters_max", self.replay.letters_max as u64),
+            ("replay.bytes_max", self.replay.bytes_max as u64),
             ("replay.answer_timeout_ms", self.replay.answer_timeout_ms),
         ];
         if let Some((key, _)) = least.into_iter().find(|(_, set)| *set == 0) {

@@ -4,24 +4,32 @@ use crate::cleaning::config;
 use crate::database::{run, value};
 use crate::history::History;
 use crate::stack::{CDC_INGEST, DIM_JOINER, DWD_CLEANER, PG_SINKER, SERVICES, Stack};
+use crate::table_page::{command, take_commands};
 use crate::until::until_equal;
 
 const USERS_CLEANER: &str = "dwd-cleaner-users";
 
-/// The pipeline, with the users cleaned by the documented file.
-async fn started() -> (Stack, String) {
-    let mut stack = Stack::new().await;
+/// Settings of the instance that cleans the users, by the documented file, and of dim-joiner; the topic between them.
+fn clean_users(stack: &mut Stack) -> String {
     let (users, clean) = (stack.users_topic(), format!("{}_dwd_users", stack.name));
+    let (group, letters) = (format!("{}_users", stack.name), stack.dead_letter_topic("users"));
     stack.configure(USERS_CLEANER, &config("dwd-cleaner-users.toml"));
     for (key, value) in [
         ("INPUT__TOPIC", users.as_str()),
-        ("INPUT__GROUP", &format!("{}_users", stack.name)),
+        ("INPUT__GROUP", &group),
         ("OUTPUT__TOPIC", &clean),
-        ("OUTPUT__DEAD_LETTER_TOPIC", &stack.dead_letter_topic("users")),
+        ("OUTPUT__DEAD_LETTER_TOPIC", &letters),
     ] {
         stack.set_of(USERS_CLEANER, DWD_CLEANER, key, value);
     }
     stack.set_of(DIM_JOINER, DIM_JOINER, "USERS__TOPIC", &clean);
+    clean
+}
+
+/// The pipeline, with the users cleaned.
+async fn started() -> (Stack, String) {
+    let mut stack = Stack::new().await;
+    let clean = clean_users(&mut stack);
     for service in SERVICES {
         stack.start(service);
     }
@@ -69,4 +77,20 @@ async fn phone_and_address_are_masked_before_the_join_whatever_happens_to_the_us
             assert!(rows.iter().all(|row| !row.contains(hidden)), "{hidden} is in {topic}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_pipeline_that_ran_without_it_is_masked_by_a_snapshot_of_the_users() {
+    let mut stack = Stack::new().await;
+    take_commands(&mut stack);
+    stack.start_all().await;
+    until_user(&stack, 2001, "张三|13812345678|zhangsan@example.com|北京").await;
+    clean_users(&mut stack);
+    stack.start_replica(DWD_CLEANER, USERS_CLEANER);
+    stack.process(DIM_JOINER).kill();
+    stack.start(DIM_JOINER);
+    stack.ready().await;
+    command(&stack, "snapshot", "business.users").await;
+    until_user(&stack, 2001, "张三|138****5678|z***@example.com|北京").await;
+    until_user(&stack, 2003, "王五|137****5678|w***@example.com|广州").await;
 }

@@ -1,8 +1,10 @@
 //! A wrong rule rejects rows; when it is mended, they go back in: in order, never over a newer version, and only once.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::busy::{further_rows, load, make_users_known, new_change_comes_through};
+use crate::busy::{further_rows, load_within, make_users_known, new_change_comes_through};
 use crate::cleaning::{TOKEN, count, replay, replay_at, rules_and};
 use crate::database::{run, value};
 use crate::history::{History, assert_nothing_twice, order_key};
@@ -183,7 +185,7 @@ async fn a_replay_in_the_middle_of_a_load_with_kills_lets_no_old_version_win() {
                     async move { lab::page::post(&url, "/api/v1/replay", Some(TOKEN), r#"{"from":0}"#).await },
                 );
             // In the middle of it, or soon after.
-            tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+            tokio::time::sleep(Duration::from_millis(150)).await;
             stack.process(victim).kill();
             stack.process(victim).restart();
             let _ = asked.await.unwrap();
@@ -192,7 +194,7 @@ async fn a_replay_in_the_middle_of_a_load_with_kills_lets_no_old_version_win() {
         let replayed = replay(&mut stack, 0).await;
         assert_eq!((replayed.code, count(&replayed, "still rejected")), (Some(0), 0), "{}", replayed.output);
     };
-    let (outcome, ()) = tokio::join!(load(&places, 600, 200), replays);
+    let (outcome, ()) = tokio::join!(load_within(Duration::from_secs(5), &places, 600, 200), replays);
     assert_eq!(outcome.orders, 600);
     until_sink_is_the_source(&stack).await;
     assert_nothing_twice(&stack);
