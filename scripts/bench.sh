@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The benchmark: one stage of the pipeline against the least that its input allows. See --help.
+# The benchmark: how fast the pipeline is, and how soon it goes on after something broke. See --help.
 set -euo pipefail
 
 usage() {
@@ -13,6 +13,10 @@ threads more than a single reader: believe the ratios of a machine that has noth
 Stages:
   capture   cdc-ingest into Kafka against pg_recvlogical to /dev/null, both reading the same WAL: rows a second,
             processor time, memory; one change from its commit to its record; a large transaction
+  recovery  the whole pipeline under a steady rate of changes: how soon after each fault a new change is in the sink, and
+            whether all is there in the end, once
+  restore   dim-joiner started on topics that hold many users and orders: seconds until it joins and until it is ready,
+            memory
 
 Options of every stage:
   --json FILE          write the figures to this file as well
@@ -29,6 +33,22 @@ Options of capture:
   --big N              rows of the large transaction; 0: none                  2000000
   --calm-s SECONDS     longest wait, before each reading, for others on the    30
                        machine to become quiet
+
+Options of recovery:
+  --faults NAME,...      what is broken                                        all of these:
+                         kill-SERVICE    kill -9 of cdc-ingest, dwd-cleaner, dim-joiner, pg-sinker; started again at once
+                         stop-SERVICE    SIGTERM; started again as soon as it has ended
+                         cut-wal         the source ends the connection that brings the WAL
+                         crash-SERVER    source, sink, kafka end at once, and are started again
+  --rounds N             how often each is broken                              10
+  --rate R               changes a second, each a commit of its own            1000
+  --orders N             orders that are changed in turn                       3000
+  --pause-ms MS          time between the end of a round and the next fault    2000
+
+Options of restore:
+  --users N                                                                    1000000
+  --orders N                                                                   2000000
+  --rounds N             how often dim-joiner is started                       3
 
 capture wants pg_recvlogical, which comes with PostgreSQL's client programs. The benchmark wants Linux.
 
@@ -153,6 +173,22 @@ capture() { # OPTION...
     --broker-pid "$(cat "$TIDEMILL_STATE/kafka/pid")" --logs "$TIDEMILL_STATE/log" "$@"
 }
 
+# --- recovery and restore ---------------------------------------------------------------------------------------------
+
+recovery() { # OPTION...
+  build cdc-ingest dwd-cleaner dim-joiner pg-sinker
+  start_servers source sink kafka
+  headline "recovery"
+  lab bench recovery --programs "$programs" --servers "$CHECKOUT/scripts/servers.sh" --logs "$TIDEMILL_STATE/log" "$@"
+}
+
+restore() { # OPTION...
+  build dim-joiner
+  start_servers kafka
+  headline "restore"
+  lab bench restore --program "$programs/dim-joiner" --logs "$TIDEMILL_STATE/log" "$@"
+}
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 main() {
@@ -165,7 +201,7 @@ main() {
   esac
   [ $# -eq 0 ] || shift
   case $stage in
-    capture) ;;
+    capture | recovery | restore) ;;
     '')
       usage >&2
       exit 2

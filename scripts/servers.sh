@@ -13,6 +13,8 @@ PostgreSQL "sink" (database sink_db), and "kafka".
   start  [source|sink|kafka]...  start these (all three, if none is named); quick if they run already
   stop   [NAME]...             stop these (all, if none is named); the data stays
   kill   [NAME]...             end them at once, as a crash would
+  freeze [NAME]...             hold all their processes (SIGSTOP), as a machine that stands still would
+  thaw   [NAME]...             let them go on (SIGCONT)
   status [source|sink|kafka]...  say what runs; exit code 0 if all of these (all three) do
   check  [source|sink|kafka]...  say whether the ports of these are free or already theirs
   env                          print export lines: host, port, user, password, database of each
@@ -34,6 +36,8 @@ Environment:
   TIDEMILL_KAFKA_PORT          port of the broker                9092
   TIDEMILL_KAFKA_CONTROLLER_PORT  port of Kafka's controller     9093
   TIDEMILL_KAFKA_HEAP          heap of Kafka                     512m
+  TIDEMILL_KAFKA_BEHIND        further ports of the broker, "LISTEN:ADVERTISED ...": clients that come to LISTEN are told
+                               to come back to ADVERTISED, where a proxy leads to LISTEN; none
   TIDEMILL_POSTGRES_PASSWORD   password of the user postgres; counts when the data is made   postgres
   TIDEMILL_POSTGRES_VERSION    major version of PostgreSQL, 14 to 18; none starts on the data of another   18
   TIDEMILL_POSTGRES_BIN        bin folder of an installed PostgreSQL (14 or newer), to use instead of a download
@@ -207,6 +211,21 @@ end_servers() { # stop|kill NAME...
   return "$bad"
 }
 
+# The processes of a server: PostgreSQL has a process for each connection.
+processes_of() { # NAME
+  if [ "$1" = kafka ]; then kafka_pid; else postgres_pid "$1" && pgrep -P "$(postgres_pid "$1")"; fi
+}
+
+signal_servers() { # STOP|CONT NAME...
+  local signal=$1 name
+  shift
+  for name in "$@"; do
+    runs "$name" || continue
+    # shellcheck disable=SC2046 # a number for each
+    kill -s "$signal" $(processes_of "$name") 2>/dev/null || true # a connection may just have ended
+  done
+}
+
 every_name() { { postgres_names; echo kafka; } | sort -u; }
 
 wipe() {
@@ -322,7 +341,7 @@ main() {
       # shellcheck disable=SC2086,SC2046 # names have no spaces
       [ $# -gt 0 ] || { if [ "$command" = status ]; then set -- $ALL $(further_names); else set -- $ALL; fi; }
       ;;
-    stop | kill)
+    stop | kill | freeze | thaw)
       # shellcheck disable=SC2046
       [ $# -gt 0 ] || set -- $(every_name)
       ;;
@@ -331,6 +350,8 @@ main() {
     fetch) fetch ;;
     start) start "$@" ;;
     stop | kill) end_servers "$command" "$@" ;;
+    freeze) signal_servers STOP "$@" ;;
+    thaw) signal_servers CONT "$@" ;;
     status) status "$@" ;;
     check) check_places "$@" ;;
     env) print_env ;;

@@ -1,12 +1,15 @@
-//! The benchmark, a stage of the pipeline at a time: what our program makes of an input, held against the least that any
-//! reader of the same input must do, in the same run and on the same machine.
+//! The benchmark: how fast a stage of the pipeline is, and how soon the pipeline goes on after something broke.
 //!
-//! Both sides read the same bytes in turn, so that their ratio says something where the figures alone say little. What else the
-//! machine did stands beside each figure, since it does not weigh on both alike.
+//! What else the machine did stands beside the figures, since it is in all of them.
 
 mod calm;
 mod child;
 mod meter;
+mod orders;
+mod ports;
+mod report;
 mod spread;
 
 pub mod capture;
+pub mod recovery;
+pub mod restore;

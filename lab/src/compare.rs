@@ -76,6 +76,9 @@ pub struct Comparison {
     pub first_missing: Option<String>,
     pub first_surplus: Option<String>,
     pub first_wrong: Option<Difference>,
+    /// The first order of which anything was missing, surplus or wrong.
+    #[serde(skip)]
+    pub first_order_id: Option<i64>,
 }
 
 impl Comparison {
@@ -91,11 +94,13 @@ impl Comparison {
                 None => {
                     self.missing += 1;
                     self.first_missing.get_or_insert_with(|| named(&key));
+                    self.first_order_id.get_or_insert(key.order_id);
                 }
                 Some(row) => {
                     self.found += 1;
                     if let Some(difference) = first_difference(&key, &values, &row) {
                         self.wrong += 1;
+                        self.first_order_id.get_or_insert(key.order_id);
                         self.first_wrong.get_or_insert(difference);
                     }
                 }
@@ -106,6 +111,7 @@ impl Comparison {
         }
         if let Some(key) = found.keys().next() {
             self.first_surplus.get_or_insert_with(|| named(key));
+            self.first_order_id.get_or_insert(key.order_id);
         }
         self.surplus += found.len() as u64;
     }
@@ -138,7 +144,7 @@ fn named(key: &Key) -> String {
     format!("order {} {}", key.order_id, key.status)
 }
 
-fn first_difference(key: &Key, wanted: &[Wanted], found: &[Value]) -> Option<Difference> {
+pub(crate) fn first_difference(key: &Key, wanted: &[Wanted], found: &[Value]) -> Option<Difference> {
     let mut columns = COLUMNS.iter().zip(wanted.iter().zip(found));
     let (column, (wanted, found)) = columns.find(|(_, (wanted, found))| !wanted.accepts(found))?;
     Some(Difference {

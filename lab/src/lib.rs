@@ -14,6 +14,7 @@ pub use shared::page;
 
 pub mod places;
 
+pub mod ports;
 pub mod processes;
 pub mod proxy;
 pub mod random;

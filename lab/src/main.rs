@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use lab::paper::Paper;
 use lab::places::{Addresses, Places};
-use lab::{bench, captured, compare, latency, load, ready, show, validate};
+use lab::{bench, captured, chaos, compare, latency, load, ready, show, validate};
 use shared::failure::{Failure, FailureKind};
 use shared::pg::TableName;
 
@@ -86,7 +86,9 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         timeout_s: u64,
     },
-    /// Measure one stage against the least that its input allows; scripts/bench.sh starts what this needs
+    /// Break the whole system again and again under load, and prove that nothing is lost or twice; scripts/chaos.sh starts what this needs
+    Chaos(chaos::Order),
+    /// Measure a stage, or how the pipeline gets over faults; scripts/bench.sh starts what this needs
     Bench {
         #[command(subcommand)]
         stage: Stage,
@@ -100,6 +102,10 @@ enum Command {
 enum Stage {
     /// cdc-ingest against pg_recvlogical
     Capture(bench::capture::Plan),
+    /// How soon a new change is at the sink after something broke
+    Recovery(bench::recovery::Plan),
+    /// How long dim-joiner takes to read its state back, and how much memory
+    Restore(bench::restore::Plan),
 }
 
 fn main() -> ExitCode {
@@ -141,8 +147,15 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
             let table = TableName::parse(&table);
             captured::run(places, &table, &topic, seconds(timeout_s), &mut paper, &mut progress).await
         }
+        Command::Chaos(order) => chaos::run(places, &order, &mut paper, &mut progress).await,
         Command::Bench { stage: Stage::Capture(plan), json } => {
             bench::capture::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Recovery(plan), json } => {
+            bench::recovery::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Restore(plan), json } => {
+            bench::restore::run(places, &plan, json, &mut paper, &mut progress).await
         }
     }
 }

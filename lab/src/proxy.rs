@@ -2,8 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use shared::failure::{Failure, FailureKind};
 
@@ -20,6 +21,8 @@ struct Shared {
     passage: Mutex<Passage>,
     /// New replication connections are held.
     holds_replication: AtomicBool,
+    /// What is sent arrives so much later.
+    delay_ms: AtomicU64,
 }
 
 /// What becomes of bytes.
@@ -60,6 +63,7 @@ impl Proxy {
             lines: Mutex::default(),
             passage: Mutex::new(Passage::Open),
             holds_replication: AtomicBool::new(false),
+            delay_ms: AtomicU64::new(0),
         });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || listener.incoming().flatten().for_each(|client| accepting.accept(client)));
@@ -89,9 +93,19 @@ impl Proxy {
         self.set(Line::replicates, Passage::Silent);
     }
 
+    /// Ends the connections that fell into the black hole.
+    pub fn cut_silent(&self) {
+        locked(&self.shared.lines).iter().filter(|line| line.is(Passage::Silent)).for_each(|line| line.end());
+    }
+
     /// New connections are let through. Those that fell into the black hole stay there.
     pub fn heal(&self) {
         *locked(&self.shared.passage) = Passage::Open;
+    }
+
+    /// Each piece that is sent, in either direction, is held up for so long; zero is the end of it.
+    pub fn slow_down(&self, delay: Duration) {
+        self.shared.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// What is sent on the replication connections waits until it is released.
@@ -183,6 +197,10 @@ impl Line {
                 if asks && shared.holds_replication.load(Ordering::Relaxed) {
                     self.set(Passage::Held);
                 }
+            }
+            let delay_ms = shared.delay_ms.load(Ordering::Relaxed);
+            if delay_ms > 0 {
+                std::thread::sleep(Duration::from_millis(delay_ms));
             }
             if self.decided() == Passage::Open && to_end.write_all(bytes).is_err() {
                 break;

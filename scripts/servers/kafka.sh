@@ -12,16 +12,30 @@ kafka_running_port() {
   sed -n 's/^listeners=PLAINTEXT:\/\/127.0.0.1:\([0-9]*\),.*/\1/p' "$KAFKA_FOLDER/server.properties"
 }
 
+# Listeners for clients that reach the broker through something between: it tells such a client to come back by the same way.
+name_listeners_behind() { # fills LISTENERS, ADVERTISED and PROTOCOLS, each beginning with a comma where there are any
+  local pair number=0
+  LISTENERS='' ADVERTISED='' PROTOCOLS=''
+  for pair in ${TIDEMILL_KAFKA_BEHIND-}; do
+    [[ $pair =~ ^[0-9]+:[0-9]+$ ]] || fail "TIDEMILL_KAFKA_BEHIND wants LISTEN:ADVERTISED pairs of ports, and '$pair' is none"
+    number=$((number + 1))
+    LISTENERS="$LISTENERS,BEHIND$number://127.0.0.1:${pair%%:*}"
+    ADVERTISED="$ADVERTISED,BEHIND$number://127.0.0.1:${pair##*:}"
+    PROTOCOLS="$PROTOCOLS,BEHIND$number:PLAINTEXT"
+  done
+}
+
 write_kafka_settings() { # PORT CONTROLLER_PORT
+  name_listeners_behind
   cat >"$KAFKA_FOLDER/server.properties" <<EOF
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:$2
-listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2
-advertised.listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2
+listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2$LISTENERS
+advertised.listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2$ADVERTISED
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT$PROTOCOLS
 log.dirs=$KAFKA_FOLDER/data
 num.network.threads=2
 num.io.threads=4

@@ -113,6 +113,8 @@ pub struct HttpConfig {
     pub port: u16,
     /// Longest wait for the port: after a kill the old process may hold it for a moment.
     pub bind_wait_ms: u64,
+    /// A part of the process that gives no sign of life for this long hangs, and `/health/live` says so.
+    pub hang_max_ms: u64,
     /// What `Authorization: Bearer …` must say for a command. Empty: commands are refused.
     pub control_token: Secret,
 }
@@ -120,7 +122,13 @@ pub struct HttpConfig {
 impl HttpConfig {
     /// This machine only, on a port.
     pub fn on(port: u16) -> Self {
-        HttpConfig { host: "127.0.0.1".into(), port, bind_wait_ms: 2_000, control_token: Secret::default() }
+        HttpConfig {
+            host: "127.0.0.1".into(),
+            port,
+            bind_wait_ms: 2_000,
+            hang_max_ms: 60_000,
+            control_token: Secret::default(),
+        }
     }
 
     /// Reads a section over these defaults, so that naming one key leaves the others as they are.
@@ -131,6 +139,7 @@ impl HttpConfig {
             host: Option<String>,
             port: Option<u16>,
             bind_wait_ms: Option<u64>,
+            hang_max_ms: Option<u64>,
             control_token: Option<Secret>,
         }
         let given = Given::deserialize(section)?;
@@ -138,6 +147,7 @@ impl HttpConfig {
             host: given.host.unwrap_or(self.host),
             port: given.port.unwrap_or(self.port),
             bind_wait_ms: given.bind_wait_ms.unwrap_or(self.bind_wait_ms),
+            hang_max_ms: given.hang_max_ms.unwrap_or(self.hang_max_ms),
             control_token: given.control_token.unwrap_or(self.control_token),
         })
     }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::metrics;
+use crate::pulse::Pulse;
 use crate::record::time;
 
 /// The state behind `/health` and `/api/state`, shared by all parts of a service.
@@ -31,6 +33,8 @@ pub struct State {
     pub details: BTreeMap<&'static str, Value>,
     #[serde(skip)]
     latches: BTreeMap<&'static str, String>,
+    #[serde(skip)]
+    pulse: Pulse,
 }
 
 /// The chain that runs now, and why the one before ended.
@@ -67,6 +71,7 @@ impl Health {
             generation: Generation { since: time::milliseconds(Timestamp::now()), ..Generation::default() },
             details: BTreeMap::new(),
             latches: BTreeMap::new(),
+            pulse: Pulse::default(),
         };
         Health { state: Arc::new(Mutex::new(state)) }
     }
@@ -100,11 +105,29 @@ impl Health {
         let mut state = self.lock();
         state.generation.phase = phase;
         state.generation.since = time::milliseconds(Timestamp::now());
+        if matches!(phase, Phase::Starting | Phase::BackingOff) {
+            state.pulse.end_generation();
+        }
         if phase == Phase::Starting {
             state.generation.number += 1;
             state.latches.clear();
         }
         state.refresh();
+    }
+
+    /// A part of the process gives a sign of life.
+    pub fn beat(&self, part: &'static str) {
+        self.lock().pulse.beat(part, Instant::now());
+    }
+
+    /// Why the process is of no more use, if so: it has stopped, or a part of it hangs.
+    pub fn dead(&self, silence_max: Duration) -> Option<String> {
+        let state = self.lock();
+        if state.generation.phase == Phase::Stopped {
+            return Some("stopped".into());
+        }
+        let (part, silence) = state.pulse.hangs(silence_max, Instant::now())?;
+        Some(format!("the part `{part}` has given no sign for {} ms", silence.as_millis()))
     }
 
     pub fn failed(&self, failure: &str) {
@@ -148,5 +171,19 @@ mod tests {
         assert!(health.is_ready());
         health.enter(Phase::BackingOff);
         assert!(!health.is_ready());
+    }
+
+    #[test]
+    fn a_process_is_dead_when_it_has_stopped_or_a_part_hangs() {
+        let health = Health::new("test", "0");
+        health.enter(Phase::Running);
+        health.beat("reader");
+        assert_eq!(health.dead(Duration::from_secs(60)), None);
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(health.dead(Duration::ZERO).unwrap().contains("reader"));
+        health.enter(Phase::BackingOff);
+        assert_eq!(health.dead(Duration::ZERO), None, "who waits to start again does not hang");
+        health.enter(Phase::Stopped);
+        assert_eq!(health.dead(Duration::from_secs(60)).as_deref(), Some("stopped"));
     }
 }

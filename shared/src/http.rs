@@ -11,14 +11,14 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use crate::config::{HttpConfig, Secret};
 use crate::control::{self, Control, Problem};
 use crate::failure::{Failure, FailureKind};
-use crate::health::{Health, Phase};
+use crate::health::Health;
 use crate::metrics;
 
 /// Binds the address and serves until the handle stops it.
 ///
 /// | path | answer |
 /// |---|---|
-/// | `/health/live` | 200 while the process works, 503 once its chain is given up |
+/// | `/health/live` | 200 while every part of the process gives signs of life, also while it waits for a server; 503 once one hangs for `http.hang_max_ms`, or the service has stopped |
 /// | `/health/ready` | 200 when the chain runs, has its partitions or slot and has caught up to where it started; else 503 with what it waits for |
 /// | `/metrics` | Prometheus text |
 /// | `/api/state` | JSON: generation, partitions, positions, last failure |
@@ -27,11 +27,13 @@ use crate::metrics;
 pub async fn serve(config: &HttpConfig, health: Health, control: Control) -> Result<(Server, ServerHandle), Failure> {
     let listener = listen(config).await?;
     let token = config.control_token.clone();
+    let hang_max = Duration::from_millis(config.hang_max_ms);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(health.clone()))
             .app_data(web::Data::new(control.clone()))
             .app_data(web::Data::new(token.clone()))
+            .app_data(web::Data::new(hang_max))
             .app_data(web::PayloadConfig::new(COMMAND_BYTES_MAX))
             .route("/health/live", web::get().to(live))
             .route("/health/ready", web::get().to(ready))
@@ -72,10 +74,10 @@ fn cannot_listen(config: &HttpConfig, error: std::io::Error) -> Failure {
         .cure("free the port, or set http.host and http.port")
 }
 
-async fn live(health: web::Data<Health>) -> HttpResponse {
-    match health.state().generation.phase {
-        Phase::Stopped => HttpResponse::ServiceUnavailable().body("stopped\n"),
-        _ => HttpResponse::Ok().body("live\n"),
+async fn live(health: web::Data<Health>, hang_max: web::Data<Duration>) -> HttpResponse {
+    match health.dead(**hang_max) {
+        Some(why) => HttpResponse::ServiceUnavailable().body(format!("{why}\n")),
+        None => HttpResponse::Ok().body("live\n"),
     }
 }
 

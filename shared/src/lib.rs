@@ -17,6 +17,7 @@ pub mod record;
 pub mod batch;
 pub mod ledger;
 
+pub mod clock;
 pub mod failure;
 pub mod generation;
 
@@ -30,5 +31,6 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod page;
+pub mod pulse;
 pub mod run;
 pub mod telemetry;

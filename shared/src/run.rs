@@ -13,13 +13,14 @@ use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::check::{self, Finding};
+use crate::clock::Clock;
 use crate::config::{self, HttpConfig, LogConfig, RestartConfig};
 use crate::control::Control;
 use crate::failure::{Failure, FailureKind};
 use crate::generation::{Fate, Lease};
 use crate::health::{Health, Phase};
 use crate::kafka::KafkaConfig;
-use crate::{http, metrics, telemetry};
+use crate::{http, metrics, pulse, telemetry};
 
 /// What every service's settings have.
 pub trait ServiceConfig: DeserializeOwned + Clone + Send + Sync + 'static {
@@ -181,6 +182,7 @@ async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
     let control = Control::default();
     let (server, handle) = http::serve(config.http(), health.clone(), control.clone()).await?;
     actix::spawn(server);
+    actix::spawn(beat(health.clone(), pulse::ROOT));
     tracing::info!(
         "{} {} answers on http://{}:{}",
         S::NAME,
@@ -192,6 +194,14 @@ async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
     health.enter(Phase::Stopped);
     handle.stop(true).await;
     ended
+}
+
+/// Gives signs of life for as long as the thread that this runs in goes on.
+async fn beat(health: Health, part: &'static str) {
+    loop {
+        health.beat(part);
+        tokio::time::sleep(pulse::BEAT_EVERY).await;
+    }
 }
 
 /// How a generation ended.
@@ -283,6 +293,7 @@ async fn generation<S: Service>(
     metrics::GENERATIONS.inc();
     let fate = Fate::default();
     let arbiter = Arbiter::new();
+    arbiter.spawn(beat(health.clone(), pulse::ACTORS));
     let lease = Lease::new(config.kafka().lease());
     let (renewed, ended) = (lease.clone(), fate.clone());
     let awake = std::thread::spawn(move || keep_awake(renewed, ended));
@@ -333,11 +344,12 @@ async fn generation<S: Service>(
     }
 }
 
-/// Renews the lease as long as the process runs. A thread of its own, so that neither long work nor a long answer of a server is taken
+/// Renews the lease as long as the process runs, and watches the clock. A thread of its own, so that neither long work nor a long answer of a server is taken
 /// for a frozen process.
 fn keep_awake(lease: Lease, fate: Fate) {
+    let mut clock = Clock::read();
     loop {
-        if let Err(failure) = lease.renew() {
+        if let Err(failure) = lease.renew().and_then(|()| clock.check()) {
             return fate.end(failure);
         }
         if fate.ended_within(Duration::from_millis(100)) {

@@ -1,4 +1,8 @@
-//! Capture: cdc-ingest against pg_recvlogical, which reads the same WAL and drops it.
+//! Capture: cdc-ingest against pg_recvlogical, which reads the same WAL and drops it: held against the least that any reader of the same
+//! input must do, in the same run and on the same machine.
+//!
+//! Both sides read the same bytes in turn, so that their ratio says something where the figures alone say little. What else the
+//! machine did stands beside each figure, since it does not weigh on both alike.
 //!
 //! ```text
 //!  orders ──▶ source ══WAL══▶ recvlogical (to /dev/null)
@@ -10,7 +14,6 @@
 
 mod ingest;
 mod marks;
-mod orders;
 mod recvlogical;
 mod variant;
 
@@ -26,13 +29,13 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use shared::failure::{Failure, FailureKind};
+use shared::failure::Failure;
 use sqlx::postgres::PgConnection;
 
 use self::ingest::Identity;
 use self::recvlogical::RecvLogical;
 pub use self::variant::Variant;
-use crate::bench::calm;
+use crate::bench::{calm, report};
 use crate::layers::Layers;
 use crate::paper::Paper;
 use crate::places::Places;
@@ -202,11 +205,6 @@ pub async fn run(
 ) -> Result<bool, Failure> {
     let outcome = measure(places, plan, progress).await?;
     outcome.write(paper);
-    if let Some(path) = json {
-        let failed = |what: &str| Failure::new(FailureKind::Settings, format!("{} {what}", path.display()));
-        let text = serde_json::to_string_pretty(&outcome)
-            .map_err(|error| failed("cannot hold the figures").caused_by(error))?;
-        std::fs::write(&path, text + "\n").map_err(|error| failed("cannot be written").caused_by(error))?;
-    }
+    report::write_json(json.as_deref(), &outcome)?;
     Ok(outcome.is_complete())
 }

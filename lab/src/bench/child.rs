@@ -28,6 +28,11 @@ pub struct Program<'a> {
     pub log: PathBuf,
 }
 
+/// `kafka.linger_ms` of cdc-ingest is `CDC_INGEST__KAFKA__LINGER_MS`.
+pub fn variable(service: &str, key: &str) -> String {
+    format!("{}__{}", service.replace('-', "_"), key.replace('.', "__")).to_uppercase()
+}
+
 /// Longest wait for a program that was asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -67,6 +72,11 @@ impl Child {
     /// Whether it has ended. Its last figures can still be read.
     pub fn has_ended(&self) -> bool {
         Stat::of(self.id()).is_none_or(|stat| stat.ended)
+    }
+
+    /// `kill -9`: at once, in the middle of whatever it does.
+    pub fn kill(self) {
+        drop(self);
     }
 
     /// Asks it to stop, and waits until it has.

@@ -108,7 +108,7 @@ async fn read_tails(
     let read = move |reader: &TailReader| {
         let mut tails = HashMap::new();
         for (index, topic) in topics.iter().enumerate() {
-            let headers = reader.last_headers(topic, partitions)?;
+            let headers = reader.last_headers(topic, 0..partitions)?;
             tails.extend(headers.into_iter().map(|(partition, header)| ((index, partition), header)));
         }
         Ok(tails)

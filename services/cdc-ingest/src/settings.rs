@@ -88,7 +88,7 @@ pub struct SnapshotConfig {
     pub touched_keys_max: usize,
     /// Keys held in memory while a topic is searched for rows that are gone; a larger topic is read several times.
     pub sweep_keys_max: usize,
-    /// Wait before a chunk is taken again because a commit was not visible yet.
+    /// Wait before a chunk is taken again because a commit was not visible yet, and the longest between two looks whether it is.
     pub retake_wait_ms: u64,
 }
 

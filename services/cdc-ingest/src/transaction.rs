@@ -211,6 +211,11 @@ impl Assembler {
         }
     }
 
+    /// The transaction in hand.
+    pub fn xid(&self) -> Option<u32> {
+        self.transaction.as_ref().map(|transaction| transaction.xid)
+    }
+
     pub fn tables(&self) -> &[Captured] {
         &self.tables
     }

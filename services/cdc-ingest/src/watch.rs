@@ -348,7 +348,7 @@ impl Looking {
 async fn tails(settings: &Settings, topic: String, fate: &Fate) -> Result<HashMap<i32, Version>, Failure> {
     let partitions = settings.kafka.topics.partitions;
     let read = move |reader: &TailReader| {
-        let headers = reader.last_headers(&topic, partitions)?;
+        let headers = reader.last_headers(&topic, 0..partitions)?;
         Ok(headers.into_iter().map(|(partition, header)| (partition, header.version)).collect())
     };
     tail::read_in_task(&settings.kafka, "cdc-ingest", fate, read).await

@@ -2,14 +2,15 @@
 //!
 //! Mode `latest`: a result carries the user as it is now. A user's change sends all of that user's orders again, in a lane of its own.
 //! A result's version is (order version, user version), compared in that order, and every result of a key has a higher one than the
-//! last: a fresh order takes the user's present version, and the lane passes over orders that carry it already.
+//! last: a fresh order takes the user's present version, and the lane passes over orders that carry it already. Fresh orders need the
+//! users only, so they are joined while the older orders of their partition are still read back; the lane waits for those.
 
 use std::collections::{BTreeMap, HashMap};
 
 use shared::batch::{Batch, Outgoing, Record};
 use shared::failure::{Failure, FailureKind};
 use shared::metrics;
-use shared::position::Version;
+use shared::position::{ResultVersion, Version};
 use shared::record::dead_letter::{self, Rejection};
 use shared::record::header::{Header, Operation};
 use shared::record::ods::orders;
@@ -17,6 +18,7 @@ use shared::record::result;
 use shared::record::row::{Columns, RowError, write_string};
 
 use crate::orders::PartitionOrders;
+use crate::read_back::{ReadBack, Ticket};
 use crate::reemit::Lane;
 use crate::settings::Settings;
 use crate::users::{Applied, Users};
@@ -65,26 +67,18 @@ impl OrderReader {
     }
 
     /// Takes a record of the output topic back into the state. The newest version of a key counts, whatever the order: a record of a
-    /// writer that hung may stand behind newer ones. `deleted` keeps the versions of tombstones meanwhile.
-    pub fn restore(
-        &self,
-        record: &Record<'_>,
-        held: &mut PartitionOrders,
-        deleted: &mut HashMap<Box<[u8]>, Version>,
-    ) -> Result<(), Rejection> {
+    /// writer that hung may stand behind newer ones.
+    pub fn restore(&self, record: &Record<'_>, held: &mut PartitionOrders) -> Result<(), Rejection> {
         let header =
             Header::parse(record.header).map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
         held.input_offset = held.input_offset.max(header.input_offset);
-        held.handled = held.handled.max(header.version);
+        held.handled = held.handled.max(header.partition_version());
         let key = record.key.unwrap_or_default();
-        let is_older = held.version_of(key).is_some_and(|known| known > header.result_version())
-            || deleted.get(key).is_some_and(|known| *known >= header.version);
-        if is_older {
+        if held.has_newer(key, header.result_version()) {
             return Ok(());
         }
         let Some(value) = record.value else {
-            held.remove(key);
-            deleted.insert(key.into(), header.version);
+            held.delete(key, header.version);
             return Ok(());
         };
         let no_prefix = || Rejection::new("unreadable_header", "the header does not say where the cleaned row ends");
@@ -93,15 +87,28 @@ impl OrderReader {
         row.push(b'}');
         let user = self.user_of(&row).map_err(|error| Rejection::new(error.reason(), error.to_string()))?;
         held.put(key, open_row, header.version, &user, header.user_version.unwrap_or_default());
-        deleted.remove(key);
         Ok(())
     }
+}
+
+/// A partition that begins here, as its output's tail tells it.
+#[derive(Debug, Default)]
+pub struct TakenOver {
+    pub ticket: Ticket,
+    /// The last input offset that the output names.
+    pub input_offset: Option<i64>,
+    /// The highest order version that the tail has.
+    pub handled: Version,
 }
 
 /// The join with its state.
 pub struct Joiner {
     reader: OrderReader,
     users: Users,
+    tickets: HashMap<i32, Ticket>,
+    /// What was handled of the partitions whose older orders are still read back. The lane does not see them: it could send an order
+    /// behind a newer one.
+    incomplete: HashMap<i32, PartitionOrders>,
     partitions: HashMap<i32, PartitionOrders>,
     lane: Lane,
     /// Users that orders name and that are not known, since when.
@@ -114,6 +121,8 @@ impl Joiner {
         Joiner {
             reader: OrderReader::default(),
             users: Users::new(settings.join.clone()),
+            tickets: HashMap::new(),
+            incomplete: HashMap::new(),
             partitions: HashMap::new(),
             lane: Lane::default(),
             missing: BTreeMap::new(),
@@ -126,7 +135,12 @@ impl Joiner {
     }
 
     pub fn orders_held(&self) -> usize {
-        self.partitions.values().map(PartitionOrders::len).sum()
+        self.partitions.values().chain(self.incomplete.values()).map(PartitionOrders::len).sum()
+    }
+
+    /// Partitions whose older orders are not read back yet.
+    pub fn incomplete_len(&self) -> usize {
+        self.incomplete.len()
     }
 
     /// Users whose orders are still to be sent again.
@@ -136,29 +150,50 @@ impl Joiner {
 
     /// Users that orders name and that are not known, with the time since when.
     pub fn missing(&mut self) -> &BTreeMap<Box<str>, String> {
-        let (users, partitions) = (&self.users, &self.partitions);
-        self.missing
-            .retain(|user, _| !users.is_known(user) && partitions.values().any(|orders| orders.count_of(user) > 0));
+        let (users, partitions, incomplete) = (&self.users, &self.partitions, &self.incomplete);
+        let has_orders =
+            |user: &str| partitions.values().chain(incomplete.values()).any(|orders| orders.count_of(user) > 0);
+        self.missing.retain(|user, _| !users.is_known(user) && has_orders(user));
         &self.missing
     }
 
-    /// Partitions begin here, with the orders that the output has. Those that lack a change of their user go into the lane.
-    pub fn assigned(&mut self, partitions: Vec<(i32, PartitionOrders)>, now: &str) {
-        for (partition, held) in partitions {
-            let users = &self.users;
-            let version_of = |user: &str| users.get(user).map(|user| user.version).unwrap_or_default();
-            for user in held.users_behind(version_of) {
-                self.lane.push(user);
-            }
-            for user in held.users().filter(|user| !users.is_known(user)) {
-                self.missing.entry(user.into()).or_insert_with(|| now.to_owned());
-            }
-            self.partitions.insert(partition, held);
+    /// Partitions begin here. Their older orders are still to be read back.
+    pub fn assigned(&mut self, partitions: Vec<(i32, TakenOver)>) {
+        for (partition, TakenOver { ticket, input_offset, handled }) in partitions {
+            self.tickets.insert(partition, ticket);
+            self.partitions.remove(&partition);
+            let mut since = PartitionOrders::incomplete();
+            (since.input_offset, since.handled) = (input_offset, handled);
+            self.incomplete.insert(partition, since);
         }
+    }
+
+    /// The older orders of a partition are here. Those that lack a change of their user go into the lane.
+    pub fn read_back(&mut self, ReadBack { partition, stub, orders }: ReadBack, now: &str) -> Result<(), Failure> {
+        // What was read back for an assignment that is over lacks what others did since.
+        if !self.tickets.get(&partition).is_some_and(|ticket| ticket.is_of(&stub)) {
+            return Ok(());
+        }
+        let Some(since) = self.incomplete.remove(&partition) else { return Ok(()) };
+        let mut held = orders;
+        held.absorb(since);
+        held.complete();
+        let users = &self.users;
+        let version_of = |user: &str| users.get(user).map(|user| user.version).unwrap_or_default();
+        for user in held.users_behind(version_of) {
+            self.lane.push(user);
+        }
+        for user in held.users().filter(|user| !users.is_known(user)) {
+            self.missing.entry(user.into()).or_insert_with(|| now.to_owned());
+        }
+        self.partitions.insert(partition, held);
+        within("orders", self.orders_held(), self.settings.orders.held_max, "orders.held_max")
     }
 
     pub fn revoked(&mut self, partitions: &[i32]) {
         for partition in partitions {
+            self.tickets.remove(partition);
+            self.incomplete.remove(partition);
             self.partitions.remove(partition);
             self.lane.revoked(*partition);
         }
@@ -181,7 +216,7 @@ impl Joiner {
                 Err(rejection) => reject(&self.settings.users.topic, &record, &rejection, now, &mut out),
             }
         }
-        self.within("users", self.users.len(), self.settings.users.held_max, "users.held_max")?;
+        within("users", self.users.len(), self.settings.users.held_max, "users.held_max")?;
         Ok(out)
     }
 
@@ -198,35 +233,27 @@ impl Joiner {
         for (operation, count) in taken {
             metrics::RECORDS_IN.with_label_values(&[&self.settings.orders.topic, operation.as_str()]).inc_by(count);
         }
-        self.within("orders", self.orders_held(), self.settings.orders.held_max, "orders.held_max")?;
+        within("orders", self.orders_held(), self.settings.orders.held_max, "orders.held_max")?;
         Ok(out)
-    }
-
-    fn within(&self, what: &str, held: usize, bound: usize, key: &str) -> Result<(), Failure> {
-        if held <= bound {
-            return Ok(());
-        }
-        Err(Failure::new(
-            FailureKind::Settings,
-            format!("{held} {what} are to be held in memory, more than {key} = {bound}"),
-        )
-        .cure(format!("raise {key} if the memory is there, or share the partitions among more instances")))
     }
 
     fn order(&mut self, record: &Record<'_>, now: &str, out: &mut Outgoing<Offsets>) -> Result<Operation, Rejection> {
         let header =
             Header::parse(record.header).map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
         let key = record.key.ok_or_else(|| Rejection::new("no_key", "the record has no key"))?;
-        let held = self.partitions.entry(record.partition).or_default();
+        let held = match self.incomplete.get_mut(&record.partition) {
+            Some(incomplete) => incomplete,
+            None => self.partitions.entry(record.partition).or_default(),
+        };
         held.input_offset = Some(record.offset);
         if is_repeat(&header, key, held) {
             metrics::REPEATS_DROPPED.inc();
             return Ok(header.operation);
         }
         held.handled = header.partition_version();
-        let header = Header { input_offset: Some(record.offset), put_back_at: None, ..header };
+        let header = Header { input_offset: Some(record.offset), ..header };
         let Some(row) = record.value else {
-            held.remove(key);
+            held.delete(key, header.version);
             out.push(OUTPUT, record.partition, key, &header, None);
             return Ok(header.operation);
         };
@@ -253,15 +280,16 @@ impl Joiner {
                 continue;
             };
             let Some(order) = held.of_user(&due.user, due.place) else { continue };
+            let open_row = held.open_row(order);
             let header = Header {
                 user_version: Some(user.version),
                 transaction: user.transaction,
                 commit_time_us: user.commit_time_us,
                 input_offset: held.input_offset,
-                cleaned_bytes: Some(order.open_row.len()),
+                cleaned_bytes: Some(open_row.len()),
                 ..Header::new(Operation::Update, order.version)
             };
-            push_result(&mut out, due.partition, &order.key, &header, &order.open_row, users.appended(&due.user), now);
+            push_result(&mut out, due.partition, order.key(), &header, &open_row, users.appended(&due.user), now);
             held.sent_with(&due.user, due.place, user.version);
         }
         out
@@ -277,8 +305,24 @@ impl Joiner {
 fn is_repeat(header: &Header, key: &[u8], held: &PartitionOrders) -> bool {
     match header.put_back_at {
         None => header.version <= held.handled,
-        Some(at) => at < held.handled || held.version_of(key).is_some_and(|known| known.order >= header.version),
+        Some(at) => {
+            let version = ResultVersion { order: header.version, user: Version::default() };
+            let has_this = held.version_of(key).is_some_and(|known| known.order == header.version);
+            at < held.handled || has_this || held.has_newer(key, version)
+        }
     }
+}
+
+/// More than may be held in memory is an error: whoever reads it decides whether there is more memory.
+pub(crate) fn within(what: &str, held: usize, bound: usize, key: &str) -> Result<(), Failure> {
+    if held <= bound {
+        return Ok(());
+    }
+    Err(Failure::new(
+        FailureKind::Settings,
+        format!("{held} {what} are to be held in memory, more than {key} = {bound}"),
+    )
+    .cure(format!("raise {key} if the memory is there, or share the partitions among more instances")))
 }
 
 fn push_result(

@@ -16,8 +16,11 @@ use shared::metrics;
 use shared::record::time;
 use tokio::sync::oneshot;
 
-use crate::join::{Joiner, Offsets};
-use crate::orders::PartitionOrders;
+use crate::join::{Joiner, Offsets, TakenOver};
+use crate::read_back::ReadBack;
+
+/// The health latch that is held until the orders of all partitions are read back.
+pub const ORDERS_LATCH: &str = "orders";
 
 /// Missing users that `/api/state` names.
 const MISSING_SHOWN: usize = 20;
@@ -90,9 +93,18 @@ impl JoinerActor {
         AtomicResponse::new(Box::pin(send.into_actor(self)))
     }
 
+    /// Not ready while a change of a user could not be sent again with all its orders.
+    fn await_orders(&self) {
+        match self.joiner.incomplete_len() {
+            0 => self.health.release(ORDERS_LATCH),
+            partitions => self.health.hold(ORDERS_LATCH, format!("orders of {partitions} partitions to be read back")),
+        }
+    }
+
     fn report(&mut self) {
         metrics::REEMISSIONS_WAITING.set(i64::try_from(self.joiner.lane_len()).unwrap_or(i64::MAX));
         let (users, orders, waiting) = (self.joiner.users().len(), self.joiner.orders_held(), self.joiner.lane_len());
+        let incomplete = self.joiner.incomplete_len();
         let missing = self.joiner.missing();
         metrics::MISSING_USERS.set(i64::try_from(missing.len()).unwrap_or(i64::MAX));
         let first: Vec<_> = missing
@@ -104,23 +116,26 @@ impl JoinerActor {
             "join",
             serde_json::json!({
                 "users_held": users, "orders_held": orders, "users_to_reemit": waiting,
+                "partitions_to_read_back": incomplete,
                 "missing_users": missing.len(), "missing_users_first": first,
             }),
         );
     }
 }
 
-impl Handler<FromReader<PartitionOrders>> for JoinerActor {
+impl Handler<FromReader<TakenOver>> for JoinerActor {
     type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, message: FromReader<PartitionOrders>, context: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: FromReader<TakenOver>, context: &mut Self::Context) -> Self::Result {
         match message {
             FromReader::Assigned(partitions) => {
-                self.joiner.assigned(partitions, &Self::now());
+                self.joiner.assigned(partitions);
+                self.await_orders();
                 self.send(Ok(Outgoing::default()), true, context)
             }
             FromReader::Revoked(partitions) => {
                 self.joiner.revoked(&partitions);
+                self.await_orders();
                 self.send(Ok(Outgoing::default()), true, context)
             }
             FromReader::Batch(batch) => {
@@ -128,6 +143,16 @@ impl Handler<FromReader<PartitionOrders>> for JoinerActor {
                 self.send(made, false, context)
             }
         }
+    }
+}
+
+impl Handler<ReadBack> for JoinerActor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, message: ReadBack, context: &mut Self::Context) -> Self::Result {
+        let made = self.joiner.read_back(message, &Self::now());
+        self.await_orders();
+        self.send(made.map(|()| Outgoing::default()), true, context)
     }
 }
 

@@ -4,14 +4,18 @@
 //!  ods_users ───▶ table thread ──┐ (whole, in every instance, before the first order)
 //!                                ▼
 //!  dwd_orders ──▶ reader ──▶ JoinerActor ──Outgoing──▶ Publisher ──▶ result_orders_with_user_info
-//!                             │ users · orders · lane        └─────▶ dlq_dim_joiner
-//!                             ▲                                            │
-//!                             └───────── state is read back from ◀─────────┘
+//!                             │ users · orders · lane        └─────▶ dlq_dim_joiner    │
+//!                             ▲                                                        │
+//!                             └── orders thread ◀── older orders, while fresh ones ◀───┘
+//!                                                   are joined already
 //! ```
 
 pub mod settings;
 
+pub mod shapes;
+
 pub mod orders;
+pub mod read_back;
 pub mod users;
 
 pub mod reemit;

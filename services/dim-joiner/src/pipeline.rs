@@ -1,26 +1,28 @@
-//! The chain of dim-joiner: users first, then orders from behind the tail of the output.
+//! The chain of dim-joiner: users first, then orders from behind the tail of the output, and beside them the older orders.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use shared::check::Finding;
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
+use shared::health::Health;
 use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
-use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, behind_tail_and_commit};
+use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, Taken, behind_tail_and_commit};
 use shared::kafka::table;
 use shared::kafka::tail::TailReader;
 use shared::kafka::topics::{TopicSpec, Topics};
 use shared::run::{Chain, Service, Surroundings};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::join::{DEAD_LETTERS, Joiner, Offsets, OrderReader};
-use crate::joiner::JoinerActor;
-use crate::orders::PartitionOrders;
+use crate::join::{DEAD_LETTERS, Joiner, Offsets, TakenOver};
+use crate::joiner::{JoinerActor, ORDERS_LATCH};
+use crate::read_back::{ReadingBack, Wanted};
 use crate::settings::Settings;
 
 /// The health latch that is held until the users are read.
@@ -109,10 +111,24 @@ impl Service for DimJoiner {
         users_loaded(config, loaded, &fate).await?;
         health.release(USERS_LATCH);
 
-        let start = FromOutput {
+        let ((wanted_in, wanted), (done, read_back)) = (std_mpsc::channel(), mpsc::channel(1));
+        let reading_back = ReadingBack {
             tail: TailReader::new(&config.kafka, Self::NAME, &fate)?,
-            reader: OrderReader::default(),
             output: config.output.topic.clone(),
+            held_max: config.orders.held_max,
+            wanted,
+            done,
+            fate: fate.clone(),
+        };
+        let orders_thread = reading_back.spawn()?;
+        let feed = Feed::new(read_back, worker.clone().recipient(), fate.clone());
+        Feed::start_in_arbiter(&arbiter, |_| feed);
+
+        let start = BehindTail {
+            tail: TailReader::new(&config.kafka, Self::NAME, &fate)?,
+            output: config.output.topic.clone(),
+            wanted: wanted_in,
+            health: health.clone(),
         };
         let (receiver, thread) = reader::spawn(ReaderSetup {
             config: &config.kafka,
@@ -126,7 +142,7 @@ impl Service for DimJoiner {
         })?;
         let feed = Feed::new(receiver, worker.recipient(), fate);
         Feed::start_in_arbiter(&arbiter, |_| feed);
-        Ok(Chain { threads: vec![thread, users_thread] })
+        Ok(Chain { threads: vec![thread, users_thread, orders_thread] })
     }
 }
 
@@ -152,32 +168,40 @@ async fn users_loaded(config: &Settings, loaded: oneshot::Receiver<()>, fate: &F
     }
 }
 
-/// A partition's orders, and where it goes on, from one reading of the same output partition.
-struct FromOutput {
+/// A partition goes on behind the input position that the tail of the same output partition names. Its orders are read back beside.
+struct BehindTail {
     tail: TailReader,
-    reader: OrderReader,
     output: String,
+    wanted: std_mpsc::Sender<Wanted>,
+    health: Health,
 }
 
-impl StartPoint for FromOutput {
-    type State = PartitionOrders;
+/// So many of the last records make the tail: a record of a writer that hung may stand behind newer ones.
+const TAIL_RECORDS: i64 = 1_000;
 
-    fn locate(&mut self, partition: i32, committed: Option<i64>) -> Result<Start<PartitionOrders>, Failure> {
-        let mut held = PartitionOrders::default();
-        let mut deleted = HashMap::new();
-        let (reader, output) = (&self.reader, &self.output);
-        self.tail.scan(output, &[(partition, 0)], &mut |record| {
-            if let Err(rejection) = reader.restore(record, &mut held, &mut deleted) {
-                // Somebody else wrote it: no order of ours is lost with it.
-                let (offset, why) = (record.offset, rejection.detail);
-                tracing::warn!(topic = output, partition, offset, why, "a foreign record is passed over");
-            }
-            Ok(())
+impl StartPoint for BehindTail {
+    type State = TakenOver;
+
+    fn locate(&mut self, taken: &[Taken]) -> Result<Vec<Start<TakenOver>>, Failure> {
+        if !taken.is_empty() {
+            self.health.hold(ORDERS_LATCH, format!("orders of topic {}", self.output));
+        }
+        let mut tails: HashMap<i32, TakenOver> = HashMap::new();
+        let partitions = taken.iter().map(|taken| taken.partition);
+        self.tail.look_back(&self.output, partitions, TAIL_RECORDS, &mut |partition, header| {
+            let tail = tails.entry(partition).or_default();
+            tail.input_offset = tail.input_offset.max(header.input_offset);
+            tail.handled = tail.handled.max(header.partition_version());
         })?;
-        let offset = behind_tail_and_commit(held.input_offset, committed);
-        // Records behind the tail that left no trace in the output were handled too.
-        held.input_offset = offset.map(|next| next - 1);
-        tracing::info!(topic = output, partition, orders = held.len(), "orders are read back");
-        Ok(Start { offset, state: held })
+        let start = |&Taken { partition, committed }: &Taken| {
+            let tail = tails.remove(&partition).unwrap_or_default();
+            let wanted = Wanted { partition, stub: tail.ticket.stub() };
+            self.wanted.send(wanted).map_err(|_| Failure::new(FailureKind::Broken, "the orders are not read back"))?;
+            let offset = behind_tail_and_commit(tail.input_offset, committed);
+            // Records behind the tail that left no trace in the output were handled too.
+            let state = TakenOver { input_offset: offset.map(|next| next - 1), ..tail };
+            Ok(Start { partition, offset, state })
+        };
+        taken.iter().map(start).collect()
     }
 }

@@ -1,7 +1,8 @@
 //! The users: the whole table in memory, each as the text that is appended to an order.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
+use hashbrown::HashTable;
 use shared::batch::Record;
 use shared::position::Version;
 use shared::record::dead_letter::Rejection;
@@ -19,8 +20,19 @@ pub struct User {
     pub transaction: u32,
     /// When the change was committed at the source, microseconds since 1970.
     pub commit_time_us: Option<i64>,
-    /// `,"username":"张三",…` to be put behind an order; `None` for a user that was deleted.
-    appended: Option<Box<[u8]>>,
+    /// The id, and behind it `,"username":"张三",…` to be put behind an order; nothing for a user that was deleted.
+    text: Box<[u8]>,
+    id_bytes: u32,
+}
+
+impl User {
+    fn id(&self) -> &[u8] {
+        self.text.get(..self.id_bytes as usize).unwrap_or_default()
+    }
+
+    fn appended(&self) -> Option<&[u8]> {
+        self.text.get(self.id_bytes as usize..).filter(|appended| !appended.is_empty())
+    }
 }
 
 const USER_ID: usize = 0;
@@ -32,11 +44,13 @@ const REGISTER_TIME: usize = 5;
 const READ: [&str; 6] =
     [users::USER_ID, users::USERNAME, users::EMAIL, users::PHONE, users::CITY, users::REGISTER_TIME];
 
-/// All users.
+/// All users. The index holds numbers, and looks into the users for the ids.
 pub struct Users {
     config: JoinConfig,
     columns: Columns,
-    by_id: HashMap<Box<str>, User>,
+    users: Vec<User>,
+    by_id: HashTable<u32>,
+    hashes: RandomState,
     unknown: Box<[u8]>,
 }
 
@@ -57,29 +71,54 @@ impl Users {
         for column in [result::PHONE, result::CITY, result::USER_REGISTER_TIME, result::USER_CITY_TIER] {
             row.raw(column, "null");
         }
-        Users { config, columns: Columns::new(&READ), by_id: HashMap::new(), unknown: behind(&unknown) }
+        Users {
+            config,
+            columns: Columns::new(&READ),
+            users: Vec::new(),
+            by_id: HashTable::new(),
+            hashes: RandomState::new(),
+            unknown: behind(&unknown).into(),
+        }
     }
 
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.users.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.users.is_empty()
     }
 
     pub fn get(&self, id: &str) -> Option<&User> {
-        self.by_id.get(id)
+        self.users.get(self.number_of(id)? as usize)
+    }
+
+    fn number_of(&self, id: &str) -> Option<u32> {
+        let is_it = |number: &u32| self.users.get(*number as usize).is_some_and(|user| user.id() == id.as_bytes());
+        self.by_id.find(self.hashes.hash_one(id.as_bytes()), is_it).copied()
+    }
+
+    fn put(&mut self, id: &str, user: User) {
+        let known = self.number_of(id).and_then(|number| self.users.get_mut(number as usize));
+        if let Some(known) = known {
+            *known = user;
+            return;
+        }
+        let number = u32::try_from(self.users.len()).unwrap_or(u32::MAX);
+        self.users.push(user);
+        let (users, hashes) = (&self.users, &self.hashes);
+        let hash_of = |number: &u32| users.get(*number as usize).map_or(0, |user| hashes.hash_one(user.id()));
+        self.by_id.insert_unique(hashes.hash_one(id.as_bytes()), number, hash_of);
     }
 
     /// Whether orders of this user carry its data, not the defaults.
     pub fn is_known(&self, id: &str) -> bool {
-        self.by_id.get(id).is_some_and(|user| user.appended.is_some())
+        self.get(id).is_some_and(|user| user.appended().is_some())
     }
 
     /// The text to put behind an order of this user.
     pub fn appended(&self, id: &str) -> &[u8] {
-        self.by_id.get(id).and_then(|user| user.appended.as_deref()).unwrap_or(&self.unknown)
+        self.get(id).and_then(User::appended).unwrap_or(&self.unknown)
     }
 
     /// Takes in one record of the topic.
@@ -89,7 +128,7 @@ impl Users {
             Header::parse(record.header).map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
         let key = self.columns.read(record.key.unwrap_or_default()).map_err(rejected)?;
         let id = key.get(USER_ID).and_then(Field::text).ok_or_else(|| rejected(RowError::Missing(users::USER_ID)))?;
-        if self.by_id.get(id.as_ref()).is_some_and(|known| known.version >= header.version) {
+        if self.get(&id).is_some_and(|known| known.version >= header.version) {
             return Ok(Applied::Repeat);
         }
         let appended = record.value.map(|row| self.render(row)).transpose().map_err(rejected)?;
@@ -97,14 +136,14 @@ impl Users {
             version: header.version,
             transaction: header.transaction,
             commit_time_us: header.commit_time_us,
-            appended,
+            text: [id.as_bytes(), &appended.unwrap_or_default()].concat().into(),
+            id_bytes: u32::try_from(id.len()).unwrap_or(u32::MAX),
         };
-        let id: Box<str> = id.into();
-        self.by_id.insert(id.clone(), user);
-        Ok(Applied::Changed(id))
+        self.put(&id, user);
+        Ok(Applied::Changed(id.into()))
     }
 
-    fn render(&self, row: &[u8]) -> Result<Box<[u8]>, RowError> {
+    fn render(&self, row: &[u8]) -> Result<Vec<u8>, RowError> {
         let fields = self.columns.read(row)?;
         let field = |at: usize| fields.get(at).ok_or(RowError::Missing(READ.get(at).copied().unwrap_or_default()));
         let city = field(CITY)?;
@@ -127,12 +166,12 @@ impl Users {
 }
 
 /// `{"a":1` → `,"a":1`: what stands behind an order that has columns of its own.
-fn behind(open_row: &[u8]) -> Box<[u8]> {
+fn behind(open_row: &[u8]) -> Vec<u8> {
     let mut text = open_row.to_vec();
     if let Some(brace) = text.first_mut() {
         *brace = b',';
     }
-    text.into()
+    text
 }
 
 #[cfg(test)]

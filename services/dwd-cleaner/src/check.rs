@@ -20,11 +20,9 @@ pub async fn try_rules(config: &Settings, service: &'static str, partitions: i32
     let (topic, rows_max) = (config.input.topic.clone(), i64::try_from(config.check.rows_max).unwrap_or(i64::MAX));
     let fate = Fate::default();
     let read = read_in_task(&config.kafka, service, &fate, move |tail| {
-        let mut from = Vec::new();
-        for partition in 0..partitions {
-            let (low, high) = tail.watermarks(&topic, partition)?;
-            from.push((partition, high.saturating_sub(rows_max).max(low)));
-        }
+        let bounds = tail.bounds(&topic, 0..partitions)?;
+        let from: Vec<(i32, i64)> =
+            bounds.iter().map(|(at, bounds)| (*at, bounds.end.saturating_sub(rows_max))).collect();
         let mut rows: Vec<Vec<u8>> = Vec::new();
         tail.scan(&topic, &from, &mut |record| {
             rows.extend(record.value.map(<[u8]>::to_vec));

@@ -6,9 +6,10 @@ use shared::check::Finding;
 use shared::failure::Failure;
 use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
-use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, behind_tail_and_commit};
+use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, Taken, behind_tail_and_commit};
 use shared::kafka::tail::TailReader;
 use shared::kafka::topics::{TopicSpec, Topics};
+use shared::record::header::Header;
 use shared::run::{Chain, Service, Surroundings};
 
 use crate::cleaner::{Acknowledged, Cleaner, DEAD_LETTERS, Standing};
@@ -127,10 +128,15 @@ struct BehindTail {
 impl StartPoint for BehindTail {
     type State = Standing;
 
-    fn locate(&mut self, partition: i32, committed: Option<i64>) -> Result<Start<Standing>, Failure> {
-        let last = self.tail.last_header(&self.output, partition)?;
-        let offset = behind_tail_and_commit(last.and_then(|header| header.input_offset), committed);
-        let version = last.map(|header| header.partition_version()).unwrap_or_default();
-        Ok(Start { offset, state: Standing { version, offset: offset.map(|next| next - 1) } })
+    fn locate(&mut self, taken: &[Taken]) -> Result<Vec<Start<Standing>>, Failure> {
+        let lasts = self.tail.last_headers(&self.output, taken.iter().map(|taken| taken.partition))?;
+        let start = |&Taken { partition, committed }: &Taken| {
+            let last = lasts.get(&partition);
+            let offset = behind_tail_and_commit(last.and_then(|header| header.input_offset), committed);
+            let version = last.map(Header::partition_version).unwrap_or_default();
+            let state = Standing { version, offset: offset.map(|next| next - 1) };
+            Start { partition, offset, state }
+        };
+        Ok(taken.iter().map(start).collect())
     }
 }

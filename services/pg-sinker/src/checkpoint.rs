@@ -1,11 +1,13 @@
 //! Where the sink is in each partition. The offset stands in the sink's database and moves with the rows, from the value that this
 //! writer believes in or not at all.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use shared::failure::{Failure, FailureKind};
-use shared::kafka::reader::{Start, StartPoint};
+use shared::kafka::reader::{Start, StartPoint, Taken};
 use shared::pg::{PostgresConfig, TableName, refused};
+use sqlx::Connection as _;
 use sqlx::postgres::{PgBindIterExt as _, PgConnection};
 use tokio::runtime::Handle;
 
@@ -61,54 +63,50 @@ pub async fn has_arrived(connection: &mut PgConnection, place: &Place, moves: &[
     Ok(usize::try_from(arrived) == Ok(moves.len()))
 }
 
-/// The next offset of a partition. One that was never written begins at 0, and has a row from now on that compare-and-set can hold;
+/// The next offset of each partition. One that was never written begins at 0, and has a row from now on that compare-and-set can hold;
 /// where two instances do this at once, both read the one row.
-async fn next_offset(connection: &mut PgConnection, place: &Place, partition: i32) -> sqlx::Result<i64> {
+async fn next_offsets(
+    connection: &mut PgConnection,
+    place: &Place,
+    partitions: &[i32],
+) -> sqlx::Result<BTreeMap<i32, i64>> {
     sqlx::query(
-        "INSERT INTO tidemill.sink_offsets (consumer_group, topic, partition, next_offset) VALUES ($1, $2, $3, 0) \
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO tidemill.sink_offsets (consumer_group, topic, partition, next_offset) \
+         SELECT $1, $2, partition, 0 FROM unnest($3::int4[]) AS taken (partition) ON CONFLICT DO NOTHING",
     )
     .bind(&place.group)
     .bind(&place.topic)
-    .bind(partition)
+    .bind(partitions)
     .execute(&mut *connection)
     .await?;
-    sqlx::query_scalar(
-        "SELECT next_offset FROM tidemill.sink_offsets WHERE consumer_group = $1 AND topic = $2 AND partition = $3",
+    let found: Vec<(i32, i64)> = sqlx::query_as(
+        "SELECT partition, next_offset FROM tidemill.sink_offsets \
+         WHERE consumer_group = $1 AND topic = $2 AND partition = ANY($3)",
     )
     .bind(&place.group)
     .bind(&place.topic)
-    .bind(partition)
-    .fetch_one(connection)
-    .await
+    .bind(partitions)
+    .fetch_all(connection)
+    .await?;
+    Ok(found.into_iter().collect())
 }
 
 /// Says at each assignment where the sink is. It runs on the reading thread and waits on the runtime that built the chain.
 pub struct SinkOffsets {
-    sink: PostgresConfig,
-    place: Place,
-    runtime: Handle,
-    /// For the further partitions of the same assignment; an older one may be dead without knowing it.
-    connection: Option<(PgConnection, Instant)>,
+    pub sink: PostgresConfig,
+    pub place: Place,
+    pub runtime: Handle,
 }
 
-const SAME_ASSIGNMENT: Duration = Duration::from_secs(1);
-
 impl SinkOffsets {
-    pub fn new(sink: PostgresConfig, place: Place, runtime: Handle) -> Self {
-        SinkOffsets { sink, place, runtime, connection: None }
-    }
-
-    async fn ask(&mut self, partition: i32) -> Result<i64, Failure> {
-        let mut connection = match self.connection.take() {
-            Some((connection, used)) if used.elapsed() < SAME_ASSIGNMENT => connection,
-            _ => self.sink.connect("pg-sinker-offsets").await?,
-        };
-        let next = next_offset(&mut connection, &self.place, partition)
+    async fn ask(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, Failure> {
+        let mut connection = self.sink.connect("pg-sinker-offsets").await?;
+        let found = next_offsets(&mut connection, &self.place, partitions)
             .await
-            .map_err(|error| refused(format!("the sink's offset of partition {partition} cannot be read"), error))?;
-        self.connection = Some((connection, Instant::now()));
-        Ok(next)
+            .map_err(|error| refused("the sink's offsets cannot be read", error))?;
+        // All is known; a server that does not say good-bye changes nothing.
+        let _ = connection.close().await;
+        Ok(found)
     }
 }
 
@@ -116,16 +114,17 @@ impl StartPoint for SinkOffsets {
     type State = i64;
 
     /// The group's offset does not matter: it is behind the sink's, or ahead of a sink that was restored from a backup.
-    fn locate(&mut self, partition: i32, _committed: Option<i64>) -> Result<Start<i64>, Failure> {
-        let runtime = self.runtime.clone();
+    fn locate(&mut self, taken: &[Taken]) -> Result<Vec<Start<i64>>, Failure> {
+        let partitions: Vec<i32> = taken.iter().map(|taken| taken.partition).collect();
         // Twice: once for the connection, once for the answer.
         let wait = Duration::from_millis(self.sink.connect_timeout_ms.saturating_mul(2));
-        let address = self.sink.address();
-        let answer = runtime.block_on(async { tokio::time::timeout(wait, self.ask(partition)).await });
-        let next = answer.unwrap_or_else(|_| {
-            Err(Failure::new(FailureKind::Unreachable, format!("PostgreSQL at {address} did not answer in time"))
+        let answer = self.runtime.block_on(async { tokio::time::timeout(wait, self.ask(&partitions)).await });
+        let offsets = answer.unwrap_or_else(|_| {
+            let late = format!("PostgreSQL at {} did not answer in time", self.sink.address());
+            Err(Failure::new(FailureKind::Unreachable, late)
                 .cure("look at the server; the service tries again by itself"))
         })?;
-        Ok(Start { offset: Some(next), state: next })
+        let start = |(partition, next)| Start { partition, offset: Some(next), state: next };
+        Ok(offsets.into_iter().map(start).collect())
     }
 }

@@ -90,7 +90,7 @@ fn build(config: &Settings, surroundings: Surroundings, tables: Tables) -> Resul
         service: PgSinker::NAME,
         topic: &config.input.topic,
         group: &config.input.group,
-        start: SinkOffsets::new(config.sink.clone(), place(config), Handle::current()),
+        start: SinkOffsets { sink: config.sink.clone(), place: place(config), runtime: Handle::current() },
         fate: fate.clone(),
         progress,
         health,

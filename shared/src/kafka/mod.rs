@@ -1,5 +1,6 @@
 //! Kafka: settings, topics, and the three ways in and out: reader, publisher, tail.
 
+pub mod bounds;
 mod client_log;
 pub mod partitioner;
 pub mod progress;

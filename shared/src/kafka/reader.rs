@@ -6,7 +6,7 @@
 //!        group offsets ◀─────┘  └── Progress: what the last stage has acknowledged
 //! ```
 //!
-//! On **every** assignment, behind everything in flight, the stage says where a partition goes on ([`StartPoint`]): read only once, a
+//! On **every** assignment, behind everything in flight, the stage says where its partitions go on ([`StartPoint`]): read only once, a
 //! frozen and thawed replica would write thousands of records twice. On a revoke the thread stops, drains, and only then gives up.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,12 +19,13 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::RDKafkaRespErr;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::KafkaConfig;
+use super::bounds::{self, Bounds};
 use super::client_log::{self, ClientLog};
 use super::progress::Progress;
 use super::tail::record_of;
@@ -34,20 +35,37 @@ use crate::failure::{Failure, FailureKind};
 use crate::generation::Fate;
 use crate::health::Health;
 use crate::metrics;
+use crate::pulse;
+
+/// A partition that this instance takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    pub partition: i32,
+    /// The group's offset: the lower bound where the output says nothing.
+    pub committed: Option<i64>,
+}
 
 /// Where a partition goes on, and what the worker must know about it.
 #[derive(Debug)]
 pub struct Start<S> {
+    pub partition: i32,
     /// The first offset to read; `None` is the beginning of the partition.
     pub offset: Option<i64>,
     pub state: S,
 }
 
-/// Decides at every assignment where a partition goes on. Called on the reading thread: it may block.
+/// Decides at every assignment where its partitions go on. Called on the reading thread: it may block.
 pub trait StartPoint: Send + 'static {
     type State: Send + std::fmt::Debug + 'static;
-    /// `committed` is the group's offset, the lower bound where the output says nothing.
-    fn locate(&mut self, partition: i32, committed: Option<i64>) -> Result<Start<Self::State>, Failure>;
+    /// Gives a start for each partition.
+    fn locate(&mut self, taken: &[Taken]) -> Result<Vec<Start<Self::State>>, Failure>;
+}
+
+impl Taken {
+    fn of(element: &TopicPartitionListElem<'_>) -> Self {
+        let committed = element.offset().to_raw().filter(|&raw| raw >= 0);
+        Taken { partition: element.partition(), committed }
+    }
 }
 
 /// The offset behind what the output's tail names and what the group has committed, whichever is further.
@@ -197,26 +215,31 @@ impl<S: StartPoint> Assignments<S> {
         self.drain()?;
         let timeout = self.config.request_timeout();
         let committed = consumer.committed_offsets(partitions.clone(), timeout).map_err(|e| self.unreachable(e))?;
+        let taken: Vec<Taken> = committed.elements().iter().map(Taken::of).collect();
+        let bounds = bounds::of(consumer, &self.topic, taken.iter().map(|taken| taken.partition), timeout);
+        let bounds = bounds.map_err(|e| self.unreachable(e))?;
         let mut started = Vec::new();
         let mut goals = BTreeMap::new();
-        for element in committed.elements() {
-            let partition = element.partition();
-            let (low, high) =
-                consumer.fetch_watermarks(&self.topic, partition, timeout).map_err(|e| self.unreachable(e))?;
-            let start = locked(&self.start).locate(partition, element.offset().to_raw().filter(|&raw| raw >= 0))?;
-            let next = start.offset.unwrap_or(low).max(low);
-            if next > high {
-                return Err(self.topic_made_anew(partition, next, high));
+        self.health.beat(pulse::READER);
+        for Start { partition, offset, state } in locked(&self.start).locate(&taken)? {
+            let unknown = || self.unreachable(KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset));
+            let &Bounds { first, end } = bounds.get(&partition).ok_or_else(unknown)?;
+            let next = offset.unwrap_or(first).max(first);
+            if next > end {
+                return Err(self.topic_made_anew(partition, next, end));
             }
             partitions
                 .set_partition_offset(&self.topic, partition, Offset::Offset(next))
                 .map_err(|e| self.unreachable(e))?;
             self.progress.assign(partition, next);
-            if low < high {
-                goals.insert(partition, high);
+            if first < end {
+                goals.insert(partition, end);
             }
-            tracing::info!(topic = self.topic, partition, offset = next, end = high, "partition taken over");
-            started.push((partition, start.state));
+            tracing::info!(topic = self.topic, partition, offset = next, end, "partition taken over");
+            started.push((partition, state));
+        }
+        if started.len() != taken.len() {
+            return Err(Failure::new(FailureKind::Broken, "a partition was taken over without a place to start from"));
         }
         locked(&self.goals).get_or_insert_default().extend(goals);
         if !started.is_empty() {
@@ -565,6 +588,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             return;
         }
         self.last_commit = Instant::now();
+        self.context.health.beat(pulse::READER);
         self.report_positions(&positions);
         if positions != self.committed {
             commit(self.consumer);

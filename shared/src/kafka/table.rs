@@ -79,11 +79,11 @@ impl Table {
     fn run(mut self, tail: &TailReader, partitions: i32) -> Result<(), Failure> {
         let unreachable = |error| unreachable_broker(&self.config, error);
         let mut assignment = TopicPartitionList::new();
-        for partition in 0..partitions {
-            let (low, high) = tail.watermarks(&self.topic, partition)?;
-            assignment.add_partition_offset(&self.topic, partition, Offset::Offset(low)).map_err(unreachable)?;
-            if low < high {
-                self.open.insert(partition, high);
+        for (partition, bounds) in tail.bounds(&self.topic, 0..partitions)? {
+            let first = Offset::Offset(bounds.first);
+            assignment.add_partition_offset(&self.topic, partition, first).map_err(unreachable)?;
+            if !bounds.is_empty() {
+                self.open.insert(partition, bounds.end);
             }
         }
         self.consumer.assign(&assignment).map_err(unreachable)?;

@@ -1,6 +1,6 @@
 //! Reading outside of any group: the last record of a partition, and whole partitions to the end that stood when reading began.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -12,6 +12,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 
 use super::KafkaConfig;
+use super::bounds::{self, Bounds};
 use super::client_log::{self, ClientLog};
 use super::topics::unreachable_broker;
 use crate::batch::Record;
@@ -77,9 +78,6 @@ pub async fn read_in_task<T: Send + 'static>(
         .map_err(|error| Failure::new(FailureKind::Broken, "the topics could not be read").caused_by(error))?
 }
 
-/// How many records before the end are looked at first; the step grows tenfold while nothing is found.
-const FIRST_STEP_BACK: i64 = 1;
-
 impl TailReader {
     pub fn new(config: &KafkaConfig, service: &str, fate: &Fate) -> Result<Self, Failure> {
         let consumer = config
@@ -89,59 +87,60 @@ impl TailReader {
         Ok(TailReader { config: config.clone(), consumer, fate: fate.clone() })
     }
 
-    /// First offset and end offset of a partition.
-    pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Failure> {
-        self.consumer
-            .fetch_watermarks(topic, partition, self.config.request_timeout())
+    /// Where these partitions of a topic begin and end.
+    pub fn bounds(
+        &self,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+    ) -> Result<BTreeMap<i32, Bounds>, Failure> {
+        bounds::of(&self.consumer, topic, partitions, self.config.request_timeout())
             .map_err(|error| unreachable_broker(&self.config, error))
     }
 
-    /// The header of the last record of ours in the partition. The end offset may lie beyond it (compaction, control records, records of
-    /// a foreign writer), so the look goes back in growing steps.
-    pub fn last_header(&self, topic: &str, partition: i32) -> Result<Option<Header>, Failure> {
-        let (low, high) = self.watermarks(topic, partition)?;
-        let mut step = FIRST_STEP_BACK;
-        let mut start = high;
-        while start > low {
-            start = high.saturating_sub(step).max(low);
-            let mut last = None;
-            self.scan(topic, &[(partition, start)], &mut |record| {
+    /// The header of the last record of ours in each of these partitions that has one.
+    pub fn last_headers(
+        &self,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+    ) -> Result<BTreeMap<i32, Header>, Failure> {
+        let mut found = BTreeMap::new();
+        self.look_back(topic, partitions, 1, &mut |partition, header| {
+            found.insert(partition, header);
+        })?;
+        Ok(found)
+    }
+
+    /// Visits the headers of the last records of these partitions, so many in each. The end may lie beyond the last record of ours
+    /// (compaction, control records, records of a foreign writer): where none is found the look goes further back, in growing steps.
+    pub fn look_back(
+        &self,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+        records: i64,
+        visit: &mut dyn FnMut(i32, Header),
+    ) -> Result<(), Failure> {
+        let mut open = self.bounds(topic, partitions)?;
+        open.retain(|_, bounds| !bounds.is_empty());
+        let (mut found, mut step) = (BTreeSet::new(), records);
+        while !open.is_empty() {
+            let from = |bounds: &Bounds| bounds.end.saturating_sub(step).max(bounds.first);
+            let parts = open.iter().map(|(&partition, bounds)| (partition, Bounds { first: from(bounds), ..*bounds }));
+            self.scan_within(topic, parts.collect(), &mut |record| {
+                let (partition, offset) = (record.partition, record.offset);
                 match Header::parse(record.header) {
-                    Ok(header) => last = Some(header),
+                    Ok(header) => {
+                        found.insert(partition);
+                        visit(partition, header);
+                    }
                     // Somebody else wrote it: it says nothing of where this stage stopped.
-                    Err(error) => tracing::warn!(topic, partition, offset = record.offset, %error, "a foreign record is passed over"),
+                    Err(error) => tracing::warn!(topic, partition, offset, %error, "a foreign record is passed over"),
                 }
                 Ok(())
             })?;
-            if last.is_some() {
-                return Ok(last);
-            }
+            open.retain(|partition, bounds| !found.contains(partition) && from(bounds) > bounds.first);
             step = step.saturating_mul(10);
         }
-        Ok(None)
-    }
-
-    /// The last header of each partition of a topic that has one, in as few questions as it takes.
-    pub fn last_headers(&self, topic: &str, partitions: i32) -> Result<BTreeMap<i32, Header>, Failure> {
-        let mut ends = Vec::new();
-        for partition in 0..partitions {
-            let (low, high) = self.watermarks(topic, partition)?;
-            if high > low {
-                ends.push((partition, high - 1));
-            }
-        }
-        let mut found = BTreeMap::new();
-        self.scan(topic, &ends, &mut |record| {
-            found.extend(Header::parse(record.header).ok().map(|header| (record.partition, header)));
-            Ok(())
-        })?;
-        // Where no record of ours stands at the very end, the look goes further back.
-        for (partition, _) in ends {
-            if !found.contains_key(&partition) {
-                found.extend(self.last_header(topic, partition)?.map(|header| (partition, header)));
-            }
-        }
-        Ok(found)
+        Ok(())
     }
 
     /// Reads each partition from its start offset to the end that stands now, in order for each partition.
@@ -151,20 +150,31 @@ impl TailReader {
         from: &[(i32, i64)],
         visit: &mut dyn FnMut(&Record<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let mut open = BTreeMap::new();
-        let mut assignment = TopicPartitionList::new();
+        let mut parts = self.bounds(topic, from.iter().map(|(partition, _)| *partition))?;
         for &(partition, start) in from {
-            let (low, high) = self.watermarks(topic, partition)?;
-            let start = start.max(low);
-            if start < high {
-                open.insert(partition, high);
-                let at = assignment.add_partition_offset(topic, partition, Offset::Offset(start));
-                at.map_err(|error| unreachable_broker(&self.config, error))?;
+            if let Some(bounds) = parts.get_mut(&partition) {
+                bounds.first = bounds.first.max(start);
             }
         }
-        if open.is_empty() {
+        self.scan_within(topic, parts, visit)
+    }
+
+    fn scan_within(
+        &self,
+        topic: &str,
+        mut parts: BTreeMap<i32, Bounds>,
+        visit: &mut dyn FnMut(&Record<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        parts.retain(|_, bounds| !bounds.is_empty());
+        if parts.is_empty() {
             return Ok(());
         }
+        let mut assignment = TopicPartitionList::new();
+        for (&partition, bounds) in &parts {
+            let added = assignment.add_partition_offset(topic, partition, Offset::Offset(bounds.first));
+            added.map_err(|error| unreachable_broker(&self.config, error))?;
+        }
+        let mut open = parts.into_iter().map(|(partition, bounds)| (partition, bounds.end)).collect();
         self.consumer.assign(&assignment).map_err(|error| unreachable_broker(&self.config, error))?;
         let read = self.read_to_ends(topic, &mut open, visit);
         self.consumer.unassign().map_err(|error| unreachable_broker(&self.config, error))?;

@@ -1,7 +1,8 @@
 //! Replica identities, keys of any type, and large values that an update leaves alone.
 
-use crate::capturing::{TOKEN, command_copy, until_state};
+use crate::capturing::{TOKEN, command_copy, metric_of, until_state};
 use crate::database::{run, value};
+use crate::further_server::{FurtherServer, LOGICAL};
 use crate::history::header;
 use crate::judged_table::JudgedTable;
 use crate::stack::{CDC_INGEST, Stack};
@@ -164,6 +165,43 @@ async fn a_large_key_that_an_update_leaves_alone_is_whole() {
         table.until_topic_is_the_table(&stack).await;
         table.history(&stack).assert_nothing_twice();
     }
+}
+
+#[tokio::test]
+async fn a_row_is_read_again_only_when_the_transaction_that_wrote_it_is_visible() {
+    let mut stack = Stack::new().await;
+    let server = FurtherServer::start_as_source(&mut stack, &[LOGICAL]).await;
+    let mut source = stack.source().await;
+    let sql = format!(
+        "CREATE TABLE business.moved (id int PRIMARY KEY, v int, body text);
+         ALTER TABLE business.moved ALTER body SET STORAGE EXTERNAL;
+         INSERT INTO business.moved VALUES (1, 0, {LARGE}), (2, 0, {LARGE}), (3, 0, 'old')"
+    );
+    run(&mut source, &sql).await;
+    let moved = JudgedTable::capture(&mut stack, "moved", "business.moved").await;
+    stack.start(CDC_INGEST);
+    stack.ready().await;
+    // A standby that never comes: commits are in the WAL, and nobody sees them.
+    server.wait_for_standby("nobody").await;
+    let writing = tokio::spawn(async move {
+        let changes = format!(
+            "BEGIN; UPDATE business.moved SET id = 10 WHERE id = 1; UPDATE business.moved SET v = 2 WHERE id = 2;
+             INSERT INTO business.moved VALUES (4, 0, {LARGE}); UPDATE business.moved SET v = 4 WHERE id = 4;
+             DELETE FROM business.moved WHERE id = 3; INSERT INTO business.moved VALUES (3, 0, {LARGE});
+             UPDATE business.moved SET v = 3 WHERE id = 3; COMMIT"
+        );
+        run(&mut source, &changes).await;
+    });
+    until("a row is wanted again", async || match metric_of(&stack, "tidemill_toast_rereads_total").await {
+        0.0 => Err("none".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    assert!(!writing.is_finished(), "the commit did not wait for the standby");
+    server.wait_for_standby("").await;
+    writing.await.unwrap();
+    moved.until_topic_is_the_table(&stack).await;
+    assert_eq!(metric_of(&stack, "tidemill_toast_rows_gone_total").await, 0.0);
 }
 
 /// Columns that can be too large for their row, each of another type.

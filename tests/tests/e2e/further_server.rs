@@ -7,6 +7,7 @@ use shared::pg::PostgresConfig;
 
 use crate::database;
 use crate::stack::{Stack, free_port};
+use crate::until::until_equal;
 
 /// What a server needs to be captured.
 pub const LOGICAL: &str = "wal_level=logical";
@@ -83,6 +84,18 @@ impl FurtherServer {
     /// At once: the next start recovers from the WAL.
     pub fn kill(&self) {
         self.ask(&["kill"]);
+    }
+
+    /// From now on commits wait for this standby; an empty name: for none.
+    pub async fn wait_for_standby(&self, name: &str) {
+        let mut administrator = database::connect(&self.administrator).await;
+        database::run(&mut administrator, &format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'")).await;
+        database::run(&mut administrator, "SELECT pg_reload_conf()").await;
+        let shown = "SELECT current_setting('synchronous_standby_names')";
+        until_equal("commits wait as they should", name.to_owned(), async || {
+            database::value::<String>(&mut administrator, shown).await
+        })
+        .await;
     }
 
     /// Keeps a copy of the data; the server must be stopped.

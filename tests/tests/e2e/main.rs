@@ -68,6 +68,7 @@ mod capture_unsent;
 
 // Nothing lost, nothing twice, whatever happens to the processes.
 mod asked_to_stop;
+mod chaos_verdict;
 mod in_flight;
 mod killed;
 mod repeats;

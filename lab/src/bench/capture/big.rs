@@ -10,7 +10,8 @@ use shared::failure::{Failure, FailureKind};
 
 use super::ingest::{Identity, Ingest};
 use super::marks::{self, Board, Made, Row};
-use super::{Session, orders, recvlogical, watchers};
+use super::{Session, recvlogical, watchers};
+use crate::bench::orders;
 use crate::paper::Paper;
 use crate::percentiles::Summary;
 use crate::processes::{Memory, load_average, memory_megabytes};

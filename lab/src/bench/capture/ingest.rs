@@ -1,14 +1,14 @@
 //! cdc-ingest as the benchmark runs it: with slot, topics and state of its own, so that several read the same WAL one after
 //! the other.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use shared::failure::{Failure, FailureKind};
+use shared::failure::Failure;
 
-use super::variant::{Variant, variable};
-use crate::bench::child::{Child, Program};
+use super::variant::Variant;
+use crate::bench::child::{Child, Program, variable};
+use crate::bench::ports::free_port;
 use crate::page;
 use crate::places::{Places, ServicePlace};
 use crate::ready;
@@ -64,7 +64,7 @@ impl Identity {
             ("kafka.brokers", places.brokers.clone()),
             ("http.port", port.to_string()),
         ];
-        let ours = settings.into_iter().map(|(key, value)| (variable(key), value));
+        let ours = settings.into_iter().map(|(key, value)| (variable("cdc-ingest", key), value));
         ours.chain(self.variant.variables()).collect()
     }
 
@@ -87,13 +87,6 @@ impl Identity {
         ingest.ready().await?;
         ingest.child.stop().await
     }
-}
-
-/// A port that nobody listens on.
-fn free_port() -> Result<u16, Failure> {
-    let failed = |error| Failure::new(FailureKind::Broken, "no port is free").caused_by(error);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
-    Ok(listener.local_addr().map_err(failed)?.port())
 }
 
 impl Ingest {

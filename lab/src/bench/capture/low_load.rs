@@ -7,7 +7,8 @@ use shared::failure::Failure;
 
 use super::ingest::Identity;
 use super::marks::{self, Board, Made, Row};
-use super::{Session, orders, watchers};
+use super::{Session, watchers};
+use crate::bench::orders;
 use crate::paper::Paper;
 use crate::percentiles::Summary;
 use crate::processes::load_average;

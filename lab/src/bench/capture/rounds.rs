@@ -6,7 +6,8 @@ use shared::position::Lsn;
 
 use super::ingest::Identity;
 use super::reading::{IngestRun, Reading, RecvLogicalRun, watch};
-use super::{Session, orders, recvlogical};
+use super::{Session, recvlogical};
+use crate::bench::orders;
 use crate::bench::spread::Spread;
 use crate::paper::Paper;
 use crate::table::Table;

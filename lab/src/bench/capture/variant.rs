@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use crate::bench::child::variable;
+
 /// A cdc-ingest to be measured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Variant {
@@ -50,13 +52,8 @@ impl Variant {
 
     /// Its settings as variables of the environment.
     pub fn variables(&self) -> impl Iterator<Item = (String, String)> {
-        self.settings.iter().map(|(key, value)| (variable(key), value.clone()))
+        self.settings.iter().map(|(key, value)| (variable("cdc-ingest", key), value.clone()))
     }
-}
-
-/// `kafka.linger_ms` is `CDC_INGEST__KAFKA__LINGER_MS`.
-pub fn variable(key: &str) -> String {
-    format!("CDC_INGEST__{}", key.replace('.', "__").to_uppercase())
 }
 
 #[cfg(test)]

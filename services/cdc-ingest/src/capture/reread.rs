@@ -1,5 +1,7 @@
 //! What the stream leaves out and the source is asked for: the row behind an unchanged TOASTed value, and what is beneath a domain.
 
+use std::time::Duration;
+
 use shared::failure::{Failure, FailureKind};
 use shared::metrics;
 use shared::pg::{quoted, refused_for_now};
@@ -13,6 +15,7 @@ use crate::decode::Cell;
 use crate::key_order::is_key;
 use crate::snapshot::copy;
 use crate::source;
+use crate::visibility::DatabaseSnapshot;
 
 impl Core {
     /// Asks the source, on the worker's own connection, and gives up when the generation ends.
@@ -44,15 +47,53 @@ impl Core {
         Ok(())
     }
 
-    /// The row as it is now, for a TOASTed value that the stream left out.
+    /// The row as it is now, for a TOASTed value that the stream left out: at the least as the transaction in hand has left it.
     pub(super) async fn reread(&mut self, table: usize, key: &[String]) -> Result<Reread, Failure> {
         metrics::TOAST_REREADS.inc();
+        self.await_visible().await?;
         let columns = self.assembler.columns(table);
         let Some(source) = self.tables.get(table).and_then(|table| table.source.clone()) else {
             return Err(Failure::new(FailureKind::Broken, "a row of a table that is not captured"));
         };
         self.ask(async |connection| read_row(connection, &source, &columns, key).await).await
     }
+}
+
+impl Core {
+    /// Waits until others see the transaction in hand. Its commit is in the WAL, and so in the stream, before it is visible; a
+    /// synchronous standby that is away can hold it there for long. A row read sooner may lack what it wrote, or the whole row.
+    async fn await_visible(&mut self) -> Result<(), Failure> {
+        let Some(xid) = self.assembler.xid() else { return Ok(()) };
+        let (mut tries, longest) = (0_u32, self.settings.snapshot.retake_wait_ms);
+        while !self.ask(async |connection| is_visible(connection, xid).await).await? {
+            let wait = Duration::from_millis(longest.min(1 << tries.min(16)));
+            tries += 1;
+            if tries == TOLD_AFTER_TRIES {
+                tracing::warn!(
+                    xid,
+                    "the stream waits for a transaction to become visible: its commit may wait for a synchronous standby"
+                );
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.fate.ended() => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// With the default wait that is after two seconds.
+const TOLD_AFTER_TRIES: u32 = 200;
+
+async fn is_visible(connection: &mut PgConnection, xid: u32) -> Result<bool, Failure> {
+    let unreadable = |error| refused_for_now("the transactions that the server sees cannot be read", error);
+    let snapshot: String =
+        sqlx::query_scalar("SELECT pg_current_snapshot()::text").fetch_one(connection).await.map_err(unreadable)?;
+    let snapshot: DatabaseSnapshot = snapshot.parse().map_err(|error| {
+        Failure::new(FailureKind::Data, "the transactions that the server sees cannot be read").caused_by(error)
+    })?;
+    Ok(snapshot.sees(xid))
 }
 
 async fn read_row(

@@ -85,9 +85,8 @@ impl Core {
         let keys_max = self.settings.snapshot.sweep_keys_max as u64;
         let slices = move |reader: &TailReader| {
             let mut slices = Vec::new();
-            for partition in 0..partitions {
-                let (low, high) = reader.watermarks(&topic, partition)?;
-                let records = u64::try_from(high - low).unwrap_or(0);
+            for (partition, bounds) in reader.bounds(&topic, 0..partitions)? {
+                let records = u64::try_from(bounds.end - bounds.first).unwrap_or(0);
                 let parts = records.div_ceil(keys_max.max(1)).max(1);
                 slices.extend((0..parts).map(|part| Slice { partition, part, parts }));
             }

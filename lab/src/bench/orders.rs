@@ -1,4 +1,4 @@
-//! The rows that capture is measured with: orders in all their columns, made by the server itself.
+//! The rows that the benchmark is made with: orders in all their columns, made by the server itself.
 
 use std::ops::RangeInclusive;
 

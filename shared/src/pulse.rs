@@ -1,0 +1,61 @@
+//! Signs of life of the parts of a process: a part that gives none for too long hangs, and only another process helps.
+//!
+//! Waiting is not hanging: who waits for a server that is away goes on giving signs.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The root, which builds one generation after the other.
+pub const ROOT: &str = "root";
+/// The thread of a chain's actors.
+pub const ACTORS: &str = "actors";
+/// The thread that reads a topic.
+pub const READER: &str = "reader";
+
+/// How often a part gives a sign, about.
+pub const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// When each part last gave a sign.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse {
+    beats: BTreeMap<&'static str, Instant>,
+}
+
+impl Pulse {
+    pub fn beat(&mut self, part: &'static str, now: Instant) {
+        self.beats.insert(part, now);
+    }
+
+    /// A generation has ended: its parts are no more.
+    pub fn end_generation(&mut self) {
+        self.beats.retain(|part, _| *part == ROOT);
+    }
+
+    /// A part that has given no sign for longer than this, and for how long.
+    pub fn hangs(&self, silence_max: Duration, now: Instant) -> Option<(&'static str, Duration)> {
+        let silences = self.beats.iter().map(|(part, beat)| (*part, now.saturating_duration_since(*beat)));
+        silences.max_by_key(|(_, silence)| *silence).filter(|(_, silence)| *silence > silence_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_part_that_is_silent_for_longest_hangs() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let max = Duration::from_secs(60);
+        let mut pulse = Pulse::default();
+        assert_eq!(pulse.hangs(max, at(1_000)), None, "nobody was ever there");
+        pulse.beat(ROOT, at(0));
+        pulse.beat(READER, at(0));
+        assert_eq!(pulse.hangs(max, at(60)), None);
+        pulse.beat(ROOT, at(90));
+        assert_eq!(pulse.hangs(max, at(100)), Some((READER, Duration::from_secs(100))));
+        pulse.end_generation();
+        assert_eq!(pulse.hangs(max, at(100)), None);
+        assert_eq!(pulse.hangs(max, at(151)), Some((ROOT, Duration::from_secs(61))));
+    }
+}
