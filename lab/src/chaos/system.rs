@@ -231,10 +231,11 @@ impl System {
         for network in self.networks.iter().filter(|network| wanted.contains(&network.id.name())) {
             let place = crate::places::ServicePlace { name: network.id.service.name(), url: network.url.clone() };
             let looked = ready::look(&place).await;
-            if network.id.service != Service::CdcIngest {
-                looked.map_err(|reason| format!("{}: {reason}", network.id.name()))?;
-            } else if looked.is_ok() {
-                one_captures = Ok(());
+            let looked = looked.map_err(|reason| format!("{}: {reason}", network.id.name()));
+            match network.id.service {
+                Service::CdcIngest if one_captures.is_ok() => {}
+                Service::CdcIngest => one_captures = looked,
+                _ => looked?,
             }
         }
         one_captures

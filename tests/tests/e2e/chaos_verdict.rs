@@ -202,9 +202,15 @@ async fn what_is_broken_in_the_sink_is_found_with_its_whole_way() {
         assert_found(&found, words);
         assert_eq!(found.problems.first_key(), Some((Subject::Orders, order_id)), "{:?}", found.problems);
         let way = found.way.unwrap();
-        for part in
-            ["by the witness", "_ods_orders", "_dwd_orders", "_result", "orders_latest: ", "orders_with_user_info: "]
-        {
+        for part in [
+            "by the witness",
+            "_ods_orders",
+            "_dwd_orders",
+            "_result",
+            "orders_latest: ",
+            "orders_with_user_info: ",
+            "way of user",
+        ] {
             assert!(way.contains(part), "{part} is not in {way}");
         }
         assert!(way.contains(&past), "{way}");

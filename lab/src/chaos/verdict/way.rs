@@ -1,7 +1,9 @@
-//! The whole way of one key, for people: what happened at the source, and every record and row that came of it.
+//! The whole way of one key, for people: what happened at the source, and every record and row that came of it; for an order, its
+//! user's as well.
 
 use std::fmt::Write as _;
 
+use serde::Deserialize;
 use shared::failure::Failure;
 use shared::pg::{TableName, refused};
 use sqlx::AssertSqlSafe;
@@ -20,27 +22,49 @@ pub(super) async fn of(
     key: i64,
 ) -> Result<String, Failure> {
     let names = &surroundings.places.names;
-    let mut source = surroundings.places.connect_source().await?;
-    let mut text = format!("the whole way of {} {key}\n", subject.noun());
-    let entries = witness::entries_of(&mut source, subject, key).await?;
-    write_entries(&entries, &mut text);
-    let topics = match subject {
-        Subject::Orders => vec![names.ods_topic.as_str(), &names.dwd_topic, &names.result_topic],
-        Subject::Users => vec![surroundings.users_topic],
-    };
-    for topic in topics {
-        let wanted = subject.key_json(key);
-        let records = layers.read(topic, &layers.begin(topic)?, |found| found == wanted)?;
-        write_records(topic, &records, &mut text);
+    let mut text = String::new();
+    if subject == Subject::Users {
+        write_way(surroundings, layers, subject, key, &[surroundings.users_topic], &mut text).await?;
+        return Ok(text);
     }
-    if subject == Subject::Orders {
-        let mut sink = surroundings.places.connect_sink().await?;
-        for table in [&names.latest, &names.trail] {
-            write_rows(&mut sink, table, key, &mut text).await?;
-        }
-        write_deletion(&mut sink, key, &mut text).await?;
+    let topics = [names.ods_topic.as_str(), &names.dwd_topic, &names.result_topic];
+    let user = write_way(surroundings, layers, subject, key, &topics, &mut text).await?;
+    let mut sink = surroundings.places.connect_sink().await?;
+    for table in [&names.latest, &names.trail] {
+        write_rows(&mut sink, table, key, &mut text).await?;
+    }
+    write_deletion(&mut sink, key, &mut text).await?;
+    if let Some(user) = user {
+        write_way(surroundings, layers, Subject::Users, user, &[surroundings.users_topic], &mut text).await?;
     }
     Ok(text)
+}
+
+#[derive(Deserialize)]
+struct Owned {
+    user_id: i64,
+}
+
+/// Source and topics. Answers the user whom the last row names.
+async fn write_way(
+    surroundings: &Surroundings<'_>,
+    layers: &Layers,
+    subject: Subject,
+    key: i64,
+    topics: &[&str],
+    text: &mut String,
+) -> Result<Option<i64>, Failure> {
+    let _ = writeln!(text, "the whole way of {} {key}", subject.noun());
+    let mut source = surroundings.places.connect_source().await?;
+    write_entries(&witness::entries_of(&mut source, subject, key).await?, text);
+    let (wanted, mut user) = (subject.key_json(key), None);
+    for topic in topics {
+        let records = layers.read(topic, &layers.begin(topic)?, |found| found == wanted)?;
+        let last = records.iter().rev().find_map(|record| record.value.as_deref());
+        user = last.and_then(|row| serde_json::from_str(row).ok()).map(|Owned { user_id }| user_id).or(user);
+        write_records(topic, &records, text);
+    }
+    Ok(user)
 }
 
 fn write_lines(table: &Table, text: &mut String) {
