@@ -10,9 +10,10 @@
 //! The library holds the measures, for scripts and end-to-end tests alike; the binary `tidemill-lab` is one command for each.
 //! It knows the services by what everybody sees of them: tables, topics, pages.
 
+pub use shared::page;
+
 pub mod places;
 
-pub mod page;
 pub mod ports;
 pub mod processes;
 pub mod proxy;

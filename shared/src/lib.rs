@@ -30,6 +30,7 @@ pub mod control;
 pub mod health;
 pub mod http;
 pub mod metrics;
+pub mod page;
 pub mod pulse;
 pub mod run;
 pub mod telemetry;

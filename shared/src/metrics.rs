@@ -41,6 +41,24 @@ metric!(
     )
 );
 metric!(
+    RULE_ROWS,
+    IntCounterVec,
+    register_int_counter_vec!(
+        "tidemill_rule_rows_total",
+        "dwd-cleaner: rows that came to a rule, by outcome (passed, rejected, marked, defaulted).",
+        &["rule", "outcome"]
+    )
+);
+metric!(
+    REPLAYED,
+    IntCounterVec,
+    register_int_counter_vec!(
+        "tidemill_replayed_total",
+        "dwd-cleaner: dead letters that a replay looked at, by outcome (put_back, and why others were not).",
+        &["outcome"]
+    )
+);
+metric!(
     REPEATS_DROPPED,
     IntCounter,
     register_int_counter!(
@@ -250,6 +268,8 @@ pub fn start() {
     LazyLock::force(&RECORDS_IN);
     LazyLock::force(&RECORDS_OUT);
     LazyLock::force(&REJECTED);
+    LazyLock::force(&RULE_ROWS);
+    LazyLock::force(&REPLAYED);
     LazyLock::force(&REPEATS_DROPPED);
     LazyLock::force(&END_TO_END);
     LazyLock::force(&LAG);

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use actix::{Arbiter, ArbiterHandle};
-use clap::{Arg, ArgAction, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -44,6 +44,21 @@ pub trait Service: 'static {
 
     /// Looks at the surroundings without changing anything.
     fn check(config: &Self::Config) -> impl Future<Output = Vec<Finding>>;
+
+    /// Commands of this service alone, beside `check`.
+    fn commands() -> Vec<Command> {
+        Vec::new()
+    }
+
+    /// Carries one of them out.
+    fn run_command(
+        _config: &Self::Config,
+        name: &str,
+        _arguments: &ArgMatches,
+    ) -> impl Future<Output = Result<(), Failure>> {
+        let failure = Failure::new(FailureKind::Settings, format!("there is no command {name}"));
+        async { Err(failure) }
+    }
 
     /// Builds the chain, sink first, from durable positions.
     fn start(config: &Self::Config, surroundings: Surroundings) -> impl Future<Output = Result<Chain, Failure>>;
@@ -112,6 +127,12 @@ pub fn main<S: Service>() -> ExitCode {
     if checking {
         return report_findings(&system.block_on(S::check(&config)));
     }
+    if let Some((name, arguments)) = arguments.subcommand() {
+        return match system.block_on(S::run_command(&config, name, arguments)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => report_error::<S>(&failure),
+        };
+    }
     if let Err(failure) = telemetry::start(config.log()) {
         return report_error::<S>(&failure);
     }
@@ -141,6 +162,7 @@ fn command<S: Service>() -> Command {
             Command::new("check")
                 .about("Look at settings and surroundings, start nothing; exit code 1 if something is wrong"),
         )
+        .subcommands(S::commands())
         .after_help(format!("A key in the environment: {prefix}__KAFKA__BROKERS=127.0.0.1:9092"))
 }
 

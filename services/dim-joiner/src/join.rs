@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use shared::batch::{Batch, Outgoing, Record};
 use shared::failure::{Failure, FailureKind};
 use shared::metrics;
-use shared::position::Version;
+use shared::position::{ResultVersion, Version};
 use shared::record::dead_letter::{self, Rejection};
 use shared::record::header::{Header, Operation};
 use shared::record::ods::orders;
@@ -69,10 +69,10 @@ impl OrderReader {
     /// Takes a record of the output topic back into the state. The newest version of a key counts, whatever the order: a record of a
     /// writer that hung may stand behind newer ones.
     pub fn restore(&self, record: &Record<'_>, held: &mut PartitionOrders) -> Result<(), Rejection> {
-        let header = Header::parse(record.header)
-            .map_err(|error| Rejection { reason: "unreadable_header", detail: error.to_string() })?;
+        let header =
+            Header::parse(record.header).map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
         held.input_offset = held.input_offset.max(header.input_offset);
-        held.handled = held.handled.max(header.version);
+        held.handled = held.handled.max(header.partition_version());
         let key = record.key.unwrap_or_default();
         if held.has_newer(key, header.result_version()) {
             return Ok(());
@@ -81,15 +81,11 @@ impl OrderReader {
             held.delete(key, header.version);
             return Ok(());
         };
-        let no_prefix = || Rejection {
-            reason: "unreadable_header",
-            detail: "the header does not say where the cleaned row ends".into(),
-        };
+        let no_prefix = || Rejection::new("unreadable_header", "the header does not say where the cleaned row ends");
         let open_row = header.cleaned_bytes.and_then(|bytes| value.get(..bytes)).ok_or_else(no_prefix)?;
         let mut row = open_row.to_vec();
         row.push(b'}');
-        let user =
-            self.user_of(&row).map_err(|error| Rejection { reason: error.reason(), detail: error.to_string() })?;
+        let user = self.user_of(&row).map_err(|error| Rejection::new(error.reason(), error.to_string()))?;
         held.put(key, open_row, header.version, &user, header.user_version.unwrap_or_default());
         Ok(())
     }
@@ -242,29 +238,26 @@ impl Joiner {
     }
 
     fn order(&mut self, record: &Record<'_>, now: &str, out: &mut Outgoing<Offsets>) -> Result<Operation, Rejection> {
-        let header = Header::parse(record.header)
-            .map_err(|error| Rejection { reason: "unreadable_header", detail: error.to_string() })?;
-        let key = record.key.ok_or_else(|| Rejection { reason: "no_key", detail: "the record has no key".into() })?;
+        let header =
+            Header::parse(record.header).map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
+        let key = record.key.ok_or_else(|| Rejection::new("no_key", "the record has no key"))?;
         let held = match self.incomplete.get_mut(&record.partition) {
             Some(incomplete) => incomplete,
             None => self.partitions.entry(record.partition).or_default(),
         };
         held.input_offset = Some(record.offset);
-        if header.version <= held.handled {
+        if is_repeat(&header, key, held) {
             metrics::REPEATS_DROPPED.inc();
             return Ok(header.operation);
         }
-        held.handled = header.version;
+        held.handled = header.partition_version();
         let header = Header { input_offset: Some(record.offset), ..header };
         let Some(row) = record.value else {
             held.delete(key, header.version);
             out.push(OUTPUT, record.partition, key, &header, None);
             return Ok(header.operation);
         };
-        let user = self
-            .reader
-            .user_of(row)
-            .map_err(|error| Rejection { reason: error.reason(), detail: error.to_string() })?;
+        let user = self.reader.user_of(row).map_err(|error| Rejection::new(error.reason(), error.to_string()))?;
         let user_version = self.users.get(&user).map(|user| user.version);
         let open_row = row.trim_ascii_end().strip_suffix(b"}").unwrap_or(row);
         let header = Header { user_version, cleaned_bytes: Some(open_row.len()), ..header };
@@ -304,6 +297,19 @@ impl Joiner {
 
     pub fn has_reemissions(&self) -> bool {
         !self.lane.is_empty()
+    }
+}
+
+/// Whether this record, or a newer one of its key, was handled before. In a partition versions only grow. A record that a replay put back
+/// in has an older one: it is new where the partition has come no further than it had then, and its key is not as far.
+fn is_repeat(header: &Header, key: &[u8], held: &PartitionOrders) -> bool {
+    match header.put_back_at {
+        None => header.version <= held.handled,
+        Some(at) => {
+            let version = ResultVersion { order: header.version, user: Version::default() };
+            let has_this = held.version_of(key).is_some_and(|known| known.order == header.version);
+            at < held.handled || has_this || held.has_newer(key, version)
+        }
     }
 }
 

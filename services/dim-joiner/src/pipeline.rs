@@ -191,7 +191,7 @@ impl StartPoint for BehindTail {
         self.tail.look_back(&self.output, partitions, TAIL_RECORDS, &mut |partition, header| {
             let tail = tails.entry(partition).or_default();
             tail.input_offset = tail.input_offset.max(header.input_offset);
-            tail.handled = tail.handled.max(header.version);
+            tail.handled = tail.handled.max(header.partition_version());
         })?;
         let start = |&Taken { partition, committed }: &Taken| {
             let tail = tails.remove(&partition).unwrap_or_default();

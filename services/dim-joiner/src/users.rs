@@ -123,9 +123,9 @@ impl Users {
 
     /// Takes in one record of the topic.
     pub fn apply(&mut self, record: &Record<'_>) -> Result<Applied, Rejection> {
-        let rejected = |error: RowError| Rejection { reason: error.reason(), detail: error.to_string() };
-        let header = Header::parse(record.header)
-            .map_err(|error| Rejection { reason: "unreadable_header", detail: error.to_string() })?;
+        let rejected = |error: RowError| Rejection::new(error.reason(), error.to_string());
+        let header =
+            Header::parse(record.header).map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
         let key = self.columns.read(record.key.unwrap_or_default()).map_err(rejected)?;
         let id = key.get(USER_ID).and_then(Field::text).ok_or_else(|| rejected(RowError::Missing(users::USER_ID)))?;
         if self.get(&id).is_some_and(|known| known.version >= header.version) {

@@ -1,6 +1,7 @@
 //! The chain of dwd-cleaner: checked, built sink first, started behind the tail of its output.
 
 use actix::prelude::*;
+use clap::{ArgMatches, Command};
 use shared::check::Finding;
 use shared::failure::Failure;
 use shared::kafka::progress::Progress;
@@ -8,19 +9,21 @@ use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
 use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, Taken, behind_tail_and_commit};
 use shared::kafka::tail::TailReader;
 use shared::kafka::topics::{TopicSpec, Topics};
+use shared::record::header::Header;
 use shared::run::{Chain, Service, Surroundings};
 
-use crate::cleaner::{Cleaner, CleanerActor, DEAD_LETTERS, Offsets, Tail};
-use crate::rules::Rules;
+use crate::cleaner::{Acknowledged, Cleaner, DEAD_LETTERS, Standing};
+use crate::replay::Replay;
 use crate::settings::Settings;
+use crate::worker::CleanerActor;
+use crate::{check, commands};
 
 /// The service.
 pub struct DwdCleaner;
 
 impl Service for DwdCleaner {
     const NAME: &'static str = "dwd-cleaner";
-    const ABOUT: &'static str =
-        "Cleans the captured orders: category, status, amount, date and hour; sets bad rows aside";
+    const ABOUT: &'static str = "Cleans captured rows by the rules of the settings, and sets bad ones aside";
     type Config = Settings;
 
     async fn check(config: &Settings) -> Vec<Finding> {
@@ -36,24 +39,37 @@ impl Service for DwdCleaner {
         for spec in topic_specs(config, partitions) {
             findings.push(topics.finding(&spec).await);
         }
+        findings.extend(check::try_rules(config, Self::NAME, partitions).await);
         findings
+    }
+
+    fn commands() -> Vec<Command> {
+        commands::all()
+    }
+
+    async fn run_command(config: &Settings, name: &str, arguments: &ArgMatches) -> Result<(), Failure> {
+        commands::run(config, name, arguments).await
     }
 
     async fn start(
         config: &Settings,
-        Surroundings { fate, health, arbiter, lease, .. }: Surroundings,
+        Surroundings { fate, health, arbiter, lease, control }: Surroundings,
     ) -> Result<Chain, Failure> {
         // First of all: a producer needs half a second before it sends its first record, the time that the rest of a start takes.
         let progress = Progress::new(lease, fate.clone());
         let acked = progress.clone();
-        let publisher = Publisher::<Offsets>::new(PublisherSetup {
+        let publisher = Publisher::new(PublisherSetup {
             config: &config.kafka,
             service: Self::NAME,
             topics: TopicNames::new([config.output.topic.clone(), config.output.dead_letter_topic.clone()]),
             letters: Some(DEAD_LETTERS),
             fate: fate.clone(),
             lease: progress.lease().clone(),
-            on_acked: Box::new(move |offsets| acked.complete(&offsets)),
+            on_acked: Box::new(move |acknowledged| match acknowledged {
+                Acknowledged::Batch(offsets) => acked.complete(&offsets),
+                // Who waited may have gone.
+                Acknowledged::Told(waiting) => drop(waiting.send(())),
+            }),
         })?;
         let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
 
@@ -63,9 +79,18 @@ impl Service for DwdCleaner {
             topics.ensure(&spec).await?;
         }
 
-        let cleaner = Cleaner::new(Rules::new(config.rules.clone()), config.input.topic.clone());
-        let worker = CleanerActor { cleaner, publisher: publisher.recipient(), fate: fate.clone() };
+        let worker = CleanerActor {
+            cleaner: Cleaner::new(config.plan()?, &config.quality, config.input.topic.clone()),
+            settings: config.clone(),
+            service: Self::NAME,
+            publisher: publisher.recipient(),
+            progress: progress.clone(),
+            fate: fate.clone(),
+            health: health.clone(),
+        };
         let worker = CleanerActor::start_in_arbiter(&arbiter, |_| worker);
+        let (settings, service) = (config.clone(), Self::NAME);
+        Replay { settings, service, worker: worker.clone(), fate: fate.clone() }.obey(&arbiter, &control);
 
         let start = BehindTail {
             tail: TailReader::new(&config.kafka, Self::NAME, &fate)?,
@@ -101,14 +126,16 @@ struct BehindTail {
 }
 
 impl StartPoint for BehindTail {
-    type State = Tail;
+    type State = Standing;
 
-    fn locate(&mut self, taken: &[Taken]) -> Result<Vec<Start<Tail>>, Failure> {
+    fn locate(&mut self, taken: &[Taken]) -> Result<Vec<Start<Standing>>, Failure> {
         let lasts = self.tail.last_headers(&self.output, taken.iter().map(|taken| taken.partition))?;
         let start = |&Taken { partition, committed }: &Taken| {
             let last = lasts.get(&partition);
             let offset = behind_tail_and_commit(last.and_then(|header| header.input_offset), committed);
-            Start { partition, offset, state: last.map(|header| header.version) }
+            let version = last.map(Header::partition_version).unwrap_or_default();
+            let state = Standing { version, offset: offset.map(|next| next - 1) };
+            Start { partition, offset, state }
         };
         Ok(taken.iter().map(start).collect())
     }

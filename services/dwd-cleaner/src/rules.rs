@@ -1,212 +1,235 @@
-//! What cleaning is: an ODS row in, a DWD row or a rejection out. A pure function of the row and the settings.
+//! What cleaning is: a row in, the row with its new columns or a rejection out. A pure function of the row, the rules and the time.
 
-use shared::record::dwd;
-use shared::record::ods::orders;
-use shared::record::row::{Columns, Extend, Field, Fields, RowError};
+use std::ops::Range;
 
-use crate::settings::RulesConfig;
+use shared::record::dead_letter::Rejection;
+use shared::record::row::{Extend, Field, Fields};
 
-/// Columns that are read, then those that are added (and so must not be there).
-const CATEGORY: usize = 0;
-const STATUS: usize = 1;
-const AMOUNT: usize = 2;
-const ORDER_TIME: usize = 3;
-const READ: [&str; 4] = [orders::PRODUCT_CATEGORY, orders::ORDER_STATUS, orders::TOTAL_AMOUNT, orders::ORDER_TIME];
-const ADDED: [&str; 6] = [
-    dwd::PRODUCT_CATEGORY_NORMALIZED,
-    dwd::TOTAL_AMOUNT_YUAN,
-    dwd::ORDER_STATUS_DESC,
-    dwd::ORDER_DATE,
-    dwd::ORDER_HOUR,
-    dwd::ETL_TIME,
-];
+use crate::action::{Done, Fault, MISSING_COLUMN, Slot, View, missing};
+use crate::plan::{Plan, Rule};
+use crate::rule::{Absent, OnFail};
 
-/// The rules, ready to be used on many rows.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    config: RulesConfig,
-    columns: Columns,
+/// What became of the rows at one rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub rejected: u64,
+    pub marked: u64,
+    pub defaulted: u64,
 }
 
-impl Rules {
-    pub fn new(config: RulesConfig) -> Self {
-        let names: Vec<&str> = READ.into_iter().chain(ADDED).collect();
-        Rules { config, columns: Columns::new(&names) }
+/// A place to work in, used for one row after the other, so that a row costs no memory of its own.
+#[derive(Debug, Default)]
+pub struct Desk {
+    /// Values that rules made, by slot, as places in `text`.
+    made: Vec<Option<Range<usize>>>,
+    text: Vec<u8>,
+    output: Vec<u8>,
+    spelling: String,
+    /// Rules that the row failed and that mark.
+    marks: Vec<usize>,
+    /// By rule, since it was last taken.
+    tallies: Vec<Tally>,
+    rows: u64,
+}
+
+impl Desk {
+    fn clear(&mut self, plan: &Plan) {
+        self.made.clear();
+        self.made.resize(plan.columns.names().len(), None);
+        self.text.clear();
+        self.marks.clear();
+        self.tallies.resize(plan.rules.len(), Tally::default());
+        self.rows += 1;
     }
 
-    /// Appends the cleaned row to `out`: the row as it came, and the columns of [`dwd`]. Nothing is appended on an error.
-    pub fn clean(&self, row: &[u8], etl_time: &str, out: &mut Vec<u8>) -> Result<(), RowError> {
-        let fields = self.columns.read(row)?;
-        let taken = ADDED.iter().enumerate().find(|(at, _)| fields.get(READ.len() + at).is_some());
-        if let Some((_, name)) = taken {
-            return Err(RowError::Taken(name));
+    fn put(&mut self, slot: Slot, json: &[u8]) {
+        let start = self.text.len();
+        self.text.extend_from_slice(json);
+        if let Some(made) = self.made.get_mut(slot) {
+            *made = Some(start..self.text.len());
         }
-        let category = text(&fields, CATEGORY, "text or null")?;
-        let status = text(&fields, STATUS, "text")?.ok_or(RowError::Missing(orders::ORDER_STATUS))?;
-        let amount = self.amount(required(&fields, AMOUNT)?)?;
-        let moment = moment(required(&fields, ORDER_TIME)?)?;
+    }
 
-        let mut row = Extend::row(row, out);
-        let code = category.and_then(|category| self.config.categories.get(category.trim()));
-        row.text(dwd::PRODUCT_CATEGORY_NORMALIZED, code.unwrap_or(&self.config.category_default));
-        match amount {
-            Some(amount) => row.text(dwd::TOTAL_AMOUNT_YUAN, &amount),
-            None => row.raw(dwd::TOTAL_AMOUNT_YUAN, "null"),
+    /// How many rows the rules saw since the last call, and what became of them at each rule.
+    pub fn take_tallies(&mut self) -> (u64, Vec<Tally>) {
+        (std::mem::take(&mut self.rows), std::mem::take(&mut self.tallies))
+    }
+}
+
+/// Sees each rule at work.
+pub trait Watch {
+    fn before(&mut self, rule: &Rule, view: &View<'_>);
+    /// `made` is the value that the column at the rule's target has now, where it changed.
+    fn after(&mut self, rule: &Rule, outcome: &Result<Done, Fault>, made: Option<&[u8]>);
+}
+
+/// Nobody looks.
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn before(&mut self, _: &Rule, _: &View<'_>) {}
+    fn after(&mut self, _: &Rule, _: &Result<Done, Fault>, _: Option<&[u8]>) {}
+}
+
+/// A row that passed.
+pub struct Cleaned<'s> {
+    plan: &'s Plan,
+    row: &'s [u8],
+    fields: Fields<'s>,
+    desk: &'s Desk,
+}
+
+impl Plan {
+    /// Does all rules to a row, in their order.
+    pub fn clean<'s>(
+        &'s self,
+        row: &'s [u8],
+        now: &str,
+        desk: &'s mut Desk,
+        watch: &mut impl Watch,
+    ) -> Result<Cleaned<'s>, Rejection> {
+        desk.clear(self);
+        let fields = self.columns.read(row).map_err(|error| Rejection::new(error.reason(), error.to_string()))?;
+        self.nothing_is_taken(&fields)?;
+        for (number, rule) in self.rules.iter().enumerate() {
+            self.apply(number, rule, &fields, now, desk, watch)?;
+        }
+        if let Some(slot) = self.marks {
+            let marks = self.marks_of(desk);
+            desk.put(slot, &marks);
+        }
+        Ok(Cleaned { plan: self, row, fields, desk })
+    }
+
+    fn nothing_is_taken(&self, fields: &Fields<'_>) -> Result<(), Rejection> {
+        match self.added.iter().find(|slot| fields.get(**slot).is_some()) {
+            None => Ok(()),
+            Some(&slot) => {
+                let name = self.column(slot);
+                let detail = format!("the row already has a column `{name}`, which this stage would add");
+                Err(Rejection { column: Some(name.to_owned()), ..Rejection::new("column_taken", detail) })
+            }
+        }
+    }
+
+    fn apply(
+        &self,
+        number: usize,
+        rule: &Rule,
+        fields: &Fields<'_>,
+        now: &str,
+        desk: &mut Desk,
+        watch: &mut impl Watch,
+    ) -> Result<(), Rejection> {
+        let Desk { made, text, output, spelling, .. } = desk;
+        let view = View { fields, made, text, now };
+        watch.before(rule, &view);
+        output.clear();
+        let absent = rule.reads.iter().find(|slot| rule.absent == Absent::Reject && view.get(**slot).is_none());
+        let outcome = match absent {
+            Some(&slot) => Err(missing(slot)),
+            None => rule.action.apply(&view, output, spelling),
         };
-        let words = self.config.statuses.get(status.as_ref());
-        row.text(dwd::ORDER_STATUS_DESC, words.unwrap_or(&self.config.status_default));
-        match moment {
-            Some((date, hour)) => row.text(dwd::ORDER_DATE, &date).raw(dwd::ORDER_HOUR, &hour.to_string()),
-            None => row.raw(dwd::ORDER_DATE, "null").raw(dwd::ORDER_HOUR, "null"),
+        let output = std::mem::take(&mut desk.output);
+        let decided = match &outcome {
+            Ok(Done::Passed) => Ok(None),
+            Ok(Done::Made) => Ok(Some(output.as_slice())),
+            Err(fault) => rule.failed(fault, &output),
         };
-        row.text(dwd::ETL_TIME, etl_time);
-        row.end();
+        let is_rejected = decided.is_err();
+        let put = decided.unwrap_or_default();
+        if let Some(json) = put {
+            desk.put(rule.target, json);
+        }
+        watch.after(rule, &outcome, put);
+        desk.output = output;
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(fault) => self.count(number, rule, &fault, is_rejected, desk),
+        }
+    }
+
+    fn count(
+        &self,
+        number: usize,
+        rule: &Rule,
+        fault: &Fault,
+        is_rejected: bool,
+        desk: &mut Desk,
+    ) -> Result<(), Rejection> {
+        let mut nowhere = Tally::default();
+        let tally = desk.tallies.get_mut(number).unwrap_or(&mut nowhere);
+        if is_rejected {
+            tally.rejected += 1;
+            return Err(self.rejection(rule, fault));
+        }
+        match rule.on_fail {
+            OnFail::Mark => {
+                tally.marked += 1;
+                desk.marks.push(number);
+            }
+            OnFail::Default | OnFail::Reject => tally.defaulted += 1,
+        }
         Ok(())
     }
 
-    /// `5999` → `¥5999.00`. The digits are those of the number; nothing is rounded.
-    fn amount(&self, field: Field<'_>) -> Result<Option<String>, RowError> {
-        if field.is_null() {
-            return Ok(None);
+    fn rejection(&self, rule: &Rule, fault: &Fault) -> Rejection {
+        let column = self.column(fault.slot).to_owned();
+        let detail = format!("rule `{}`: column `{column}` {}", rule.name, fault.words);
+        Rejection { rule: Some(rule.name.clone()), column: Some(column), ..Rejection::new(fault.reason, detail) }
+    }
+
+    /// `"one,another"`. Names of rules need no escaping.
+    fn marks_of(&self, desk: &Desk) -> Vec<u8> {
+        let names: Vec<&str> =
+            desk.marks.iter().filter_map(|number| Some(self.rules.get(*number)?.name.as_str())).collect();
+        format!("\"{}\"", names.join(",")).into_bytes()
+    }
+}
+
+impl Rule {
+    /// What a row that failed goes on with: a value for the target, or none. `Err`: it does not go on.
+    fn failed<'a>(&'a self, fault: &Fault, output: &'a [u8]) -> Result<Option<&'a [u8]>, ()> {
+        if fault.reason == MISSING_COLUMN {
+            return Err(());
         }
-        let digits = field.raw();
-        let plain = digits.strip_prefix('-').unwrap_or(digits);
-        if !plain.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-            return Err(wrong_type(AMOUNT, "a decimal number", field));
+        match self.on_fail {
+            OnFail::Reject => Err(()),
+            // A value that could not be made is none; a value that was looked at stays.
+            OnFail::Mark => Ok(self.makes.then_some(b"null")),
+            OnFail::Default => match &self.default {
+                Some(default) => Ok(Some(default)),
+                None if fault.has_right_value => Ok(Some(output)),
+                None => Err(()),
+            },
         }
-        let decimals = plain.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-        let mut amount = format!("{}{digits}", self.config.currency);
-        if decimals == 0 && self.config.amount_decimals_min > 0 {
-            amount.push('.');
+    }
+}
+
+impl Cleaned<'_> {
+    fn made(&self, slot: Slot) -> Option<&[u8]> {
+        self.desk.text.get(self.desk.made.get(slot)?.clone()?)
+    }
+
+    /// Appends the row: its own bytes, with the values that were replaced, then the new columns.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let changed = || self.plan.changed.iter().copied();
+        let replaced: Vec<(Field<'_>, &[u8])> =
+            changed().filter_map(|slot| Some((self.fields.get(slot)?, self.made(slot)?))).collect();
+        let mut row = match replaced.is_empty() {
+            true => Extend::row(self.row, out),
+            false => Extend::row_with(self.row, &replaced, out),
+        };
+        // A column that the row lacked and a default filled comes first.
+        let lacked = changed().filter(|slot| self.fields.get(*slot).is_none());
+        for slot in lacked.chain(self.plan.added.iter().copied()) {
+            if let (Some(name), Some(json)) = (self.plan.rendered.get(slot), self.made(slot)) {
+                row.rendered(name, json);
+            }
         }
-        amount.extend(std::iter::repeat_n('0', self.config.amount_decimals_min.saturating_sub(decimals)));
-        Ok(Some(amount))
+        row.end();
     }
-}
-
-fn required<'a>(fields: &Fields<'a>, column: usize) -> Result<Field<'a>, RowError> {
-    fields.get(column).ok_or(RowError::Missing(READ.get(column).copied().unwrap_or_default()))
-}
-
-fn text<'a>(
-    fields: &Fields<'a>,
-    column: usize,
-    wanted: &'static str,
-) -> Result<Option<std::borrow::Cow<'a, str>>, RowError> {
-    let field = required(fields, column)?;
-    if field.is_null() || field.is_string() { Ok(field.text()) } else { Err(wrong_type(column, wanted, field)) }
-}
-
-/// Says the form of the value, not the value: a dead letter has the bytes, a log must not.
-fn wrong_type(column: usize, wanted: &'static str, found: Field<'_>) -> RowError {
-    let found = match found.raw().as_bytes().first() {
-        Some(b'"') => "a text of another form",
-        Some(b'{') => "an object",
-        Some(b'[') => "an array",
-        Some(b't' | b'f') => "a boolean",
-        Some(b'n') => "null",
-        _ => "a number",
-    };
-    RowError::WrongType {
-        column: READ.get(column).copied().unwrap_or_default().to_owned(),
-        wanted,
-        found: found.to_owned(),
-    }
-}
-
-/// Date and hour of `2025-07-11 17:25:55.145`.
-fn moment(field: Field<'_>) -> Result<Option<(String, u32)>, RowError> {
-    let wrong = || wrong_type(ORDER_TIME, "a date and time", field);
-    if field.is_null() {
-        return Ok(None);
-    }
-    let text = field.text().filter(|_| field.is_string()).ok_or_else(wrong)?;
-    let (date, time) = text.split_once([' ', 'T']).ok_or_else(wrong)?;
-    let hour = time.get(..2).and_then(|hour| hour.parse::<u32>().ok()).filter(|hour| *hour < 24).ok_or_else(wrong)?;
-    let parts: Vec<&str> = date.split('-').collect();
-    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if parts.len() != 3 || !parts.iter().all(is_number) {
-        return Err(wrong());
-    }
-    // PostgreSQL writes the era behind the time.
-    let era = if text.ends_with(" BC") { " BC" } else { "" };
-    Ok(Some((format!("{date}{era}"), hour)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const ORDER: &str = r#"{"order_id":2001,"product_category":"电子产品","unit_price":5999.00,"total_amount":5999,"order_status":"COMPLETED","order_time":"2025-07-11 17:25:55.145","colour":"红"}"#;
-
-    fn clean(row: &str) -> Result<String, RowError> {
-        let mut out = Vec::new();
-        Rules::new(RulesConfig::default()).clean(row.as_bytes(), "2025-07-12 02:32:59.555", &mut out)?;
-        Ok(String::from_utf8(out).unwrap())
-    }
-
-    #[test]
-    fn a_row_is_kept_and_extended() {
-        let added = concat!(
-            r#","product_category_normalized":"ELECTRONICS","total_amount_yuan":"¥5999.00","order_status_desc":"已完成","#,
-            r#""order_date":"2025-07-11","order_hour":17,"etl_time":"2025-07-12 02:32:59.555"}"#
-        );
-        assert_eq!(clean(ORDER).unwrap(), format!("{}{added}", ORDER.trim_end_matches('}')));
-    }
-
-    #[test]
-    fn unknown_values_get_the_defaults() {
-        let cleaned = clean(&ORDER.replace("电子产品", "古董").replace("COMPLETED", "LOST")).unwrap();
-        assert!(cleaned.contains(r#""product_category_normalized":"OTHER""#), "{cleaned}");
-        assert!(cleaned.contains(r#""order_status_desc":"未知状态""#), "{cleaned}");
-        assert!(clean(&ORDER.replace("\"电子产品\"", "null")).unwrap().contains("OTHER"));
-    }
-
-    #[test]
-    fn amounts_keep_their_digits() {
-        for (amount, text) in
-            [("0", "¥0.00"), ("-1.5", "¥-1.50"), ("12345678901234567890.123", "¥12345678901234567890.123")]
-        {
-            let cleaned = clean(&ORDER.replace(":5999,", &format!(":{amount},"))).unwrap();
-            assert!(cleaned.contains(&format!("\"{text}\"")), "{cleaned}");
-        }
-        assert!(clean(&ORDER.replace(":5999,", ":null,")).unwrap().contains("\"total_amount_yuan\":null"));
-    }
-
-    #[test]
-    fn a_bad_row_is_rejected_with_the_column() {
-        let cases = [
-            (ORDER.replace("5999,", "\"NaN\","), "total_amount"),
-            (ORDER.replace("5999,", "1e3,"), "total_amount"),
-            (ORDER.replace("2025-07-11 17:25:55.145", "infinity"), "order_time"),
-            (ORDER.replace("\"COMPLETED\"", "null"), "order_status"),
-            (ORDER.replace("\"COMPLETED\"", "7"), "order_status"),
-            (ORDER.replace("order_time", "time"), "order_time"),
-            (ORDER.replace("colour", "etl_time"), "etl_time"),
-        ];
-        for (row, column) in cases {
-            let error = clean(&row).unwrap_err().to_string();
-            assert!(error.contains(column), "{error}");
-        }
-        assert!(matches!(clean("not json"), Err(RowError::NotAnObject(_))));
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_cleaned_is_json_with_the_old_row_in_front(category in any::<String>(), amount in any::<i64>()) {
-            let row = serde_json::json!({
-                "product_category": category, "total_amount": amount, "order_status": "PAID", "order_time": "2025-01-01 00:00:00.000"
-            }).to_string();
-            let cleaned = clean(&row).unwrap();
-            let open_row = row.trim_end_matches('}');
-            prop_assert!(cleaned.starts_with(open_row));
-            prop_assert!(serde_json::from_str::<serde_json::Value>(&cleaned).is_ok());
-        }
-
-        #[test]
-        fn any_bytes_are_rejected_or_cleaned_but_never_panic(bytes in any::<Vec<u8>>()) {
-            let _ = Rules::new(RulesConfig::default()).clean(&bytes, "", &mut Vec::new());
-        }
-    }
-}
+mod tests;

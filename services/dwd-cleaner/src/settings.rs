@@ -1,12 +1,16 @@
 //! The settings of dwd-cleaner. `config/dwd-cleaner.toml` documents each key.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Deserializer};
-use shared::config::{HttpConfig, LogConfig, RestartConfig};
+use shared::config::{HttpConfig, LogConfig, RestartConfig, Secret};
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
+use shared::record::dwd;
+use shared::record::ods::orders;
 use shared::run::ServiceConfig;
+
+use crate::fold::Difference;
+use crate::plan::{Plan, Surroundings};
+use crate::rule::{Absent, Kind, OnFail, RuleConfig, Scalar};
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -14,7 +18,12 @@ use shared::run::ServiceConfig;
 pub struct Settings {
     pub input: InputConfig,
     pub output: OutputConfig,
-    pub rules: RulesConfig,
+    /// How a row is cleaned, in this order.
+    pub rules: Vec<RuleConfig>,
+    pub personal: PersonalConfig,
+    pub quality: QualityConfig,
+    pub check: CheckConfig,
+    pub replay: ReplayConfig,
     pub kafka: KafkaConfig,
     #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
@@ -36,24 +45,46 @@ pub struct InputConfig {
 pub struct OutputConfig {
     pub topic: String,
     pub dead_letter_topic: String,
+    /// The column that names the rules which a row failed; added where a rule has `on_fail = "mark"`.
+    pub marks_column: String,
 }
 
-/// How a row is cleaned.
+/// Personal values.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PersonalConfig {
+    /// Key of the rules of kind `hash`.
+    pub hash_key: Secret,
+}
+
+/// What is kept of the quality of the rows.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct RulesConfig {
-    /// Category as the shop writes it → code.
-    pub categories: BTreeMap<String, String>,
-    /// The code of a category that is not named, or absent.
-    pub category_default: String,
-    /// Status code → words.
-    pub statuses: BTreeMap<String, String>,
-    /// The words for a status that is not named.
-    pub status_default: String,
-    /// Written before the amount.
-    pub currency: String,
-    /// Least digits behind the decimal point of the amount's text; more are kept where the amount has more.
-    pub amount_decimals_min: usize,
+pub struct QualityConfig {
+    /// Rows are counted by rule in intervals of this length.
+    pub interval_s: u64,
+    /// So many intervals are kept.
+    pub intervals_max: usize,
+}
+
+/// What `check` looks at.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckConfig {
+    /// The rules are tried on so many of the last rows of each partition.
+    pub rows_max: usize,
+}
+
+/// Putting dead letters back in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplayConfig {
+    /// Dead letters held at a time; the command goes on with the next ones by itself.
+    pub letters_max: usize,
+    /// Bytes of dead letters held at a time.
+    pub bytes_max: usize,
+    /// Longest wait of the command for the answer of the running service.
+    pub answer_timeout_ms: u64,
 }
 
 const HTTP_PORT: u16 = 8082;
@@ -67,7 +98,11 @@ impl Default for Settings {
         Settings {
             input: InputConfig::default(),
             output: OutputConfig::default(),
-            rules: RulesConfig::default(),
+            rules: orders_rules(),
+            personal: PersonalConfig::default(),
+            quality: QualityConfig::default(),
+            check: CheckConfig::default(),
+            replay: ReplayConfig::default(),
             kafka: KafkaConfig::default(),
             http: HttpConfig::on(HTTP_PORT),
             log: LogConfig::default(),
@@ -84,43 +119,102 @@ impl Default for InputConfig {
 
 impl Default for OutputConfig {
     fn default() -> Self {
-        OutputConfig { topic: "dwd_orders".into(), dead_letter_topic: "dlq_dwd_cleaner".into() }
-    }
-}
-
-impl Default for RulesConfig {
-    fn default() -> Self {
-        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(from, to)| ((*from).into(), (*to).into())).collect();
-        RulesConfig {
-            categories: map(&[
-                ("电子产品", "ELECTRONICS"),
-                ("服装鞋帽", "CLOTHING"),
-                ("家居用品", "HOME"),
-                ("图书音像", "BOOKS"),
-                ("食品饮料", "FOOD"),
-                ("美妆护肤", "BEAUTY"),
-                ("运动户外", "SPORTS"),
-                ("母婴用品", "BABY"),
-            ]),
-            category_default: "OTHER".into(),
-            statuses: map(&[
-                ("PENDING", "待处理"),
-                ("PAID", "已支付"),
-                ("SHIPPED", "已发货"),
-                ("DELIVERED", "已送达"),
-                ("COMPLETED", "已完成"),
-                ("CANCELLED", "已取消"),
-                ("REFUNDED", "已退款"),
-            ]),
-            status_default: "未知状态".into(),
-            currency: "¥".into(),
-            amount_decimals_min: 2,
+        OutputConfig {
+            topic: "dwd_orders".into(),
+            dead_letter_topic: "dlq_dwd_cleaner".into(),
+            marks_column: "quality_marks".into(),
         }
     }
 }
 
+impl Default for QualityConfig {
+    fn default() -> Self {
+        QualityConfig { interval_s: 60, intervals_max: 60 }
+    }
+}
+
+impl Default for CheckConfig {
+    fn default() -> Self {
+        CheckConfig { rows_max: 100 }
+    }
+}
+
+impl Default for ReplayConfig {
+    fn default() -> Self {
+        ReplayConfig { letters_max: 10_000, bytes_max: 64 << 20, answer_timeout_ms: 600_000 }
+    }
+}
+
+const CATEGORIES: [(&str, &str); 8] = [
+    ("电子产品", "ELECTRONICS"),
+    ("服装鞋帽", "CLOTHING"),
+    ("家居用品", "HOME"),
+    ("图书音像", "BOOKS"),
+    ("食品饮料", "FOOD"),
+    ("美妆护肤", "BEAUTY"),
+    ("运动户外", "SPORTS"),
+    ("母婴用品", "BABY"),
+];
+
+const STATUSES: [(&str, &str); 7] = [
+    ("PENDING", "待处理"),
+    ("PAID", "已支付"),
+    ("SHIPPED", "已发货"),
+    ("DELIVERED", "已送达"),
+    ("COMPLETED", "已完成"),
+    ("CANCELLED", "已取消"),
+    ("REFUNDED", "已退款"),
+];
+
+/// The rules of the example's orders.
+fn orders_rules() -> Vec<RuleConfig> {
+    let rule = |name: &str, kind| {
+        let (on_fail, absent) = (OnFail::Reject, Absent::Reject);
+        RuleConfig { name: name.into(), on_fail, default: None, absent, kind }
+    };
+    let or = |default: &str, rule| RuleConfig { on_fail: OnFail::Default, default: Some(default.into()), ..rule };
+    let map = |column: &str, to: &str, values: &[(&str, &str)], fold: &[Difference]| Kind::Map {
+        column: column.into(),
+        to: to.into(),
+        values: values.iter().map(|(name, value)| ((*name).into(), Scalar::from(*value))).collect(),
+        fold: fold.into(),
+    };
+    let spelling = [Difference::Width, Difference::Blank, Difference::Case];
+    let (assume_zone, zone) = (None, None);
+    let (time, date, hour) = (orders::ORDER_TIME.to_owned(), dwd::ORDER_DATE.into(), dwd::ORDER_HOUR.into());
+    vec![
+        or(
+            "OTHER",
+            rule("category", map(orders::PRODUCT_CATEGORY, dwd::PRODUCT_CATEGORY_NORMALIZED, &CATEGORIES, &spelling)),
+        ),
+        rule(
+            "amount_text",
+            Kind::Amount {
+                column: orders::TOTAL_AMOUNT.into(),
+                to: dwd::TOTAL_AMOUNT_YUAN.into(),
+                currency: "¥".into(),
+                decimals_min: 2,
+                decimals_max: None,
+            },
+        ),
+        rule("status_given", Kind::Required { column: orders::ORDER_STATUS.into(), blank: true }),
+        or("未知状态", rule("status_text", map(orders::ORDER_STATUS, dwd::ORDER_STATUS_DESC, &STATUSES, &[]))),
+        rule("order_date", Kind::Date { column: time.clone(), to: date, assume_zone, zone }),
+        rule("order_hour", Kind::Hour { column: time, to: hour, assume_zone: None, zone: None }),
+        rule("etl_time", Kind::Now { to: dwd::ETL_TIME.into() }),
+    ]
+}
+
+impl Settings {
+    /// The rules, ready for use.
+    pub fn plan(&self) -> Result<Plan, Failure> {
+        let surroundings = Surroundings { marks_column: &self.output.marks_column, hash_key: &self.personal.hash_key };
+        Plan::new(&self.rules, &surroundings)
+    }
+}
+
 impl ServiceConfig for Settings {
-    const MAPS: &'static [&'static str] = &["rules.categories", "rules.statuses"];
+    const MAPS: &'static [&'static str] = &["rules"];
 
     fn http(&self) -> &HttpConfig {
         &self.http
@@ -147,7 +241,18 @@ impl ServiceConfig for Settings {
             )
             .cure("name each under [input] and [output]"));
         }
-        Ok(())
+        let least = [
+            ("quality.interval_s", self.quality.interval_s),
+            ("quality.intervals_max", self.quality.intervals_max as u64),
+            ("check.rows_max", self.check.rows_max as u64),
+            ("replay.letters_max", self.replay.letters_max as u64),
+            ("replay.bytes_max", self.replay.bytes_max as u64),
+            ("replay.answer_timeout_ms", self.replay.answer_timeout_ms),
+        ];
+        if let Some((key, _)) = least.into_iter().find(|(_, set)| *set == 0) {
+            return Err(Failure::new(FailureKind::Settings, format!("{key} is 0")).cure("set at least 1"));
+        }
+        self.plan().map(drop)
     }
 }
 
@@ -161,5 +266,24 @@ mod tests {
         let documented: Settings = shared::config::load("dwd-cleaner", Some(path.as_ref()), Settings::MAPS).unwrap();
         assert_eq!(format!("{documented:?}"), format!("{:?}", Settings::default()));
         assert!(documented.validate().is_ok());
+    }
+    /// The file with its commented rules put in force.
+    #[test]
+    fn the_documented_examples_go_together() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/dwd-cleaner.toml");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (front, rest) = text.split_once("# One of each further kind.").unwrap();
+        let (examples, back) = rest.split_once("[personal]").unwrap();
+        let examples = examples.split_once('\n').unwrap().1.replace("\n# ", "\n");
+        let in_force =
+            format!("{front}{examples}[personal]{back}").replace("hash_key = \"\"", "hash_key = \"of sixteen bytes\"");
+        let file = std::env::temp_dir().join(format!("tidemill-examples-{}.toml", std::process::id()));
+        std::fs::write(&file, in_force).unwrap();
+        let settings = shared::config::load::<Settings>("dwd-cleaner", Some(&file), Settings::MAPS);
+        std::fs::remove_file(&file).unwrap();
+        let settings = settings.unwrap_or_else(|failure| panic!("{}", failure.chain()));
+        settings.validate().unwrap_or_else(|failure| panic!("{}", failure.chain()));
+        let kinds: std::collections::BTreeSet<_> = settings.rules.iter().map(|rule| rule.kind.name()).collect();
+        assert_eq!(kinds.len(), 16, "every kind has an example: {kinds:?}");
     }
 }

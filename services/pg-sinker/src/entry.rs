@@ -39,7 +39,7 @@ impl<'a> Item<'a> {
 }
 
 fn read<'a>(record: Record<'a>, tables: &Tables) -> Result<Entry<'a>, Rejection> {
-    let reject = |reason, detail: String| Rejection { reason, detail };
+    let reject = |reason, detail: String| Rejection::new(reason, detail);
     let header = Header::parse(record.header).map_err(|error| reject("unreadable_header", error.to_string()))?;
     let no_key = || reject("unreadable_key", "the record has no key that is text".to_owned());
     let key = record.key.and_then(|key| std::str::from_utf8(key).ok()).ok_or_else(no_key)?;

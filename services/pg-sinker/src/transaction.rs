@@ -166,7 +166,7 @@ fn trouble(what: &str, error: sqlx::Error) -> Trouble {
         Fault::Data(reason) => {
             // The server's words alone: the rest of the error speaks of its own source code.
             let words = error.as_database_error().map_or_else(|| error.to_string(), |said| said.message().to_owned());
-            Trouble::Data(Rejection { reason, detail: format!("{what}: {words}") })
+            Trouble::Data(Rejection::new(reason, format!("{what}: {words}")))
         }
         Fault::Lasting => Trouble::Lasting(
             Failure::new(FailureKind::Refused, format!("the sink refuses the rows ({what})"))

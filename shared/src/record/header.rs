@@ -12,6 +12,7 @@
 //! | `tx` | transaction id at the source |
 //! | `ts` | commit time at the source of what caused this record, microseconds since 1970; absent for snapshot rows |
 //! | `in` | offset of the input record that this output partition has come to: a restarted stage goes on behind it |
+//! | `re` | put back in by a replay: the version that the partition had come to. The record's own version is an older one, above all others of its key |
 //! | `n` | length in bytes of the cleaned row at the start of a result's value |
 
 use std::fmt::Write as _;
@@ -62,6 +63,7 @@ pub struct Header {
     /// Microseconds since 1970.
     pub commit_time_us: Option<i64>,
     pub input_offset: Option<i64>,
+    pub put_back_at: Option<Version>,
     pub cleaned_bytes: Option<usize>,
 }
 
@@ -84,6 +86,7 @@ impl Header {
             transaction: 0,
             commit_time_us: None,
             input_offset: None,
+            put_back_at: None,
             cleaned_bytes: None,
         }
     }
@@ -91,6 +94,11 @@ impl Header {
     /// The pair that results are compared by.
     pub fn result_version(&self) -> ResultVersion {
         ResultVersion { order: self.version, user: self.user_version.unwrap_or_default() }
+    }
+
+    /// The version that the partition of an ODS or DWD topic has come to with this record: it never falls.
+    pub fn partition_version(&self) -> Version {
+        self.put_back_at.unwrap_or(self.version)
     }
 
     /// Appends the text form to `out`.
@@ -106,6 +114,9 @@ impl Header {
         }
         if let Some(offset) = self.input_offset {
             let _ = write!(out, " in={offset}");
+        }
+        if let Some(version) = self.put_back_at {
+            let _ = write!(out, " re={version}");
         }
         if let Some(bytes) = self.cleaned_bytes {
             let _ = write!(out, " n={bytes}");
@@ -129,6 +140,7 @@ impl Header {
                 "tx" => header.transaction = value.parse().map_err(|_| bad())?,
                 "ts" => header.commit_time_us = Some(value.parse().map_err(|_| bad())?),
                 "in" => header.input_offset = Some(value.parse().map_err(|_| bad())?),
+                "re" => header.put_back_at = Some(value.parse().map_err(|_| bad())?),
                 "n" => header.cleaned_bytes = Some(value.parse().map_err(|_| bad())?),
                 _ => {}
             }
@@ -153,6 +165,7 @@ mod tests {
             transaction: 742,
             commit_time_us: Some(1_752_226_555_145_000),
             input_offset: Some(81),
+            put_back_at: Some(Version { epoch: 2, ..version }),
             cleaned_bytes: Some(300),
             ..Header::new(Operation::Update, version)
         };

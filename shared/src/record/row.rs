@@ -4,6 +4,7 @@
 //! not name travels on untouched, and numbers keep their exact text.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use serde_json::value::RawValue;
 
@@ -37,6 +38,21 @@ impl RowError {
 pub struct Field<'a>(&'a str);
 
 impl<'a> Field<'a> {
+    /// SQL's NULL.
+    pub const NULL: Field<'static> = Field("null");
+
+    /// A value that somebody made: JSON text of one value.
+    pub fn of(json: &'a str) -> Self {
+        Field(json)
+    }
+
+    /// Where the value stands in the row that it was read from; `None` for another row.
+    fn place_in(self, row: &[u8]) -> Option<Range<usize>> {
+        let start = (self.0.as_ptr() as usize).checked_sub(row.as_ptr() as usize)?;
+        let place = start..start + self.0.len();
+        (row.get(place.clone())? == self.0.as_bytes()).then_some(place)
+    }
+
     /// The JSON text: `5999.00`, `"北京"`, `null`.
     pub fn raw(self) -> &'a str {
         self.0
@@ -164,19 +180,49 @@ impl<'a> Extend<'a> {
         Extend { out, empty }
     }
 
+    /// As [`Extend::row`], with other values in the place of some fields of the row: what stands between them is copied byte by byte.
+    pub fn row_with(row: &[u8], replaced: &[(Field<'_>, &[u8])], out: &'a mut Vec<u8>) -> Self {
+        let mut places: Vec<(Range<usize>, &[u8])> =
+            replaced.iter().filter_map(|(field, value)| Some((field.place_in(row)?, *value))).collect();
+        places.sort_unstable_by_key(|(place, _)| place.start);
+        let mut copied = 0;
+        for (place, value) in places {
+            out.extend_from_slice(row.get(copied..place.start).unwrap_or_default());
+            out.extend_from_slice(value);
+            copied = place.end;
+        }
+        let rest = row.get(copied..).unwrap_or_default();
+        let open = rest.trim_ascii_end().strip_suffix(b"}").unwrap_or(rest).trim_ascii_end();
+        let empty = copied == 0 && open.trim_ascii() == b"{";
+        out.extend_from_slice(open);
+        Extend { out, empty }
+    }
+
     /// Begins a new row.
     pub fn new(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
         Extend { out, empty: true }
     }
 
-    fn name(&mut self, name: &str) {
+    fn comma(&mut self) {
         if !self.empty {
             self.out.push(b',');
         }
         self.empty = false;
+    }
+
+    fn name(&mut self, name: &str) {
+        self.comma();
         write_string(name, self.out);
         self.out.push(b':');
+    }
+
+    /// A column as JSON: its name, of [`rendered_name`], and its value.
+    pub fn rendered(&mut self, name: &[u8], json: &[u8]) -> &mut Self {
+        self.comma();
+        self.out.extend_from_slice(name);
+        self.out.extend_from_slice(json);
+        self
     }
 
     /// A column whose value is JSON text already.
@@ -197,6 +243,14 @@ impl<'a> Extend<'a> {
     pub fn end(self) {
         self.out.push(b'}');
     }
+}
+
+/// A column's name as it stands before its value, for rows that all get the column: `"city":`.
+pub fn rendered_name(name: &str) -> Box<[u8]> {
+    let mut out = Vec::new();
+    write_string(name, &mut out);
+    out.push(b':');
+    out.into()
 }
 
 /// Appends `text` as a JSON string. Bytes beyond ASCII stay as they are (UTF-8).
@@ -234,7 +288,7 @@ mod tests {
     fn extended(row: &str) -> String {
         let mut out = Vec::new();
         let mut extend = Extend::row(row.as_bytes(), &mut out);
-        extend.raw("a", "1").text("b", "北\"京");
+        extend.raw("a", "1").rendered(&rendered_name("b"), "\"北\\\"京\"".as_bytes());
         extend.end();
         String::from_utf8(out).unwrap()
     }
@@ -244,6 +298,19 @@ mod tests {
         assert_eq!(extended(r#"{"p":5999.00}"#), r#"{"p":5999.00,"a":1,"b":"北\"京"}"#);
         assert_eq!(extended("{ \"p\" : 1 }\n"), "{ \"p\" : 1,\"a\":1,\"b\":\"北\\\"京\"}");
         assert_eq!(extended("{}"), r#"{"a":1,"b":"北\"京"}"#);
+    }
+
+    #[test]
+    fn a_value_is_replaced_and_all_else_stays() {
+        let row = br#"{ "a" : "x", "b":[1,{"a":2}],"c":null }"#;
+        let columns = Columns::new(&["c", "a"]);
+        let fields = columns.read(row).unwrap();
+        let replaced = [(fields.get(0).unwrap(), &b"7"[..]), (fields.get(1).unwrap(), b"\"***\"")];
+        let mut out = Vec::new();
+        let mut extend = Extend::row_with(row, &replaced, &mut out);
+        extend.raw("d", "1");
+        extend.end();
+        assert_eq!(String::from_utf8(out).unwrap(), r#"{ "a" : "***", "b":[1,{"a":2}],"c":7,"d":1}"#);
     }
 
     #[test]

@@ -1,10 +1,17 @@
 //! Times as text. One form for all that a stage writes itself: `2025-07-12 02:32:59.555`, UTC, to the millisecond.
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
 /// The text form of `at`.
 pub fn milliseconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S.%3f").to_string()
+}
+
+/// Reads the text form; `None` for any other text.
+pub fn parse(text: &str) -> Option<Timestamp> {
+    text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp())
 }
 
 /// Now, for the shell around the pure code.
@@ -20,5 +27,7 @@ mod tests {
     fn three_digits_always() {
         let at = Timestamp::from_microsecond(1_752_226_555_100_999).unwrap();
         assert_eq!(milliseconds(at), "2025-07-11 09:35:55.100");
+        assert_eq!(parse("2025-07-11 09:35:55.100"), Timestamp::from_microsecond(1_752_226_555_100_000).ok());
+        assert_eq!(parse("now"), None);
     }
 }

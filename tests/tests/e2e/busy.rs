@@ -24,7 +24,12 @@ pub async fn make_users_known(stack: &Stack) {
 
 /// Takes orders through their statuses, `rate` changes a second (0: as fast as it goes), until all are in the sink.
 pub async fn load(places: &Places, orders: u32, rate: u32) -> Outcome {
-    let plan = Plan { orders, rate, users: USERS, timeout: PATIENCE };
+    load_within(PATIENCE, places, orders, rate).await
+}
+
+/// The same, where not all need come to the sink: how long it is waited for them.
+pub async fn load_within(timeout: Duration, places: &Places, orders: u32, rate: u32) -> Outcome {
+    let plan = Plan { orders, rate, users: USERS, timeout };
     let outcome = measure(places, &plan, &mut Paper::plain(std::io::sink())).await;
     outcome.unwrap_or_else(|failure| panic!("{}", failure.chain()))
 }

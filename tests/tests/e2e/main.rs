@@ -21,6 +21,7 @@ mod until;
 mod busy;
 mod captured_table;
 mod capturing;
+mod cleaning;
 mod history;
 mod judged_table;
 mod late_server;
@@ -40,6 +41,11 @@ mod first_orders;
 mod many_orders;
 mod source_changes;
 mod user_changes;
+
+// Right: the rules of the settings are in force, and what they rejected comes back.
+mod cleaned_rows;
+mod cleaned_users;
+mod replayed;
 
 // Right: any table of the source is in its topic, whatever its columns, keys and changes are.
 mod capture_changes;

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crate::until::until;
 
@@ -13,6 +13,8 @@ pub struct Program {
     pub arguments: Vec<String>,
     pub variables: Vec<(String, String)>,
     pub log: PathBuf,
+    /// What it reads from its standard input, where it reads any.
+    pub input: Option<PathBuf>,
 }
 
 /// A process that does not outlive the test.
@@ -38,7 +40,9 @@ impl Program {
 
     fn start(self) -> Process {
         let log = || -> File { OpenOptions::new().create(true).append(true).open(&self.log).unwrap() };
+        let input = self.input.as_ref().map_or_else(Stdio::null, |path| File::open(path).unwrap().into());
         let child = Command::new(&self.path)
+            .stdin(input)
             .args(&self.arguments)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdout(log())

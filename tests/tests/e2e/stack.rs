@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::SystemTime;
 
@@ -35,6 +36,9 @@ pub struct Stack {
     ports: BTreeMap<String, u16>,
     /// Settings of all services, as variables, that go beyond what keeps the tests apart.
     settings: Vec<(String, String)>,
+    /// Settings of one instance, and its file.
+    settings_of: BTreeMap<String, Vec<(String, String)>>,
+    files: BTreeMap<String, PathBuf>,
     processes: BTreeMap<String, Process>,
     commands: u32,
     _seat: SemaphorePermit<'static>,
@@ -63,8 +67,21 @@ impl Stack {
         }
         let thread = std::thread::current();
         let test = thread.name().unwrap_or("test").replace("::", "-");
-        let (settings, processes) = (Vec::new(), BTreeMap::new());
-        Stack { name, places, environment, test, ports, settings, processes, commands: 0, _seat: seat }
+        let (settings, settings_of, files) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let processes = BTreeMap::new();
+        Stack {
+            name,
+            places,
+            environment,
+            test,
+            ports,
+            settings,
+            settings_of,
+            files,
+            processes,
+            commands: 0,
+            _seat: seat,
+        }
     }
 
     /// All four services, ready.
@@ -86,6 +103,20 @@ impl Stack {
         self.settings.push((variable(service, key), value.to_string()));
     }
 
+    /// The same for one instance of a service; it wins over the others.
+    pub fn set_of(&mut self, instance: &str, service: &str, key: &str, value: impl ToString) {
+        let settings = self.settings_of.entry(instance.to_owned()).or_default();
+        settings.push((variable(service, key), value.to_string()));
+    }
+
+    /// The file of settings of an instance, from its next start on.
+    pub fn configure(&mut self, instance: &str, text: &str) -> PathBuf {
+        let path = self.environment.logs.join(format!("{}-{instance}.toml", self.name));
+        std::fs::write(&path, text).unwrap();
+        self.files.insert(instance.to_owned(), path.clone());
+        path
+    }
+
     pub fn start(&mut self, service: &'static str) {
         self.start_replica(service, service);
     }
@@ -96,6 +127,9 @@ impl Stack {
         let mut program = self.program(service, instance, &[]);
         program.variables.push((variable(service, "HTTP__PORT"), port.to_string()));
         program.variables.push((variable(service, "KAFKA__INSTANCE_ID"), instance.to_owned()));
+        program.variables.extend(self.settings_of.get(instance).into_iter().flatten().cloned());
+        let file = self.files.get(instance).map(|path| ["--config".to_owned(), path.display().to_string()]);
+        program.arguments.extend(file.into_iter().flatten());
         self.processes.insert(instance.to_owned(), program.begin());
     }
 
@@ -105,13 +139,26 @@ impl Stack {
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             variables: [self.settings_that_keep_apart(service), self.settings.clone()].concat(),
             log: self.environment.logs.join(format!("{}-{label}.log", self.test)),
+            input: None,
         }
     }
 
     /// Runs a program of the pipeline to its end: `command(CDC_INGEST, &["check"], &[("SLOT__NAME", "x")])`.
     pub async fn command(&mut self, service: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Ended {
+        self.command_on(None, service, arguments, settings).await
+    }
+
+    /// The same, with a file on its standard input.
+    pub async fn command_on(
+        &mut self,
+        input: Option<PathBuf>,
+        service: &str,
+        arguments: &[&str],
+        settings: &[(&str, &str)],
+    ) -> Ended {
         self.commands += 1;
         let mut program = self.program(service, &format!("{service}-command-{}", self.commands), arguments);
+        program.input = input;
         program.variables.push((variable(service, "HTTP__PORT"), free_port().to_string()));
         program.variables.extend(settings.iter().map(|(key, value)| (variable(service, key), (*value).to_owned())));
         program.run().await

@@ -320,3 +320,41 @@ fn a_late_record_of_a_writer_that_hung_does_not_win_over_newer_ones() {
     assert_eq!((held.len(), held.input_offset), (1, Some(3)));
     assert_eq!(held.version_of(order_key(1).as_bytes()).unwrap().order.lsn, Lsn(3));
 }
+
+/// A record of an older version that a replay put back in when the partition had come to `at`.
+fn put_back(offset: i64, lsn: u64, at: u64, id: u32, status: &str) -> Batch {
+    let version = |lsn| Version { epoch: 1, lsn: Lsn(lsn), ..Version::default() };
+    let header = Header { put_back_at: Some(version(at)), ..Header::new(Operation::Update, version(lsn)) };
+    let mut text = String::new();
+    header.write(&mut text);
+    let (key, value) = (order_key(id), order(id, 1001, status));
+    let mut batch = Batch::default();
+    let (key, value, header) = (Some(key.as_bytes()), Some(value.as_bytes()), Some(text.as_bytes()));
+    batch.push(Record { partition: 0, offset, key, value, header });
+    batch
+}
+
+#[test]
+fn an_older_version_that_a_replay_put_back_is_joined_once_and_never_late() {
+    let (mut joiner, mut output) = (joiner(), Output::default());
+    let orders = Topic::from(0).put(2, &order_key(1), Some(&order(1, 1001, "PENDING"))).put(
+        9,
+        &order_key(2),
+        Some(&order(2, 1001, "PAID")),
+    );
+    output.take(&joiner.take_orders(&orders.batch, "t").unwrap());
+    output.take(&joiner.take_orders(&put_back(2, 4, 9, 1, "PAID"), "t").unwrap());
+    output.take(&joiner.take_orders(&put_back(3, 5, 9, 1, "SHIPPED"), "t").unwrap());
+    assert_eq!(output.row(1)["order_status"], "SHIPPED");
+    assert!(joiner.take_orders(&put_back(4, 5, 9, 1, "SHIPPED"), "t").unwrap().is_empty(), "it came twice");
+    assert!(joiner.take_orders(&put_back(5, 4, 9, 1, "PAID"), "t").unwrap().is_empty(), "a newer one is there");
+    let repeat = Topic::from(6).put(9, &order_key(2), Some(&order(2, 1001, "PAID")));
+    assert!(joiner.take_orders(&repeat.batch, "t").unwrap().is_empty(), "the partition stands where it stood");
+    output.take(&joiner.take_orders(&Topic::from(7).put(10, &order_key(1), None).batch, "t").unwrap());
+    assert!(
+        joiner.take_orders(&put_back(8, 5, 9, 1, "SHIPPED"), "t").unwrap().is_empty(),
+        "late, of a writer that hung"
+    );
+    assert_eq!(output.rows[&order_key(1)], None);
+    output.assert_versions_grow();
+}

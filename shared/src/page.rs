@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::failure::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -34,10 +34,21 @@ pub async fn get(url: &str, path: &str) -> Result<Page, Failure> {
 
 /// Posts a JSON body to `path`, with the token where there is one.
 pub async fn post(url: &str, path: &str, token: Option<&str>, body: &str) -> Result<Answer, Failure> {
+    post_within(PATIENCE_OF_COMMANDS, url, path, token, body).await
+}
+
+/// As [`post`], for commands that may take longer.
+pub async fn post_within(
+    patience: Duration,
+    url: &str,
+    path: &str,
+    token: Option<&str>,
+    body: &str,
+) -> Result<Answer, Failure> {
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     let length = body.len();
     let rest = format!("{token}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
-    ask(url, &format!("POST {path}"), &rest, PATIENCE_OF_COMMANDS).await
+    ask(url, &format!("POST {path}"), &rest, patience).await
 }
 
 /// `rest` are further header lines and the body; empty where there are none.
