@@ -6,7 +6,6 @@ mod calm;
 mod child;
 mod meter;
 mod orders;
-mod ports;
 mod report;
 mod spread;
 

@@ -1,13 +1,25 @@
-//! Ports for what a run starts by itself.
+//! Ports for the programs that are started here.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// A port below the range that systems hand out to clients, not given out before by this process. Zero where none is free.
-pub fn free_port() -> u16 {
-    const PORTS: u16 = 2_000;
+use shared::failure::{Failure, FailureKind};
+
+/// Ports are looked for from here on: below those that systems hand out to clients, so that a program that is started again finds its own
+/// still free.
+const FIRST: u16 = 20_000;
+const COUNT: u16 = 10_000;
+
+/// A port that nobody listens on, another one each time.
+pub fn free_port() -> Result<u16, Failure> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 22_000 + u16::try_from(std::process::id() % 80).unwrap_or_default() * 100;
-    let mut candidates = (0..PORTS).map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS);
-    candidates.find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok()).unwrap_or_default()
+    let begin = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or_default();
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + begin.wrapping_add(step) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(Failure::new(FailureKind::Broken, format!("no port from {FIRST} to {} is free", FIRST + COUNT - 1)))
 }

@@ -16,12 +16,12 @@ use shared::failure::Failure;
 
 use self::fill::{Fill, Topics};
 use crate::bench::child::{Child, Program, variable};
-use crate::bench::ports::free_port;
 use crate::bench::report;
 use crate::layers::{Layers, Mark};
 use crate::page;
 use crate::paper::Paper;
 use crate::places::{Places, ServicePlace};
+use crate::ports::free_port;
 use crate::processes::{Memory, Stat, load_average, memory_megabytes};
 use crate::ready;
 use crate::table::Table;

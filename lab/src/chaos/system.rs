@@ -163,7 +163,7 @@ impl System {
             };
             let network =
                 Network { id, url: String::new(), broker: Proxy::at(behind.advertised, behind.listen)?, database };
-            let port = free_port();
+            let port = free_port()?;
             supervisor.add(&id.name(), program(places, blueprint, &network, port));
             networks.push(Network { url: format!("http://127.0.0.1:{port}"), ..network });
         }

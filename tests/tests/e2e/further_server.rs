@@ -6,8 +6,9 @@ use std::process::Command;
 use shared::pg::PostgresConfig;
 
 use crate::database;
-use crate::stack::{Stack, free_port};
+use crate::stack::Stack;
 use crate::until::until_equal;
+use lab::ports::free_port;
 
 /// What a server needs to be captured.
 pub const LOGICAL: &str = "wal_level=logical";
@@ -54,7 +55,7 @@ impl FurtherServer {
     }
 
     fn named(stack: &Stack, label: &str, settings: &[&str]) -> Self {
-        let port = free_port();
+        let port = free_port().unwrap();
         let superuser = &stack.environment.places.source;
         FurtherServer {
             port,

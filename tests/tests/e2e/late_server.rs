@@ -2,7 +2,7 @@
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 
-use crate::stack::free_port;
+use lab::ports::free_port;
 
 /// A server that is down at first.
 pub struct LateServer {
@@ -12,7 +12,7 @@ pub struct LateServer {
 
 impl LateServer {
     pub fn of(address: &str) -> Self {
-        LateServer { port: free_port(), server: address.to_socket_addrs().unwrap().next().unwrap() }
+        LateServer { port: free_port().unwrap(), server: address.to_socket_addrs().unwrap().next().unwrap() }
     }
 
     pub fn address(&self) -> String {

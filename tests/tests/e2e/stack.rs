@@ -1,13 +1,13 @@
 //! A pipeline of a test's own: two databases, names that nobody else uses, and the four services as processes.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use lab::layers::Layers;
 use lab::places::{Names, Places};
+use lab::ports::free_port;
 use lab::ready;
 use sqlx::postgres::PgConnection;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -60,7 +60,7 @@ impl Stack {
             slot: name.clone(),
             ..Names::default()
         };
-        let ports: BTreeMap<String, u16> = SERVICES.map(|service| (service.to_owned(), free_port())).into();
+        let ports: BTreeMap<String, u16> = SERVICES.map(|service| (service.to_owned(), free_port().unwrap())).into();
         let mut places = Places { source, sink, names, ..shared.clone() };
         for service in &mut places.services {
             service.url = url(ports[service.name]);
@@ -123,7 +123,7 @@ impl Stack {
 
     /// A further instance of a service, under a name of its own.
     pub fn start_replica(&mut self, service: &'static str, instance: &str) {
-        let port = *self.ports.entry(instance.to_owned()).or_insert_with(free_port);
+        let port = *self.ports.entry(instance.to_owned()).or_insert_with(|| free_port().unwrap());
         let mut program = self.program(service, instance, &[]);
         program.variables.push((variable(service, "HTTP__PORT"), port.to_string()));
         program.variables.push((variable(service, "KAFKA__INSTANCE_ID"), instance.to_owned()));
@@ -159,7 +159,7 @@ impl Stack {
         self.commands += 1;
         let mut program = self.program(service, &format!("{service}-command-{}", self.commands), arguments);
         program.input = input;
-        program.variables.push((variable(service, "HTTP__PORT"), free_port().to_string()));
+        program.variables.push((variable(service, "HTTP__PORT"), free_port().unwrap().to_string()));
         program.variables.extend(settings.iter().map(|(key, value)| (variable(service, key), (*value).to_owned())));
         program.run().await
     }
@@ -300,16 +300,4 @@ fn unique_name() -> String {
     static STACKS: AtomicU32 = AtomicU32::new(1);
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     format!("e2e_{seconds:x}_{:x}_{}", std::process::id(), STACKS.fetch_add(1, Ordering::Relaxed))
-}
-
-/// A port below the range that systems hand out to clients, not given to another stack of this process.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 22_000 + u16::try_from(std::process::id() % 80).unwrap() * 100;
-    loop {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }

@@ -8,9 +8,9 @@ use shared::failure::Failure;
 
 use super::variant::Variant;
 use crate::bench::child::{Child, Program, variable};
-use crate::bench::ports::free_port;
 use crate::page;
 use crate::places::{Places, ServicePlace};
+use crate::ports::free_port;
 use crate::ready;
 
 /// All that makes a cdc-ingest another one.

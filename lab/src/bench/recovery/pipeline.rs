@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use shared::failure::Failure;
 
 use crate::bench::child::{Child, Program, variable};
-use crate::bench::ports::free_port;
 use crate::places::{Places, ServicePlace};
+use crate::ports::free_port;
 use crate::ready;
 
 /// One of the four.
