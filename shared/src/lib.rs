@@ -19,6 +19,7 @@ pub mod ledger;
 
 pub mod failure;
 pub mod generation;
+pub mod said;
 
 pub mod kafka;
 pub mod pg;

@@ -62,7 +62,7 @@ impl Service for DimJoiner {
         Surroundings { fate, health, arbiter, lease, .. }: Surroundings,
     ) -> Result<Chain, Failure> {
         health.hold(USERS_LATCH, format!("users of topic {}", config.users.topic));
-        // First of all: a producer needs half a second before it sends its first record, the time that the rest of a start takes.
+        // First of all: the producer connects while the rest of the start goes on.
         let progress = Progress::new(lease, fate.clone());
         let acked = progress.clone();
         let own_in_flight = Arc::new(AtomicUsize::new(0));
