@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod clock;
 pub mod failure;
 pub mod generation;
+pub mod said;
 
 pub mod kafka;
 pub mod pg;

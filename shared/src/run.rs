@@ -20,6 +20,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::generation::{Fate, Lease};
 use crate::health::{Health, Phase};
 use crate::kafka::KafkaConfig;
+use crate::said::Said;
 use crate::{http, metrics, pulse, telemetry};
 
 /// What every service's settings have.
@@ -228,7 +229,7 @@ async fn generations<S: Service>(config: &S::Config, health: &Health, control: &
         }
     };
     tokio::pin!(stop);
-    let (mut in_a_row, mut given_up_on, mut told) = (0_u32, 0, None);
+    let (mut in_a_row, mut given_up_on, mut said) = (0_u32, 0, Said::default());
     loop {
         let (failure, lived, moved) = match generation::<S>(config, health, control, stop.as_mut()).await {
             End::Asked => return Ok(()),
@@ -250,7 +251,7 @@ async fn generations<S: Service>(config: &S::Config, health: &Health, control: &
             return Err(failure);
         }
         let wait = backoff(config.restart(), in_a_row);
-        tell(&failure, in_a_row, wait, &mut told);
+        tell(&failure, in_a_row, wait, &mut said);
         health.enter(Phase::BackingOff);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -259,19 +260,11 @@ async fn generations<S: Service>(config: &S::Config, health: &Health, control: &
     }
 }
 
-/// A failure that stays the same is told of again after this time.
-const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(10);
-
-/// What was told last, and when.
-type Told = Option<(String, Instant)>;
-
-fn tell(failure: &Failure, attempt: u32, wait: Duration, told: &mut Told) {
+fn tell(failure: &Failure, attempt: u32, wait: Duration, said: &mut Said) {
     let chain = failure.chain();
-    let is_news = told.as_ref().is_none_or(|(last, at)| *last != chain || at.elapsed() >= TOLD_AGAIN_AFTER);
     let (kind, wait) = (failure.kind.as_str(), wait.as_millis());
-    if is_news {
+    if said.is_news(&chain) {
         tracing::warn!(kind, attempt, "the chain starts again in {wait} ms: {chain}");
-        *told = Some((chain, Instant::now()));
     } else {
         tracing::debug!(kind, attempt, "the chain starts again in {wait} ms: {chain}");
     }

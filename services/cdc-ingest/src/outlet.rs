@@ -17,8 +17,7 @@ use crate::settings::Settings;
 use crate::transaction::Position;
 use crate::wal_stream::Durable;
 
-/// The sink end of the chain. It is opened before anything else: a producer needs half a second before it sends its first record, the
-/// time that the rest of a start takes.
+/// The sink end of the chain. It is opened before anything else: the producer connects while the rest of the start goes on.
 pub struct Outlet {
     pub publisher: Recipient<Outgoing<Position>>,
     pub topics: TopicNames,

@@ -18,7 +18,7 @@ use shared::record::result;
 use shared::record::row::{Columns, RowError, write_string};
 
 use crate::orders::PartitionOrders;
-use crate::read_back::{ReadBack, Ticket};
+use crate::read_back::{ReadBack, Ticket, Wanted};
 use crate::reemit::Lane;
 use crate::settings::Settings;
 use crate::users::{Applied, Users};
@@ -99,6 +99,12 @@ pub struct TakenOver {
     pub input_offset: Option<i64>,
     /// The highest order version that the tail has.
     pub handled: Version,
+}
+
+impl TakenOver {
+    pub fn wanted(&self, partition: i32) -> Wanted {
+        Wanted { partition, stub: self.ticket.stub() }
+    }
 }
 
 /// The join with its state.

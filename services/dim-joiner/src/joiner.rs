@@ -14,10 +14,10 @@ use shared::kafka::reader::FromReader;
 use shared::kafka::table::FromTable;
 use shared::metrics;
 use shared::record::time;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::join::{Joiner, Offsets, TakenOver};
-use crate::read_back::ReadBack;
+use crate::read_back::{ReadBack, Wanted};
 
 /// The health latch that is held until the orders of all partitions are read back.
 pub const ORDERS_LATCH: &str = "orders";
@@ -34,6 +34,8 @@ pub struct JoinerActor {
     pub health: Health,
     /// Told when the users are read to the end that stood at the start.
     pub users_loaded: Option<oneshot::Sender<()>>,
+    /// Partitions whose orders are to be read back. The actor asks for it itself: the answer must not come before it knows the partition.
+    pub wanted: mpsc::UnboundedSender<Wanted>,
     /// Messages of the actor's own (re-emissions) that are not acknowledged.
     pub own_in_flight: Arc<AtomicUsize>,
     /// The lane is being worked on: one message to itself is on its way.
@@ -129,8 +131,13 @@ impl Handler<FromReader<TakenOver>> for JoinerActor {
     fn handle(&mut self, message: FromReader<TakenOver>, context: &mut Self::Context) -> Self::Result {
         match message {
             FromReader::Assigned(partitions) => {
+                let wanted: Vec<Wanted> =
+                    partitions.iter().map(|(partition, taken)| taken.wanted(*partition)).collect();
                 self.joiner.assigned(partitions);
                 self.await_orders();
+                if wanted.into_iter().any(|wanted| self.wanted.send(wanted).is_err()) {
+                    self.fate.end_broken("reader of orders");
+                }
                 self.send(Ok(Outgoing::default()), true, context)
             }
             FromReader::Revoked(partitions) => {

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc as std_mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use actix::ArbiterHandle;
 use actix::prelude::*;
 use shared::check::Finding;
 use shared::failure::{Failure, FailureKind};
@@ -18,6 +19,7 @@ use shared::kafka::table;
 use shared::kafka::tail::TailReader;
 use shared::kafka::topics::{TopicSpec, Topics};
 use shared::run::{Chain, Service, Surroundings};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::join::{DEAD_LETTERS, Joiner, Offsets, TakenOver};
@@ -62,25 +64,10 @@ impl Service for DimJoiner {
         Surroundings { fate, health, arbiter, lease, .. }: Surroundings,
     ) -> Result<Chain, Failure> {
         health.hold(USERS_LATCH, format!("users of topic {}", config.users.topic));
-        // First of all: a producer needs half a second before it sends its first record, the time that the rest of a start takes.
+        // First of all: the producer connects while the rest of the start goes on.
         let progress = Progress::new(lease, fate.clone());
-        let acked = progress.clone();
         let own_in_flight = Arc::new(AtomicUsize::new(0));
-        let own_acked = Arc::clone(&own_in_flight);
-        let publisher = Publisher::<Offsets>::new(PublisherSetup {
-            config: &config.kafka,
-            service: Self::NAME,
-            topics: TopicNames::new([config.output.topic.clone(), config.output.dead_letter_topic.clone()]),
-            letters: Some(DEAD_LETTERS),
-            fate: fate.clone(),
-            lease: progress.lease().clone(),
-            on_acked: Box::new(move |offsets| {
-                if offsets.is_empty() {
-                    own_acked.fetch_sub(1, Ordering::SeqCst);
-                }
-                acked.complete(&offsets);
-            }),
-        })?;
+        let publisher = publisher(config, &progress, &own_in_flight, &fate)?;
         let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
 
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
@@ -90,7 +77,7 @@ impl Service for DimJoiner {
             topics.ensure(&spec).await?;
         }
 
-        let (loaded_sender, loaded) = oneshot::channel();
+        let ((loaded_sender, loaded), (wanted_in, wanted)) = (oneshot::channel(), mpsc::unbounded_channel());
         let worker = JoinerActor {
             joiner: Joiner::new(config.clone()),
             publisher: publisher.recipient(),
@@ -98,6 +85,7 @@ impl Service for DimJoiner {
             fate: fate.clone(),
             health: health.clone(),
             users_loaded: Some(loaded_sender),
+            wanted: wanted_in,
             own_in_flight,
             walking: false,
         };
@@ -111,23 +99,10 @@ impl Service for DimJoiner {
         users_loaded(config, loaded, &fate).await?;
         health.release(USERS_LATCH);
 
-        let ((wanted_in, wanted), (done, read_back)) = (std_mpsc::channel(), mpsc::channel(1));
-        let reading_back = ReadingBack {
-            tail: TailReader::new(&config.kafka, Self::NAME, &fate)?,
-            output: config.output.topic.clone(),
-            held_max: config.orders.held_max,
-            wanted,
-            done,
-            fate: fate.clone(),
-        };
-        let orders_thread = reading_back.spawn()?;
-        let feed = Feed::new(read_back, worker.clone().recipient(), fate.clone());
-        Feed::start_in_arbiter(&arbiter, |_| feed);
-
+        let orders_thread = read_back(config, wanted, &worker, &fate, &arbiter)?;
         let start = BehindTail {
             tail: TailReader::new(&config.kafka, Self::NAME, &fate)?,
             output: config.output.topic.clone(),
-            wanted: wanted_in,
             health: health.clone(),
         };
         let (receiver, thread) = reader::spawn(ReaderSetup {
@@ -153,6 +128,52 @@ fn topic_specs(config: &Settings, partitions: i32) -> [TopicSpec; 2] {
     ]
 }
 
+fn publisher(
+    config: &Settings,
+    progress: &Progress,
+    own_in_flight: &Arc<AtomicUsize>,
+    fate: &Fate,
+) -> Result<Publisher<Offsets>, Failure> {
+    let (acked, own_acked) = (progress.clone(), Arc::clone(own_in_flight));
+    Publisher::new(PublisherSetup {
+        config: &config.kafka,
+        service: DimJoiner::NAME,
+        topics: TopicNames::new([config.output.topic.clone(), config.output.dead_letter_topic.clone()]),
+        letters: Some(DEAD_LETTERS),
+        fate: fate.clone(),
+        lease: progress.lease().clone(),
+        on_acked: Box::new(move |offsets: Offsets| {
+            if offsets.is_empty() {
+                own_acked.fetch_sub(1, Ordering::SeqCst);
+            }
+            acked.complete(&offsets);
+        }),
+    })
+}
+
+/// Starts the thread that reads orders back for the worker.
+fn read_back(
+    config: &Settings,
+    wanted: mpsc::UnboundedReceiver<Wanted>,
+    worker: &Addr<JoinerActor>,
+    fate: &Fate,
+    arbiter: &ArbiterHandle,
+) -> Result<JoinHandle<()>, Failure> {
+    let (done, read_back) = mpsc::channel(1);
+    let reading_back = ReadingBack {
+        tail: TailReader::new(&config.kafka, DimJoiner::NAME, fate)?,
+        output: config.output.topic.clone(),
+        held_max: config.orders.held_max,
+        wanted,
+        done,
+        fate: fate.clone(),
+        runtime: Handle::current(),
+    };
+    let feed = Feed::new(read_back, worker.clone().recipient(), fate.clone());
+    Feed::start_in_arbiter(arbiter, |_| feed);
+    reading_back.spawn()
+}
+
 async fn users_loaded(config: &Settings, loaded: oneshot::Receiver<()>, fate: &Fate) -> Result<(), Failure> {
     let late = || {
         Failure::new(
@@ -172,7 +193,6 @@ async fn users_loaded(config: &Settings, loaded: oneshot::Receiver<()>, fate: &F
 struct BehindTail {
     tail: TailReader,
     output: String,
-    wanted: std_mpsc::Sender<Wanted>,
     health: Health,
 }
 
@@ -195,13 +215,11 @@ impl StartPoint for BehindTail {
         })?;
         let start = |&Taken { partition, committed }: &Taken| {
             let tail = tails.remove(&partition).unwrap_or_default();
-            let wanted = Wanted { partition, stub: tail.ticket.stub() };
-            self.wanted.send(wanted).map_err(|_| Failure::new(FailureKind::Broken, "the orders are not read back"))?;
             let offset = behind_tail_and_commit(tail.input_offset, committed);
             // Records behind the tail that left no trace in the output were handled too.
             let state = TakenOver { input_offset: offset.map(|next| next - 1), ..tail };
-            Ok(Start { partition, offset, state })
+            Start { partition, offset, state }
         };
-        taken.iter().map(start).collect()
+        Ok(taken.iter().map(start).collect())
     }
 }

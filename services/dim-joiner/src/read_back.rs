@@ -1,17 +1,16 @@
 //! Reads the orders of partitions back from the output, on a thread beside the chain: fresh orders are joined meanwhile. Only sending
 //! again waits for it.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use actix::Message;
 use shared::batch::Record;
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::kafka::tail::TailReader;
-use tokio::sync::mpsc::Sender;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 
 use crate::join::{OrderReader, within};
 use crate::orders::PartitionOrders;
@@ -61,13 +60,13 @@ pub struct ReadingBack {
     pub tail: TailReader,
     pub output: String,
     pub held_max: usize,
-    pub wanted: Receiver<Wanted>,
+    /// As many as there are partitions to be taken over.
+    pub wanted: UnboundedReceiver<Wanted>,
     pub done: Sender<ReadBack>,
     pub fate: Fate,
+    /// The thread waits on the runtime that built the chain.
+    pub runtime: Handle,
 }
-
-/// How often the thread looks whether the generation has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl ReadingBack {
     pub fn spawn(self) -> Result<JoinHandle<()>, Failure> {
@@ -84,14 +83,9 @@ impl ReadingBack {
             .map_err(|error| Failure::new(FailureKind::Broken, "a reading thread cannot start").caused_by(error))
     }
 
-    fn run(self) -> Result<(), Failure> {
+    fn run(mut self) -> Result<(), Failure> {
         let mut handed_on: Vec<(Stub, usize)> = Vec::new();
-        while !self.fate.has_ended() {
-            let Wanted { partition, stub } = match self.wanted.recv_timeout(LOOK_EVERY) {
-                Ok(wanted) => wanted,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
+        while let Some(Wanted { partition, stub }) = self.next() {
             handed_on.retain(|(stub, _)| !stub.is_void());
             let held_beside = handed_on.iter().map(|(_, orders)| orders).sum();
             let orders = self.read(partition, &stub, held_beside)?;
@@ -101,6 +95,18 @@ impl ReadingBack {
             }
         }
         Ok(())
+    }
+
+    /// Waits for the next partition; `None` when the generation has ended.
+    fn next(&mut self) -> Option<Wanted> {
+        let (fate, wanted) = (&self.fate, &mut self.wanted);
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = fate.ended() => None,
+                wanted = wanted.recv() => wanted,
+            }
+        })
     }
 
     fn read(&self, partition: i32, stub: &Stub, held_beside: usize) -> Result<PartitionOrders, Failure> {

@@ -30,7 +30,7 @@ pub struct Settings {
 pub struct OrdersConfig {
     pub topic: String,
     pub group: String,
-    /// Orders held in memory (some 500 bytes each (reckoned)), so that a user's change reaches them. Beyond it the chain ends with an error.
+    /// Orders held in memory (some 450 bytes each), so that a user's change reaches them. Beyond it the process ends with an error.
     pub held_max: usize,
 }
 
@@ -39,7 +39,7 @@ pub struct OrdersConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct UsersConfig {
     pub topic: String,
-    /// Users held in memory (some 350 bytes each (reckoned)). Beyond it the chain ends with an error.
+    /// Users held in memory (some 300 bytes each). Beyond it the process ends with an error.
     pub held_max: usize,
     /// Longest wait for the users to be read at the start.
     pub load_timeout_ms: u64,

@@ -55,7 +55,7 @@ impl Service for DwdCleaner {
         config: &Settings,
         Surroundings { fate, health, arbiter, lease, control }: Surroundings,
     ) -> Result<Chain, Failure> {
-        // First of all: a producer needs half a second before it sends its first record, the time that the rest of a start takes.
+        // First of all: the producer connects while the rest of the start goes on.
         let progress = Progress::new(lease, fate.clone());
         let acked = progress.clone();
         let publisher = Publisher::new(PublisherSetup {

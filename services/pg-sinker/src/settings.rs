@@ -110,7 +110,7 @@ impl Default for WriterConfig {
             dead_letter_topic: "dlq_pg_sinker".into(),
             transaction_timeout_ms: 30_000,
             retry_first_ms: 100,
-            retry_longest_ms: 5_000,
+            retry_longest_ms: 400,
             deleted_keys_keep_days: 8,
         }
     }
@@ -259,6 +259,6 @@ mod tests {
     fn waits_double_up_to_the_bound() {
         let writer = WriterConfig::default();
         let waits: Vec<_> = [1, 2, 3, 7, 100].map(|attempt| writer.retry_wait(attempt).as_millis()).into();
-        assert_eq!(waits, [100, 200, 400, 5_000, 5_000]);
+        assert_eq!(waits, [100, 200, 400, 400, 400]);
     }
 }

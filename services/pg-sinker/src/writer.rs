@@ -14,6 +14,7 @@ use shared::kafka::reader::FromReader;
 use shared::metrics;
 use shared::pg::{PostgresConfig, refused};
 use shared::record::dead_letter::Rejection;
+use shared::said::Said;
 use sqlx::postgres::PgConnection;
 
 use crate::checkpoint::Move;
@@ -51,7 +52,13 @@ pub struct Writer {
 impl Writer {
     pub fn new(setup: WriterSetup) -> Self {
         let fate = setup.fate.clone();
-        let work = Work { setup, connection: None, expected: BTreeMap::new(), forgot_at: Instant::now() };
+        let work = Work {
+            setup,
+            connection: None,
+            expected: BTreeMap::new(),
+            forgot_at: Instant::now(),
+            said: Said::default(),
+        };
         Writer { work: Some(work), fate }
     }
 }
@@ -89,6 +96,7 @@ struct Work {
     /// The offset that each owned partition stands at in the sink.
     expected: BTreeMap<i32, i64>,
     forgot_at: Instant,
+    said: Said,
 }
 
 /// What became of a portion.
@@ -207,10 +215,12 @@ impl Work {
         }
     }
 
-    async fn wait(&self, failed: u32, failure: &Failure) {
-        let wait = self.setup.config.retry_wait(failed);
-        self.setup.health.hold(LATCH, failure.chain());
-        tracing::warn!(attempt = failed, "tried again in {} ms: {}", wait.as_millis(), failure.chain());
+    async fn wait(&mut self, failed: u32, failure: &Failure) {
+        let (wait, chain) = (self.setup.config.retry_wait(failed), failure.chain());
+        if self.said.is_news(&chain) {
+            tracing::warn!(attempt = failed, "tried again in {} ms: {chain}", wait.as_millis());
+        }
+        self.setup.health.hold(LATCH, chain);
         tokio::time::sleep(wait).await;
     }
 

@@ -158,7 +158,8 @@ impl KafkaConfig {
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", service)
             .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "1000")
+            // A broker that is back is found soon, by each of several clients one behind the other.
+            .set("reconnect.backoff.max.ms", "250")
             .set("socket.keepalive.enable", "true")
             .set("socket.nagle.disable", "true")
             .set("log_level", "4")
@@ -180,7 +181,7 @@ impl KafkaConfig {
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
             .set("heartbeat.interval.ms", (self.session_timeout_ms / 3).to_string())
             .set("statistics.interval.ms", "1000")
-            // Taking over a partition may read all of it back; the lease and the drain have bounds of their own.
+            // The lease and the drain have bounds of their own.
             .set("max.poll.interval.ms", "86400000");
         client
     }

@@ -128,8 +128,9 @@ impl Table {
             )
             .caused_by(error)
             .cure("the chain reads it anew")),
+            // The client tries again by itself, and its log says so.
             Some(Err(error)) => {
-                tracing::warn!(topic = self.topic, %error, "while reading; the client tries again by itself");
+                tracing::debug!(topic = self.topic, %error, "while reading a topic");
                 Ok(true)
             }
         }
