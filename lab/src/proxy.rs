@@ -4,14 +4,28 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use shared::failure::{Failure, FailureKind};
 
-/// Listens from the start on. Its threads end with the process.
+/// Listens until it is dropped; then its connections end as well.
 pub struct Proxy {
     pub port: u16,
     shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.cut();
+        // The thread waits for a connection: it gets one.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+    }
 }
 
 struct Shared {
@@ -21,6 +35,7 @@ struct Shared {
     passage: Mutex<Passage>,
     /// New replication connections are held.
     holds_replication: AtomicBool,
+    closed: AtomicBool,
     /// What is sent arrives so much later.
     delay_ms: AtomicU64,
 }
@@ -63,11 +78,19 @@ impl Proxy {
             lines: Mutex::default(),
             passage: Mutex::new(Passage::Open),
             holds_replication: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             delay_ms: AtomicU64::new(0),
         });
         let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || listener.incoming().flatten().for_each(|client| accepting.accept(client)));
-        Ok(Proxy { port: port_of_proxy, shared })
+        let accepting = std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if accepting.closed.load(Ordering::SeqCst) {
+                    return;
+                }
+                accepting.accept(client);
+            }
+        });
+        Ok(Proxy { port: port_of_proxy, shared, accepting: Some(accepting) })
     }
 
     /// New connections lead to another server.
@@ -209,5 +232,25 @@ impl Line {
         if self.decided() == Passage::Open {
             self.end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_is_gone_has_freed_its_port_and_ended_its_connections() {
+        let server = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let proxy = Proxy::before(server.local_addr().unwrap().port()).unwrap();
+        let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+        let (mut served, _) = server.accept().unwrap();
+        client.write_all(b"x").unwrap();
+        let mut byte = [0];
+        served.read_exact(&mut byte).unwrap();
+        let port = proxy.port;
+        drop(proxy);
+        assert_eq!(client.read(&mut byte).unwrap_or(0), 0);
+        TcpListener::bind(("127.0.0.1", port)).unwrap();
     }
 }

@@ -22,27 +22,37 @@ impl Clock {
         Clock { read_at: Instant::now(), showed: SystemTime::now() }
     }
 
-    /// By how much the time of day went back between two readings, if it did.
-    fn set_back(&self, later: &Clock) -> Option<Duration> {
+    /// What the time of day shows beyond what it should, by the clock that only goes forward.
+    fn drift(&self, later: &Clock) -> Drift {
         let should_show = self.showed + later.read_at.saturating_duration_since(self.read_at);
-        should_show.duration_since(later.showed).ok().filter(|by| *by >= SET_BACK_MIN)
+        match later.showed.duration_since(should_show) {
+            Ok(ahead) => Drift::Ahead(ahead),
+            Err(behind) => Drift::Behind(behind.duration()),
+        }
     }
 
-    /// Reads again; an error when the time of day was set back meanwhile.
-    pub fn check(&mut self) -> Result<(), Failure> {
+    /// Reads again; an error when the time of day was set back meanwhile, or went ahead by more than a lease lasts: a machine that is
+    /// suspended stops the clock that only goes forward (`CLOCK_MONOTONIC`), so this is the one sign of it.
+    pub fn check(&mut self, lease: Duration) -> Result<(), Failure> {
         let now = Clock::read();
-        let set_back = self.set_back(&now);
+        let drift = self.drift(&now);
         *self = now;
-        let Some(by) = set_back else { return Ok(()) };
-        Err(Failure::new(
-            FailureKind::Frozen,
-            format!(
-                "the machine's clock was set back by {} ms, and Kafka's client would sleep for as long",
-                by.as_millis()
-            ),
-        )
-        .cure("the service connects anew by itself; have the clock slewed and not stepped"))
+        let (what, by) = match drift {
+            Drift::Behind(by) if by >= SET_BACK_MIN => ("was set back, and Kafka's client would sleep for as long", by),
+            Drift::Ahead(by) if by > lease => {
+                ("was set forward, or the machine was suspended, for longer than the lease", by)
+            }
+            Drift::Ahead(_) | Drift::Behind(_) => return Ok(()),
+        };
+        Err(Failure::new(FailureKind::Frozen, format!("the machine's clock {what}: {} ms", by.as_millis()))
+            .cure("the service starts anew by itself; have the clock slewed and not stepped"))
     }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Drift {
+    Ahead(Duration),
+    Behind(Duration),
 }
 
 #[cfg(test)]
@@ -50,17 +60,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_clock_that_is_set_back_is_told_of() {
+    fn a_clock_that_is_set_is_told_from_one_that_goes() {
         let (read_at, showed) = (Instant::now(), SystemTime::now());
         let before = Clock { read_at, showed };
         let after = |passed_ms: u64, shows_ms: i64| {
             let shift = Duration::from_millis(shows_ms.unsigned_abs());
             let showed = if shows_ms < 0 { showed - shift } else { showed + shift };
-            before.set_back(&Clock { read_at: read_at + Duration::from_millis(passed_ms), showed })
+            before.drift(&Clock { read_at: read_at + Duration::from_millis(passed_ms), showed })
         };
-        assert_eq!(after(100, 100), None);
-        assert_eq!(after(100, 3_600_000), None, "set forward: every wait ends early, which harms nobody");
-        assert_eq!(after(1_500, 600), None, "slewed");
-        assert_eq!(after(100, -29_900), Some(Duration::from_secs(30)));
+        assert_eq!(after(100, 100), Drift::Ahead(Duration::ZERO));
+        assert_eq!(after(100, 3_600_100), Drift::Ahead(Duration::from_secs(3_600)));
+        assert_eq!(after(1_500, 600), Drift::Behind(Duration::from_millis(900)));
+        assert_eq!(after(100, -29_900), Drift::Behind(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_little_more_or_less_is_nothing() {
+        let read = |behind_ms: u64| {
+            let mut clock = Clock::read();
+            clock.showed += Duration::from_millis(behind_ms);
+            clock.check(Duration::from_secs(10))
+        };
+        assert!(read(0).is_ok());
+        assert!(read(500).is_ok(), "slewed");
+        assert_eq!(read(30_000).unwrap_err().kind, FailureKind::Frozen);
+        let mut suspended = Clock::read();
+        suspended.showed -= Duration::from_secs(60);
+        assert_eq!(suspended.check(Duration::from_secs(10)).unwrap_err().kind, FailureKind::Frozen);
     }
 }

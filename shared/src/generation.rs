@@ -113,6 +113,11 @@ impl Lease {
         Lease { born: Instant::now(), renewed_ms: Arc::default(), lasts }
     }
 
+    /// How long an owner may be silent.
+    pub fn lasts(&self) -> Duration {
+        self.lasts
+    }
+
     fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }

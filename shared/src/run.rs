@@ -90,11 +90,7 @@ async fn take_down(chain: Chain, arbiter: Arbiter, config: &impl ServiceConfig) 
     let deadline = Instant::now() + bound;
     while chain.threads.iter().any(|thread| !thread.is_finished()) {
         if Instant::now() > deadline {
-            return Err(Failure::new(
-                FailureKind::Settings,
-                format!("a thread of the chain did not end within {} ms", bound.as_millis()),
-            )
-            .cure("the process ends; its supervisor starts it again from the durable position"));
+            return Err(did_not_end("a thread", bound));
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -103,10 +99,18 @@ async fn take_down(chain: Chain, arbiter: Arbiter, config: &impl ServiceConfig) 
         arbiter.stop();
         arbiter.join().is_ok() && threads_ended
     });
-    if !matches!(joined.await, Ok(true)) {
-        tracing::error!("a part of the chain panicked");
+    match tokio::time::timeout_at(deadline.into(), joined).await {
+        Ok(Ok(true)) => {}
+        Ok(_) => tracing::error!("a part of the chain panicked"),
+        Err(_) => return Err(did_not_end("the actors", bound)),
     }
     Ok(())
+}
+
+/// The process is of no more use: somewhere in it a client waits for something that does not come.
+fn did_not_end(part: &str, bound: Duration) -> Failure {
+    Failure::new(FailureKind::Settings, format!("{part} of the chain did not end within {} ms", bound.as_millis()))
+        .cure("the process ends; its supervisor starts it again from the durable position")
 }
 
 /// The whole life of a service's process.
@@ -141,7 +145,8 @@ pub fn main<S: Service>() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!("{} stops: {}", S::NAME, failure.chain());
-            ExitCode::FAILURE
+            // At once: a thread that does not end would hold up the end of the runtime.
+            std::process::exit(1)
         }
     }
 }
@@ -342,7 +347,7 @@ async fn generation<S: Service>(
 fn keep_awake(lease: Lease, fate: Fate) {
     let mut clock = Clock::read();
     loop {
-        if let Err(failure) = lease.renew().and_then(|()| clock.check()) {
+        if let Err(failure) = lease.renew().and_then(|()| clock.check(lease.lasts())) {
             return fate.end(failure);
         }
         if fate.ended_within(Duration::from_millis(100)) {

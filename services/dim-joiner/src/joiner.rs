@@ -142,6 +142,7 @@ impl Handler<FromReader<TakenOver>> for JoinerActor {
             }
             FromReader::Revoked(partitions) => {
                 self.joiner.revoked(&partitions);
+                self.progress.complete(&[]);
                 self.await_orders();
                 self.send(Ok(Outgoing::default()), true, context)
             }

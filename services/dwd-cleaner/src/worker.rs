@@ -65,6 +65,7 @@ impl Handler<FromReader<Standing>> for CleanerActor {
             }
             FromReader::Revoked(partitions) => {
                 self.cleaner.revoked(&partitions);
+                self.progress.complete(&[]);
                 None
             }
             FromReader::Batch(batch) => Some(self.cleaner.clean(&batch, time::now())),

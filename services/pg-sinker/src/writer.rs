@@ -114,6 +114,7 @@ impl Work {
             }
             FromReader::Revoked(partitions) => {
                 self.expected.retain(|partition, _| !partitions.contains(partition));
+                self.setup.progress.complete(&[]);
                 Ok(())
             }
             FromReader::Batch(batch) => self.write_batch(&batch).await,

@@ -78,7 +78,8 @@ pub fn behind_tail_and_commit(tail_input_offset: Option<i64>, committed: Option<
 pub enum FromReader<S> {
     /// Partitions begin here.
     Assigned(Vec<(i32, S)>),
-    /// Partitions are about to be another instance's: nothing more may be made for them.
+    /// Partitions are about to be another instance's: nothing more may be made for them. It is in flight until the worker has
+    /// completed it.
     Revoked(Vec<i32>),
     Batch(Batch),
 }
@@ -181,6 +182,7 @@ impl<S: StartPoint> Assignments<S> {
     fn await_drained(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + Duration::from_millis(self.config.rebalance_drain_timeout_ms);
         while !self.progress.is_drained() {
+            self.health.beat(pulse::READER);
             if self.fate.has_ended() {
                 return Ok(());
             }
@@ -207,6 +209,7 @@ impl<S: StartPoint> Assignments<S> {
                 Err(mpsc::error::TrySendError::Full(back)) if !self.fate.has_ended() => message = back,
                 Err(_) => return Err(Failure::new(FailureKind::Broken, "the first actor of the chain is gone")),
             }
+            self.health.beat(pulse::READER);
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -248,6 +251,14 @@ impl<S: StartPoint> Assignments<S> {
         Ok(())
     }
 
+    fn lost(&self) -> Failure {
+        Failure::new(
+            FailureKind::Fenced,
+            format!("the group of topic `{}` has given the partitions of this instance to others", self.topic),
+        )
+        .cure("it was not heard of for kafka.session_timeout_ms; it joins the group again by itself")
+    }
+
     fn topic_made_anew(&self, partition: i32, next: i64, end: i64) -> Failure {
         Failure::new(
             FailureKind::Settings,
@@ -261,13 +272,20 @@ impl<S: StartPoint> Assignments<S> {
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> Result<(), Failure> {
         let revoked: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
+        // They are another instance's already: what waits in the producer must not go out behind what that one writes. The end of the
+        // generation purges it.
+        if consumer.assignment_lost() && !revoked.is_empty() {
+            return Err(self.lost());
+        }
         locked(&self.revoked).extend(&revoked);
-        // First the worker hears of it, so that it sends nothing of its own for these partitions; then what is in flight is waited for.
+        // First the worker hears of it, so that it sends nothing of its own for these partitions; then what is in flight is waited for,
+        // and the message to the worker is in flight as well.
         if !revoked.is_empty() && !self.fate.has_ended() && !self.fate.is_draining() {
+            self.progress.issue();
             self.send(FromReader::Revoked(revoked.clone()))?;
         }
         self.drain()?;
-        if !consumer.assignment_lost() && !self.fate.has_ended() {
+        if !self.fate.has_ended() {
             commit(consumer);
         }
         for &partition in &revoked {
@@ -391,6 +409,7 @@ struct Reading<'a, S: StartPoint> {
     /// Partitions that were read to their end.
     at_end: BTreeSet<i32>,
     last_commit: Instant,
+    last_beat: Instant,
     committed: BTreeMap<i32, i64>,
 }
 
@@ -404,12 +423,14 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             paused: false,
             at_end: BTreeSet::new(),
             last_commit: Instant::now(),
+            last_beat: Instant::now(),
             committed: BTreeMap::new(),
         }
     }
 
     fn run(mut self) -> Result<(), Failure> {
         let context = self.context;
+        context.health.beat(pulse::READER);
         while !context.fate.has_ended() {
             if context.fate.is_draining() {
                 context.drain()?;
@@ -577,6 +598,10 @@ impl<'a, S: StartPoint> Reading<'a, S> {
     }
 
     fn housekeeping(&mut self) {
+        if self.last_beat.elapsed() >= pulse::BEAT_EVERY {
+            self.last_beat = Instant::now();
+            self.context.health.beat(pulse::READER);
+        }
         let interval = Duration::from_millis(self.context.config.commit_interval_ms);
         let due = self.last_commit.elapsed() >= interval;
         if !due && self.context.health.is_ready() {
@@ -588,7 +613,6 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             return;
         }
         self.last_commit = Instant::now();
-        self.context.health.beat(pulse::READER);
         self.report_positions(&positions);
         if positions != self.committed {
             commit(self.consumer);

@@ -194,8 +194,8 @@ impl TailReader {
             }
             match self.consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
-                    last_heard = Instant::now();
                     let Some(&end) = open.get(&message.partition()) else { continue };
+                    last_heard = Instant::now();
                     if message.offset() < end {
                         visit(&record_of(&message))?;
                     }
