@@ -148,7 +148,7 @@ impl Default for SlotConfig {
             failover: true,
             status_interval_ms: 1_000,
             server_timeout_ms: 10_000,
-            takeover_poll_ms: 500,
+            takeover_poll_ms: 100,
             queue_messages_max: 4_096,
             message_bytes_max: 256 << 20,
         }
