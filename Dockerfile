@@ -30,7 +30,7 @@ COPY --from=build /out/cdc-ingest /usr/local/bin/
 # In a container 127.0.0.1 is the container itself.
 ENV CDC_INGEST__HTTP__HOST=0.0.0.0
 EXPOSE 8081
-HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["probe", "8081", "ready"]
+HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["probe", "8081", "useful"]
 ENTRYPOINT ["cdc-ingest"]
 CMD ["--config", "/etc/tidemill/cdc-ingest.toml"]
 

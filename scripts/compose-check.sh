@@ -7,7 +7,8 @@ usage() {
 Usage: scripts/compose-check.sh [--no-build] [--keep]
 
 Starts all of docker-compose.yml as a project of its own ("tidemill-check", with data of its own), validates it, restarts
-each service while orders flow, compares the sink with the source, value by value, and takes all of it down again.
+each service while orders flow, has a second cdc-ingest take over, compares the sink with the source, value by value, and
+takes all of it down again.
 The exit code is 0 if all of it is right. It wants Docker 20.10 or newer with Compose 2; no Rust.
 
   --no-build   take the images as they are
@@ -44,7 +45,7 @@ lab() { compose run --rm --no-deps -T lab "$@"; }
 clean_up() {
   local status=$?
   [ "$status" -eq 0 ] || { compose ps -a >&2; compose logs --tail 15 cdc-ingest dwd-cleaner dim-joiner pg-sinker >&2; } || true
-  [ "$keep" = yes ] || compose --profile tools down --volumes >&2 || status=1
+  [ "$keep" = yes ] || compose --profile replicas down --volumes >&2 || status=1
   exit "$status"
 }
 
@@ -72,7 +73,12 @@ say "killing pg-sinker"
 docker kill --signal KILL "$(compose ps -q pg-sinker)" >/dev/null
 compose up -d --no-build --wait --wait-timeout 120 # Docker takes a kill by hand for a wish, and does not restart
 wait "$load" || fail 'the load was not carried whole, see above'
+headline 'a second instance of each; the capturing cdc-ingest is killed'
+compose --profile replicas up -d --no-build --wait --wait-timeout 120
+docker kill --signal KILL "$(compose ps -q cdc-ingest)" >/dev/null
+lab ready --cdc-ingest-url http://cdc-ingest-2:8081
+lab validate --cdc-ingest-url http://cdc-ingest-2:8081
+compose up -d --no-build --wait --wait-timeout 120 cdc-ingest # a standby now
 headline 'comparing'
-lab ready
 lab compare --timeout-s 60
 headline 'all of it is right'

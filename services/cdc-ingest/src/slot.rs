@@ -111,7 +111,7 @@ pub async fn free(
             continue;
         }
         if said.as_ref() != Some(&holder) {
-            let waits = format!("slot {name}, which is in use by {holder}");
+            let waits = format!("slot {name}, which is in use by {holder}"); // scripts/probe.sh knows a standby by these words
             tracing::warn!("waiting for {waits}; this instance takes over when it is free");
             health.hold(SLOT_LATCH, waits);
             said = Some(holder);
