@@ -117,14 +117,16 @@ impl Captured {
         }
     }
 
-    /// A record that is not above all before it in its partition. A row of a copy may come late from a writer that hung: readers drop it.
+    /// A record that is not above all before it in its partition; readers drop it. A row of a copy may come late from another writer. So may
+    /// the tombstone of a TRUNCATE: it is made for each key that is live in the topic, and where the broker takes a request late, keys
+    /// that came behind the TRUNCATE are live when it is carried once more. A change that was needed is found as lost.
     fn take_repeat(&mut self, key: i64, seen: &Seen, record: &LayerRecord, problems: &mut Problems) {
         let earlier = self.by_key.get(&key).map(Vec::as_slice).unwrap_or_default();
         let same = earlier.iter().rev().find(|passed| is_same_change(passed.seen.version, seen.version));
         let what = match same {
             Some(passed) if passed.seen.digest == seen.digest => None,
             Some(_) => Some("came again with another row"),
-            None if seen.operation == Operation::Snapshot => None,
+            None if matches!(seen.operation, Operation::Snapshot | Operation::Delete) => None,
             None => Some("came behind a newer one of its partition, and was not there before"),
         };
         let Some(what) = what else {
