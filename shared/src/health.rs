@@ -16,6 +16,7 @@ use crate::record::time;
 #[derive(Clone)]
 pub struct Health {
     state: Arc<Mutex<State>>,
+    pages: Arc<Mutex<BTreeMap<&'static str, Value>>>,
 }
 
 /// What `/api/state` shows.
@@ -73,7 +74,7 @@ impl Health {
             latches: BTreeMap::new(),
             pulse: Pulse::default(),
         };
-        Health { state: Arc::new(Mutex::new(state)) }
+        Health { state: Arc::new(Mutex::new(state)), pages: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -98,6 +99,16 @@ impl Health {
     pub fn detail(&self, name: &'static str, value: impl Serialize) {
         let value = serde_json::to_value(value).unwrap_or(Value::Null);
         self.lock().details.insert(name, value);
+    }
+
+    /// Sets what `/api/<name>` shows: what is too long for the state.
+    pub fn page(&self, name: &'static str, value: Value) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(name, value);
+    }
+
+    /// What `/api/<name>` shows; `None` where the service has no such page.
+    pub fn page_of(&self, name: &str) -> Option<Value> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// The chain enters a phase; only a running one can be ready.

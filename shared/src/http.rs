@@ -22,6 +22,7 @@ use crate::metrics;
 /// | `/health/ready` | 200 when the chain runs, has its partitions or slot and has caught up to where it started; else 503 with what it waits for |
 /// | `/metrics` | Prometheus text |
 /// | `/api/state` | JSON: generation, partitions, positions, last failure |
+/// | `/api/<name>` | JSON: a page of this service alone, such as `missing` of dim-joiner |
 /// | `/` | the console: the state of this service as a page |
 /// | `POST /api/v1/<command>` | a command to the service, see [`crate::control`] |
 pub async fn serve(config: &HttpConfig, health: Health, control: Control) -> Result<(Server, ServerHandle), Failure> {
@@ -40,6 +41,7 @@ pub async fn serve(config: &HttpConfig, health: Health, control: Control) -> Res
             .route("/metrics", web::get().to(metrics_page))
             .route("/api/state", web::get().to(state))
             .route("/api/v1/{command:.+}", web::post().to(command))
+            .route("/api/{page}", web::get().to(page))
             .route("/", web::get().to(console))
     })
     .workers(1)
@@ -103,6 +105,13 @@ async fn metrics_page() -> HttpResponse {
 async fn state(health: web::Data<Health>) -> HttpResponse {
     // The console of a neighbour, on another port, may read the state.
     HttpResponse::Ok().insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")).json(health.state())
+}
+
+async fn page(health: web::Data<Health>, name: web::Path<String>) -> HttpResponse {
+    match health.page_of(&name) {
+        Some(page) => HttpResponse::Ok().insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")).json(page),
+        None => problem_page(&Problem::not_found(format!("this service has no page `{name}`, or not yet"))),
+    }
 }
 
 async fn command(

@@ -34,4 +34,5 @@ pub mod metrics;
 pub mod page;
 pub mod pulse;
 pub mod run;
+pub mod scalar;
 pub mod telemetry;

@@ -115,11 +115,21 @@ metric!(
     )
 );
 metric!(
-    MISSING_USERS,
-    IntGauge,
-    register_int_gauge!(
-        "tidemill_missing_users",
-        "dim-joiner: users that orders name and that are not known; their orders carry the defaults."
+    MISSING_ROWS,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_missing_rows",
+        "dim-joiner: rows of a dimension that facts name and that are not known; their facts carry the defaults.",
+        &["dimension"]
+    )
+);
+metric!(
+    MISSING_ROWS_OLDEST,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_missing_rows_oldest_seconds",
+        "dim-joiner: for how long the oldest of the missing rows has been missed.",
+        &["dimension"]
     )
 );
 metric!(
@@ -127,7 +137,48 @@ metric!(
     IntGauge,
     register_int_gauge!(
         "tidemill_reemissions_waiting",
-        "dim-joiner: changed users whose orders are still to be sent again."
+        "dim-joiner: changed rows of dimensions whose facts are still to be sent again."
+    )
+);
+metric!(
+    REEMISSIONS_FORGOTTEN,
+    IntCounter,
+    register_int_counter!(
+        "tidemill_reemissions_forgotten_total",
+        "dim-joiner: facts that a change of a row did not reach, because they had expired; their results stay as they were."
+    )
+);
+metric!(
+    FACTS_HELD,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_facts_held",
+        "dim-joiner: facts that a change of a row reaches, by where they are held.",
+        &["place"]
+    )
+);
+metric!(
+    FACTS_FORGOTTEN,
+    IntCounter,
+    register_int_counter!(
+        "tidemill_facts_forgotten_total",
+        "dim-joiner: facts that expired; a change of a row that they name reaches them no more."
+    )
+);
+metric!(
+    FACTS_WAITING,
+    IntGauge,
+    register_int_gauge!(
+        "tidemill_facts_waiting",
+        "dim-joiner: facts that wait for a row that is not known (mode wait)."
+    )
+);
+metric!(
+    WAITS_CUT_SHORT,
+    IntCounter,
+    register_int_counter!(
+        "tidemill_waits_cut_short_total",
+        "dim-joiner: facts that went out with the defaults before their wait was over, because too many waited."
     )
 );
 metric!(
@@ -276,8 +327,14 @@ pub fn start() {
     LazyLock::force(&WAITING_MICROSECONDS);
     LazyLock::force(&GENERATIONS);
     LazyLock::force(&GENERATION_FAILURES);
-    LazyLock::force(&MISSING_USERS);
+    LazyLock::force(&MISSING_ROWS);
+    LazyLock::force(&MISSING_ROWS_OLDEST);
     LazyLock::force(&REEMISSIONS_WAITING);
+    LazyLock::force(&REEMISSIONS_FORGOTTEN);
+    LazyLock::force(&FACTS_HELD);
+    LazyLock::force(&FACTS_FORGOTTEN);
+    LazyLock::force(&FACTS_WAITING);
+    LazyLock::force(&WAITS_CUT_SHORT);
     LazyLock::force(&SLOT_LAG_BYTES);
     LazyLock::force(&SLOT_LAG_SECONDS);
     LazyLock::force(&SLOT_RETAINED_WAL_BYTES);

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use smallvec::SmallVec;
+
 /// A write-ahead log position of PostgreSQL, as `pg_lsn` prints it (`16/B374D848`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(pub u64);
@@ -95,22 +97,69 @@ impl FromStr for Version {
     }
 }
 
-/// The version of a joined row: first the order's, then the user's. Order first, because an order that moves to another
-/// user may meet a user whose last change is older. A user that is not known has the lowest version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct ResultVersion {
-    pub order: Version,
-    pub user: Version,
+/// The versions of the dimension rows that a result was joined with, in the order of the settings; the lowest where none was known.
+/// Lowest ones at the end are left out, so that "nothing was known" is one thing, however many dimensions there are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct JoinedVersions(SmallVec<[Version; 1]>);
+
+impl JoinedVersions {
+    /// The version of one dimension's row; the lowest where none was known.
+    pub fn of(&self, dimension: usize) -> Version {
+        self.0.get(dimension).copied().unwrap_or_default()
+    }
+
+    /// No dimension's row was known.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
+impl FromIterator<Version> for JoinedVersions {
+    fn from_iter<I: IntoIterator<Item = Version>>(versions: I) -> Self {
+        let mut versions: SmallVec<[Version; 1]> = versions.into_iter().collect();
+        while versions.last() == Some(&Version::default()) {
+            versions.pop();
+        }
+        JoinedVersions(versions)
+    }
+}
+
+/// With commas between: `1.16B3748.0.0,0.0.0.0,1.16B2F10.0.0`.
+impl fmt::Display for JoinedVersions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, version) in self.0.iter().enumerate() {
+            let between = if at > 0 { "," } else { "" };
+            write!(f, "{between}{version}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for JoinedVersions {
+    type Err = PositionError;
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        text.split(',').map(str::parse).collect()
+    }
+}
+
+/// The version of a joined row: first the fact's, then those of its dimension rows. The fact's first, because an order that moves to
+/// another user may meet a user whose last change is older. With the same fact, every dimension's version only grows.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct ResultVersion {
+    pub fact: Version,
+    pub joined: JoinedVersions,
+}
+
+/// See [`ResultVersion::to_bytes`]. With one dimension it takes no room of its own.
+pub type ResultBytes = SmallVec<[u8; 2 * Version::BYTES]>;
+
 impl ResultVersion {
-    /// Big-endian bytes: they compare (memcmp, SQL `bytea`) as the versions do.
-    pub fn to_bytes(self) -> [u8; 2 * Version::BYTES] {
-        let mut bytes = [0; 2 * Version::BYTES];
-        let (order, user) = bytes.split_at_mut(Version::BYTES);
-        order.copy_from_slice(&self.order.to_bytes());
-        user.copy_from_slice(&self.user.to_bytes());
-        bytes
+    /// Big-endian bytes: they compare (memcmp, SQL `bytea`) as the versions do. 20 for the fact, and 20 for each dimension up to the
+    /// last one that was known, at least one.
+    pub fn to_bytes(&self) -> ResultBytes {
+        let dimensions = self.joined.0.len().max(1);
+        let joined = (0..dimensions).map(|dimension| self.joined.of(dimension));
+        std::iter::once(self.fact).chain(joined).flat_map(Version::to_bytes).collect()
     }
 }
 
@@ -138,12 +187,33 @@ mod tests {
     }
 
     #[test]
-    fn a_result_compares_by_order_then_user() {
-        let low = Version { lsn: Lsn(1), ..Version::default() };
-        let high = Version { lsn: Lsn(2), ..Version::default() };
-        let moved = ResultVersion { order: high, user: low };
-        let before = ResultVersion { order: low, user: high };
-        assert!(moved > before && moved.to_bytes() > before.to_bytes());
+    fn a_result_compares_by_fact_then_dimensions() {
+        let version = |lsn| Version { lsn: Lsn(lsn), ..Version::default() };
+        let result = |fact, joined: &[u64]| ResultVersion {
+            fact: version(fact),
+            joined: joined.iter().copied().map(version).collect(),
+        };
+        let growing = [
+            result(1, &[]),
+            result(1, &[0, 3]),
+            result(1, &[1]),
+            result(1, &[1, 2]),
+            result(1, &[2, 2]),
+            result(2, &[0, 1]),
+        ];
+        for pair in growing.windows(2) {
+            assert!(pair[0] < pair[1] && pair[0].to_bytes() < pair[1].to_bytes(), "{pair:?}");
+        }
+        assert_eq!(result(1, &[0, 0]), result(1, &[]));
+        assert_eq!(result(1, &[]).to_bytes(), result(1, &[0]).to_bytes());
+    }
+
+    #[test]
+    fn joined_versions_are_reversible() {
+        for text in ["1.A.0.0", "0.0.0.0,1.16B3748.FFFFFFFF.2"] {
+            assert_eq!(text.parse::<JoinedVersions>().unwrap().to_string(), text);
+        }
+        assert!("1.A.0.0,".parse::<JoinedVersions>().is_err());
     }
 
     #[test]

@@ -114,8 +114,8 @@ async fn start(places: &Places, plan: &Plan, topics: &Topics) -> Result<Start, F
         ready_seconds,
         cpu_seconds: Stat::of(child.id()).map(|stat| stat.cpu_seconds).unwrap_or_default(),
         peak_megabytes: memory_megabytes(child.id(), Memory::Peak),
-        users_held: held_of(&held.body, "users_held"),
-        orders_held: held_of(&held.body, "orders_held"),
+        users_held: held_of(&held.body, "/dimensions/users/rows"),
+        orders_held: held_of(&held.body, "/facts"),
         load_average: load_average(),
     };
     child.stop().await?;
@@ -126,10 +126,8 @@ fn variables(places: &Places, topics: &Topics, port: u16) -> Vec<(String, String
     let settings = [
         ("kafka.brokers", places.brokers.clone()),
         ("http.port", port.to_string()),
-        ("users.topic", topics.users.clone()),
-        ("users.load_timeout_ms", READY_PATIENCE.as_millis().to_string()),
-        ("orders.topic", topics.orders.clone()),
-        ("orders.group", topics.group.clone()),
+        ("facts.topic", topics.orders.clone()),
+        ("facts.group", topics.group.clone()),
         ("output.topic", topics.results.clone()),
         ("output.dead_letter_topic", topics.dead_letters.clone()),
     ];
@@ -167,7 +165,7 @@ fn alive(child: &Child, waiting_for: &str) -> Result<(), Failure> {
 
 fn held_of(state: &str, what: &str) -> u64 {
     let state: serde_json::Value = serde_json::from_str(state).unwrap_or_default();
-    state.pointer(&format!("/details/join/{what}")).and_then(serde_json::Value::as_u64).unwrap_or_default()
+    state.pointer(&format!("/details/join{what}")).and_then(serde_json::Value::as_u64).unwrap_or_default()
 }
 
 impl Outcome {

@@ -1,93 +1,64 @@
-//! What joining is: orders and users in, results out. It knows no client; time comes with the call.
+//! What joining is: facts and rows of the dimensions in, results out. It knows no client; time comes with the call.
 //!
-//! Mode `latest`: a result carries the user as it is now. A user's change sends all of that user's orders again, in a lane of its own.
-//! A result's version is (order version, user version), compared in that order, and every result of a key has a higher one than the
-//! last: a fresh order takes the user's present version, and the lane passes over orders that carry it already. Fresh orders need the
-//! users only, so they are joined while the older orders of their partition are still read back; the lane waits for those.
+//! A result's version is (fact version, versions of the rows), compared in that order, and every result of a key has a higher one than
+//! the last: a fresh fact takes the rows as they are, and the lane passes over facts that carry them already. Fresh facts need the
+//! dimensions only, so they are joined while the older facts of their partition are still read back; the lane waits for those.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use shared::batch::{Batch, Outgoing, Record};
-use shared::failure::{Failure, FailureKind};
+use shared::failure::Failure;
 use shared::metrics;
-use shared::position::{ResultVersion, Version};
+use shared::position::{JoinedVersions, Version};
 use shared::record::dead_letter::{self, Rejection};
 use shared::record::header::{Header, Operation};
-use shared::record::ods::orders;
-use shared::record::result;
-use shared::record::row::{Columns, RowError, write_string};
+use shared::record::row::{RowError, rendered_name, write_string};
+use shared::record::time;
+use smallvec::SmallVec;
 
-use crate::orders::PartitionOrders;
+use crate::dimension::{Applied, Chosen, Dimension};
+use crate::fact::{Fact, FactReader};
+use crate::facts::{Kept, PartitionFacts};
+use crate::intake::Intake;
+use crate::missing::Missing;
+use crate::names::Name;
+use crate::pace::Pace;
+use crate::plan::Plan;
 use crate::read_back::{ReadBack, Ticket, Wanted};
-use crate::reemit::Lane;
+use crate::reemit::{Due, Lane};
+use crate::room::Room;
 use crate::settings::Settings;
-use crate::users::{Applied, Users};
+use crate::waiting::Waiter;
 
 /// Indexes of the publisher's topics.
 pub const OUTPUT: usize = 0;
 pub const DEAD_LETTERS: usize = 1;
 
-/// Offsets behind the records of a batch, by partition.
-pub type Offsets = Vec<(i32, i64)>;
-
-const USER_ID: usize = 0;
-const ADDED: [&str; 7] = [
-    result::USERNAME,
-    result::EMAIL,
-    result::PHONE,
-    result::CITY,
-    result::USER_REGISTER_TIME,
-    result::USER_CITY_TIER,
-    result::JOIN_TIME,
-];
-
-/// Reads what the join needs of an order: its user, and that it lacks the columns which the join adds.
-#[derive(Debug, Clone)]
-pub struct OrderReader {
-    columns: Columns,
+/// What is done once the records of a message are acknowledged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Offsets behind what is done, by partition.
+    pub offsets: Vec<(i32, i64)>,
+    /// Facts that were sent again: the next may go.
+    pub is_reemission: bool,
 }
 
-impl Default for OrderReader {
-    fn default() -> Self {
-        let names: Vec<&str> = std::iter::once(orders::USER_ID).chain(ADDED).collect();
-        OrderReader { columns: Columns::new(&names) }
-    }
+/// The time of a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Microseconds since 1970.
+    pub wall_us: i64,
+    /// Milliseconds of a clock that nobody sets.
+    pub steady_ms: u64,
 }
 
-impl OrderReader {
-    /// The user's id as text; empty for an order without one.
-    fn user_of(&self, row: &[u8]) -> Result<Box<str>, RowError> {
-        let fields = self.columns.read(row)?;
-        let taken = ADDED.iter().enumerate().find(|(at, _)| fields.get(at + 1).is_some());
-        if let Some((_, name)) = taken {
-            return Err(RowError::Taken(name));
-        }
-        let user = fields.get(USER_ID).ok_or(RowError::Missing(orders::USER_ID))?;
-        Ok(user.text().unwrap_or_default().into())
+impl Now {
+    fn text(self) -> String {
+        jiff::Timestamp::from_microsecond(self.wall_us).map(time::milliseconds).unwrap_or_default()
     }
 
-    /// Takes a record of the output topic back into the state. The newest version of a key counts, whatever the order: a record of a
-    /// writer that hung may stand behind newer ones.
-    pub fn restore(&self, record: &Record<'_>, held: &mut PartitionOrders) -> Result<(), Rejection> {
-        let header =
-            Header::parse(record.header).map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
-        held.input_offset = held.input_offset.max(header.input_offset);
-        held.handled = held.handled.max(header.partition_version());
-        let key = record.key.unwrap_or_default();
-        if held.has_newer(key, header.result_version()) {
-            return Ok(());
-        }
-        let Some(value) = record.value else {
-            held.delete(key, header.version);
-            return Ok(());
-        };
-        let no_prefix = || Rejection::new("unreadable_header", "the header does not say where the cleaned row ends");
-        let open_row = header.cleaned_bytes.and_then(|bytes| value.get(..bytes)).ok_or_else(no_prefix)?;
-        let mut row = open_row.to_vec();
-        row.push(b'}');
-        let user = self.user_of(&row).map_err(|error| Rejection::new(error.reason(), error.to_string()))?;
-        held.put(key, open_row, header.version, &user, header.user_version.unwrap_or_default());
-        Ok(())
+    fn minute(self) -> u32 {
+        u32::try_from(self.wall_us / 60_000_000).unwrap_or_default()
     }
 }
 
@@ -97,262 +68,543 @@ pub struct TakenOver {
     pub ticket: Ticket,
     /// The last input offset that the output names.
     pub input_offset: Option<i64>,
-    /// The highest order version that the tail has.
+    /// The highest fact version that the tail has.
     pub handled: Version,
+    /// Where a fact may wait for a row: all facts that the output has. What waited is not in it, though it stood in front of what is.
+    pub facts: Option<PartitionFacts>,
 }
 
 impl TakenOver {
-    pub fn wanted(&self, partition: i32) -> Wanted {
-        Wanted { partition, stub: self.ticket.stub() }
+    /// What is still to be read back.
+    pub fn wanted(&self, partition: i32) -> Option<Wanted> {
+        self.facts.is_none().then(|| Wanted { partition, stub: self.ticket.stub() })
+    }
+}
+
+/// Why a record did not become a result.
+enum Trouble {
+    Rejected(Rejection),
+    Failed(Failure),
+}
+
+impl From<Rejection> for Trouble {
+    fn from(rejection: Rejection) -> Self {
+        Trouble::Rejected(rejection)
+    }
+}
+
+impl From<RowError> for Trouble {
+    fn from(error: RowError) -> Self {
+        Trouble::Rejected(Rejection::new(error.reason(), error.to_string()))
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Trouble::Failed(failure)
     }
 }
 
 /// The join with its state.
 pub struct Joiner {
-    reader: OrderReader,
-    users: Users,
-    tickets: HashMap<i32, Ticket>,
-    /// What was handled of the partitions whose older orders are still read back. The lane does not see them: it could send an order
-    /// behind a newer one.
-    incomplete: HashMap<i32, PartitionOrders>,
-    partitions: HashMap<i32, PartitionOrders>,
+    reader: FactReader,
+    dimensions: Vec<Dimension>,
+    room: Room,
+    intakes: HashMap<i32, Intake>,
+    /// What was handled of the partitions whose older facts are still read back. The lane does not see them: it could send a fact behind
+    /// a newer one.
+    incomplete: HashMap<i32, PartitionFacts>,
+    partitions: HashMap<i32, PartitionFacts>,
     lane: Lane,
-    /// Users that orders name and that are not known, since when.
-    missing: BTreeMap<Box<str>, String>,
+    pace: Pace,
+    missing: Missing,
+    /// `"join_time":`
+    time_name: Box<[u8]>,
     settings: Settings,
 }
 
+/// So many facts are looked at in one step of the lane, whether they are sent or not: some 10 ms.
+const LOOKS_MAX: usize = 50_000;
+
 impl Joiner {
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, plan: Plan, room: Room) -> Self {
         Joiner {
-            reader: OrderReader::default(),
-            users: Users::new(settings.join.clone()),
-            tickets: HashMap::new(),
+            reader: plan.reader,
+            missing: Missing::new(plan.dimensions.len(), &settings.missing),
+            dimensions: plan.dimensions.into_iter().map(Dimension::new).collect(),
+            room,
+            intakes: HashMap::new(),
             incomplete: HashMap::new(),
             partitions: HashMap::new(),
             lane: Lane::default(),
-            missing: BTreeMap::new(),
+            pace: Pace::new(settings.reemission.records_per_second_max),
+            time_name: rendered_name(&settings.output.time),
             settings,
         }
     }
 
-    pub fn users(&self) -> &Users {
-        &self.users
+    pub fn dimensions(&self) -> &[Dimension] {
+        &self.dimensions
     }
 
-    pub fn orders_held(&self) -> usize {
-        self.partitions.values().chain(self.incomplete.values()).map(PartitionOrders::len).sum()
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
-    /// Partitions whose older orders are not read back yet.
+    fn all_facts(&self) -> impl Iterator<Item = &PartitionFacts> {
+        self.partitions.values().chain(self.incomplete.values())
+    }
+
+    pub fn facts_held(&self) -> usize {
+        self.all_facts().map(PartitionFacts::len).sum()
+    }
+
+    pub fn facts_on_disk(&self) -> usize {
+        self.all_facts().map(PartitionFacts::on_disk).sum()
+    }
+
+    /// Facts that wait for a row.
+    pub fn facts_waiting(&self) -> usize {
+        self.intakes.values().map(|intake| intake.waiting.len()).sum()
+    }
+
+    /// Partitions whose older facts are not read back yet.
     pub fn incomplete_len(&self) -> usize {
         self.incomplete.len()
     }
 
-    /// Users whose orders are still to be sent again.
+    /// Changed rows whose facts are still to be sent again.
     pub fn lane_len(&self) -> usize {
         self.lane.len()
     }
 
-    /// Users that orders name and that are not known, with the time since when.
-    pub fn missing(&mut self) -> &BTreeMap<Box<str>, String> {
-        let (users, partitions, incomplete) = (&self.users, &self.partitions, &self.incomplete);
-        let has_orders =
-            |user: &str| partitions.values().chain(incomplete.values()).any(|orders| orders.count_of(user) > 0);
-        self.missing.retain(|user, _| !users.is_known(user) && has_orders(user));
+    pub fn has_reemissions(&self) -> bool {
+        !self.lane.is_empty()
+    }
+
+    /// Rows that facts name and that are not known.
+    pub fn missing(&self) -> &Missing {
         &self.missing
     }
 
-    /// Partitions begin here. Their older orders are still to be read back.
-    pub fn assigned(&mut self, partitions: Vec<(i32, TakenOver)>) {
-        for (partition, TakenOver { ticket, input_offset, handled }) in partitions {
-            self.tickets.insert(partition, ticket);
-            self.partitions.remove(&partition);
-            let mut since = PartitionOrders::incomplete();
-            (since.input_offset, since.handled) = (input_offset, handled);
-            self.incomplete.insert(partition, since);
-        }
+    /// Forgets missing rows that no fact names any more.
+    pub fn look_through_missing(&mut self) -> Result<(), Failure> {
+        let mut failed = None;
+        let Joiner { missing, dimensions, partitions, incomplete, .. } = self;
+        missing.retain(|dimension, name| {
+            let is_known = dimensions.get(dimension).is_some_and(|rows| rows.is_known(name));
+            let mut facts = partitions.values().chain(incomplete.values());
+            let named = facts.find_map(|facts| match facts.name(dimension, name) {
+                Ok(named) => named.then_some(()),
+                Err(failure) => {
+                    failed = Some(failure);
+                    Some(())
+                }
+            });
+            !is_known && named.is_some()
+        });
+        failed.map_or(Ok(()), Err)
     }
 
-    /// The older orders of a partition are here. Those that lack a change of their user go into the lane.
-    pub fn read_back(&mut self, ReadBack { partition, stub, orders }: ReadBack, now: &str) -> Result<(), Failure> {
+    /// Forgets facts whose time has come; looks at no more than `most` of each partition.
+    pub fn forget_old(&mut self, now: Now, most: usize) -> Result<(), Failure> {
+        if self.settings.facts.expiry.after_hours > 0 {
+            for facts in self.partitions.values_mut() {
+                facts.forget_old(now.minute(), most)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Partitions begin here. Their older facts are still to be read back, where they did not come along.
+    pub fn assigned(&mut self, partitions: Vec<(i32, TakenOver)>, now: Now) -> Result<(), Failure> {
+        for (partition, TakenOver { ticket, input_offset, handled, facts }) in partitions {
+            self.partitions.remove(&partition);
+            let mut intake = Intake { ticket, last_offset: input_offset, handled, ..Intake::default() };
+            match facts {
+                Some(facts) => {
+                    intake.unsure_up_to = handled;
+                    self.intakes.insert(partition, intake);
+                    self.begin(partition, facts, now)?;
+                }
+                None => {
+                    self.intakes.insert(partition, intake);
+                    self.incomplete.insert(partition, PartitionFacts::incomplete(self.room.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The older facts of a partition are here. Those that lack a change go into the lane.
+    pub fn read_back(&mut self, ReadBack { partition, stub, facts }: ReadBack, now: Now) -> Result<(), Failure> {
         // What was read back for an assignment that is over lacks what others did since.
-        if !self.tickets.get(&partition).is_some_and(|ticket| ticket.is_of(&stub)) {
+        if !self.intakes.get(&partition).is_some_and(|intake| intake.ticket.is_of(&stub)) {
             return Ok(());
         }
         let Some(since) = self.incomplete.remove(&partition) else { return Ok(()) };
-        let mut held = orders;
-        held.absorb(since);
+        let mut held = facts;
+        held.absorb(&since)?;
         held.complete();
-        let users = &self.users;
-        let version_of = |user: &str| users.get(user).map(|user| user.version).unwrap_or_default();
-        for user in held.users_behind(version_of) {
-            self.lane.push(user);
-        }
-        for user in held.users().filter(|user| !users.is_known(user)) {
-            self.missing.entry(user.into()).or_insert_with(|| now.to_owned());
-        }
-        self.partitions.insert(partition, held);
-        within("orders", self.orders_held(), self.settings.orders.held_max, "orders.held_max")
+        self.begin(partition, held, now)
+    }
+
+    /// All facts of the partition are here.
+    fn begin(&mut self, partition: i32, facts: PartitionFacts, now: Now) -> Result<(), Failure> {
+        let Joiner { dimensions, lane, missing, .. } = self;
+        facts.for_each_name(&version_now(dimensions), |dimension, name, lags| {
+            if lags {
+                lane.push(dimension, name.clone());
+            }
+            if !dimensions.get(dimension).is_some_and(|rows| rows.is_known(name)) {
+                missing.note(dimension, name, now.wall_us);
+            }
+        })?;
+        self.partitions.insert(partition, facts);
+        self.room.within_bounds(self.facts_held())
     }
 
     pub fn revoked(&mut self, partitions: &[i32]) {
         for partition in partitions {
-            self.tickets.remove(partition);
+            self.intakes.remove(partition);
             self.incomplete.remove(partition);
             self.partitions.remove(partition);
             self.lane.revoked(*partition);
         }
     }
 
-    /// Takes in users. What their orders must be sent again for waits in the lane.
-    pub fn take_users(&mut self, batch: &Batch, now: &str) -> Result<Outgoing<Offsets>, Failure> {
+    /// Takes in rows of a dimension. The facts that must be sent again for it wait in the lane; those that waited for it go out.
+    pub fn take_rows(&mut self, dimension: usize, batch: &Batch, now: Now) -> Result<Outgoing<Done>, Failure> {
         let mut out = Outgoing::default();
+        let topic = self.dimensions.get(dimension).map(|rows| rows.topic().to_owned()).unwrap_or_default();
+        let mut released = BTreeSet::new();
         for record in batch.records() {
-            match self.users.apply(&record) {
+            let Some(rows) = self.dimensions.get_mut(dimension) else { continue };
+            match rows.apply(&record) {
                 Ok(Applied::Repeat) => metrics::REPEATS_DROPPED.inc(),
-                Ok(Applied::Changed(user)) => {
+                Ok(applied) => {
                     let operation = if record.value.is_some() { Operation::Update } else { Operation::Delete };
-                    let topic = self.settings.users.topic.as_str();
-                    metrics::RECORDS_IN.with_label_values(&[topic, operation.as_str()]).inc();
-                    if self.partitions.values().any(|orders| orders.count_of(&user) > 0) {
-                        self.lane.push(user);
+                    metrics::RECORDS_IN.with_label_values(&[&topic, operation.as_str()]).inc();
+                    if let Applied::Changed(name) = applied {
+                        self.changed(dimension, name, now, &mut out, &mut released)?;
                     }
                 }
-                Err(rejection) => reject(&self.settings.users.topic, &record, &rejection, now, &mut out),
+                Err(rejection) => reject(&topic, &record, &rejection, &now.text(), &mut out),
             }
         }
-        within("users", self.users.len(), self.settings.users.held_max, "users.held_max")?;
+        out.position.offsets = self.next_offsets(released);
+        self.dimensions.get(dimension).map_or(Ok(()), Dimension::within_bounds)?;
         Ok(out)
     }
 
-    /// Joins orders. The batch's position is that of all its records, whatever became of them.
-    pub fn take_orders(&mut self, batch: &Batch, now: &str) -> Result<Outgoing<Offsets>, Failure> {
-        let mut out = Outgoing::at(batch.next_offsets());
+    fn changed(
+        &mut self,
+        dimension: usize,
+        name: Name,
+        now: Now,
+        out: &mut Outgoing<Done>,
+        released: &mut BTreeSet<i32>,
+    ) -> Result<(), Failure> {
+        if self.dimensions.get(dimension).is_some_and(|rows| rows.is_known(&name)) {
+            self.missing.heal(dimension, &name);
+        }
+        let waiting =
+            self.intakes.iter().map(|(partition, intake)| (*partition, intake.waiting.naming(dimension, &name)));
+        let waiting: Vec<_> = waiting.filter(|(_, keys)| !keys.is_empty()).collect();
+        for (partition, keys) in waiting {
+            for key in keys {
+                self.release(partition, &key, now, false, out)?;
+            }
+            released.insert(partition);
+        }
+        let mut is_named = false;
+        for facts in self.partitions.values() {
+            is_named = is_named || facts.name(dimension, &name)?;
+            metrics::REEMISSIONS_FORGOTTEN.inc_by(u64::from(facts.forgotten(dimension, &name)));
+        }
+        if is_named {
+            self.lane.push(dimension, name);
+        }
+        Ok(())
+    }
+
+    /// Joins facts.
+    pub fn take_facts(&mut self, batch: &Batch, now: Now) -> Result<Outgoing<Done>, Failure> {
+        let (mut out, text) = (Outgoing::default(), now.text());
         let mut taken: HashMap<Operation, u64> = HashMap::new();
         for record in batch.records() {
-            match self.order(&record, now, &mut out) {
+            match self.fact(&record, now, &text, &mut out) {
                 Ok(operation) => *taken.entry(operation).or_default() += 1,
-                Err(rejection) => reject(&self.settings.orders.topic, &record, &rejection, now, &mut out),
+                Err(Trouble::Rejected(rejection)) => {
+                    reject(&self.settings.facts.topic, &record, &rejection, &text, &mut out);
+                }
+                Err(Trouble::Failed(failure)) => return Err(failure),
             }
         }
         for (operation, count) in taken {
-            metrics::RECORDS_IN.with_label_values(&[&self.settings.orders.topic, operation.as_str()]).inc_by(count);
+            metrics::RECORDS_IN.with_label_values(&[&self.settings.facts.topic, operation.as_str()]).inc_by(count);
         }
-        within("orders", self.orders_held(), self.settings.orders.held_max, "orders.held_max")?;
+        out.position.offsets = self.next_offsets(batch.next_offsets().into_iter().map(|(partition, _)| partition));
+        self.room.within_bounds(self.facts_held())?;
         Ok(out)
     }
 
-    fn order(&mut self, record: &Record<'_>, now: &str, out: &mut Outgoing<Offsets>) -> Result<Operation, Rejection> {
+    fn next_offsets(&self, partitions: impl IntoIterator<Item = i32>) -> Vec<(i32, i64)> {
+        let next = |partition: i32| Some((partition, self.intakes.get(&partition)?.next_offset()?));
+        partitions.into_iter().filter_map(next).collect()
+    }
+
+    fn fact(
+        &mut self,
+        record: &Record<'_>,
+        now: Now,
+        text: &str,
+        out: &mut Outgoing<Done>,
+    ) -> Result<Operation, Trouble> {
+        let partition = record.partition;
         let header =
             Header::parse(record.header).map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
         let key = record.key.ok_or_else(|| Rejection::new("no_key", "the record has no key"))?;
-        let held = match self.incomplete.get_mut(&record.partition) {
+        let intake = self.intakes.entry(partition).or_default();
+        intake.last_offset = Some(record.offset);
+        let facts = match self.incomplete.get_mut(&partition) {
             Some(incomplete) => incomplete,
-            None => self.partitions.entry(record.partition).or_default(),
+            None => self.partitions.entry(partition).or_insert_with(|| PartitionFacts::new(self.room.clone())),
         };
-        held.input_offset = Some(record.offset);
-        if is_repeat(&header, key, held) {
+        if intake.is_repeat(&header, key, facts)? {
             metrics::REPEATS_DROPPED.inc();
             return Ok(header.operation);
         }
-        held.handled = header.partition_version();
-        let header = Header { input_offset: Some(record.offset), ..header };
-        let Some(row) = record.value else {
-            held.delete(key, header.version);
-            out.push(OUTPUT, record.partition, key, &header, None);
-            return Ok(header.operation);
-        };
-        let user = self.reader.user_of(row).map_err(|error| Rejection::new(error.reason(), error.to_string()))?;
-        let user_version = self.users.get(&user).map(|user| user.version);
-        let open_row = row.trim_ascii_end().strip_suffix(b"}").unwrap_or(row);
-        let header = Header { user_version, cleaned_bytes: Some(open_row.len()), ..header };
-        held.put(key, open_row, header.version, &user, user_version.unwrap_or_default());
-        push_result(out, record.partition, key, &header, open_row, self.users.appended(&user), now);
-        if !self.users.is_known(&user) {
-            self.missing.entry(user).or_insert_with(|| now.to_owned());
+        if header.partition_version() > intake.unsure_up_to && intake.unsure_up_to > Version::default() {
+            intake.unsure_up_to = Version::default();
+            facts.complete();
         }
-        Ok(header.operation)
+        intake.handled = intake.handled.max(header.partition_version());
+        let fact = record.value.map(|row| self.reader.read(row)).transpose()?;
+        let operation = header.operation;
+        let wait = fact.as_ref().and_then(|fact| self.wait(fact));
+        let has_earlier = self.intakes.get(&partition).is_some_and(|intake| intake.waiting.has(key));
+        if wait.is_some() || has_earlier {
+            let row = fact.zip(record.value.map(Into::into));
+            let deadline = now.steady_ms + wait.unwrap_or_default();
+            self.hold(partition, key, Waiter { offset: record.offset, header, row, deadline }, now, out)?;
+        } else {
+            self.send(partition, key, header, fact.zip(record.value), now, text, out)?;
+        }
+        Ok(operation)
     }
 
-    /// Sends some of the orders that lack a change of their user.
-    pub fn reemit(&mut self, now: &str) -> Outgoing<Offsets> {
+    /// How long a fact waits for the rows that it names.
+    fn wait(&self, fact: &Fact) -> Option<u64> {
+        let waits = self.dimensions.iter().zip(&fact.names).filter_map(|(rows, name)| {
+            let wait = rows.wait_ms()?;
+            name.as_ref().filter(|name| !rows.is_settled(name)).map(|_| wait)
+        });
+        waits.max()
+    }
+
+    fn hold(
+        &mut self,
+        partition: i32,
+        key: &[u8],
+        waiter: Waiter,
+        now: Now,
+        out: &mut Outgoing<Done>,
+    ) -> Result<(), Failure> {
+        let Joiner { intakes, dimensions, missing, .. } = self;
+        let intake = intakes.entry(partition).or_default();
+        for (dimension, name) in waiter.row.iter().flat_map(|(fact, _)| fact.names.iter().enumerate()) {
+            if let Some(name) = name
+                && !dimensions.get(dimension).is_some_and(|rows| rows.is_known(name))
+            {
+                missing.note(dimension, name, waiter.header.commit_time_us.unwrap_or(now.wall_us));
+            }
+        }
+        intake.waiting.push(key, waiter);
+        if self.facts_waiting() > self.settings.missing.waiting_facts_max
+            && let Some(first) = self.intakes.get(&partition).and_then(|intake| intake.waiting.first_key())
+        {
+            metrics::WAITS_CUT_SHORT.inc();
+            self.release(partition, &first, now, true, out)?;
+        }
+        Ok(())
+    }
+
+    /// Sends facts whose wait is over.
+    pub fn end_waits(&mut self, now: Now) -> Result<Outgoing<Done>, Failure> {
         let mut out = Outgoing::default();
-        let users = &self.users;
-        let version_of = |user: &str| users.get(user).map(|user| user.version).unwrap_or_default();
-        while out.len() < self.settings.reemission.batch_records_max {
-            let Some(due) = self.lane.next(&self.partitions, version_of) else { break };
-            let (Some(held), Some(user)) = (self.partitions.get_mut(&due.partition), users.get(&due.user)) else {
-                continue;
-            };
-            let Some(order) = held.of_user(&due.user, due.place) else { continue };
-            let open_row = held.open_row(order);
-            let header = Header {
-                user_version: Some(user.version),
-                transaction: user.transaction,
-                commit_time_us: user.commit_time_us,
-                input_offset: held.input_offset,
-                cleaned_bytes: Some(open_row.len()),
-                ..Header::new(Operation::Update, order.version)
-            };
-            push_result(&mut out, due.partition, order.key(), &header, &open_row, users.appended(&due.user), now);
-            held.sent_with(&due.user, due.place, user.version);
+        let overdue: Vec<(i32, Vec<Box<[u8]>>)> = self
+            .intakes
+            .iter()
+            .map(|(partition, intake)| (*partition, intake.waiting.overdue(now.steady_ms)))
+            .collect();
+        let mut released = BTreeSet::new();
+        for (partition, keys) in overdue.into_iter().filter(|(_, keys)| !keys.is_empty()) {
+            for key in keys {
+                self.release(partition, &key, now, false, &mut out)?;
+            }
+            released.insert(partition);
         }
-        out
+        out.position.offsets = self.next_offsets(released);
+        Ok(out)
     }
 
-    pub fn has_reemissions(&self) -> bool {
-        !self.lane.is_empty()
+    /// Sends the records of a key that need wait no longer, in their order; the first one in any case where it is cut short.
+    fn release(
+        &mut self,
+        partition: i32,
+        key: &[u8],
+        now: Now,
+        cut_short: bool,
+        out: &mut Outgoing<Done>,
+    ) -> Result<(), Failure> {
+        let mut cut_short = cut_short;
+        loop {
+            let Joiner { intakes, dimensions, .. } = self;
+            let settled = |fact: &Fact| {
+                let mut names = dimensions.iter().zip(&fact.names);
+                names.all(|(rows, name)| {
+                    name.as_ref().is_none_or(|name| rows.wait_ms().is_none() || rows.is_settled(name))
+                })
+            };
+            let is_ready = |first: &Waiter| {
+                let settled = first.row.as_ref().is_none_or(|(fact, _)| settled(fact));
+                cut_short || first.deadline <= now.steady_ms || settled
+            };
+            let Some(waiter) = intakes.get_mut(&partition).and_then(|intake| intake.waiting.pop(key, is_ready)) else {
+                return Ok(());
+            };
+            cut_short = false;
+            let Waiter { header, row, .. } = waiter;
+            let row = row.as_ref().map(|(fact, row)| (fact.clone(), &**row));
+            self.send(partition, key, header, row, now, &now.text(), out)?;
+        }
+    }
+
+    /// Sends a fact, or the end of one, and remembers it.
+    #[expect(clippy::too_many_arguments, reason = "a record with all that belongs to it, from two places")]
+    fn send(
+        &mut self,
+        partition: i32,
+        key: &[u8],
+        header: Header,
+        row: Option<(Fact, &[u8])>,
+        now: Now,
+        text: &str,
+        out: &mut Outgoing<Done>,
+    ) -> Result<(), Failure> {
+        let Joiner { intakes, incomplete, partitions, dimensions, missing, time_name, .. } = self;
+        let intake = intakes.entry(partition).or_default();
+        let Some(facts) = incomplete.get_mut(&partition).or_else(|| partitions.get_mut(&partition)) else {
+            return Ok(());
+        };
+        let late = header.partition_version() < intake.handled;
+        let header = Header {
+            input_offset: intake.next_offset().map(|next| next - 1),
+            put_back_at: if late { Some(intake.handled) } else { header.put_back_at },
+            ..header
+        };
+        let Some((fact, row)) = row else {
+            facts.delete(key, header.version)?;
+            out.push(OUTPUT, partition, key, &header, None);
+            return Ok(());
+        };
+        let open_row = row.trim_ascii_end().strip_suffix(b"}").unwrap_or(row);
+        let chosen = choose(dimensions, &fact);
+        let joined: JoinedVersions = chosen.iter().map(Chosen::version).collect();
+        let header = Header { joined: joined.clone(), cleaned_bytes: Some(open_row.len()), ..header };
+        push_result(out, partition, key, &header, [open_row, time_name], &chosen, text);
+        note_missing(&chosen, missing, &fact, header.commit_time_us.unwrap_or(now.wall_us));
+        let kept = Kept::new(key, header.version, fact, &joined, open_row);
+        if kept.is_old(now.minute()) { facts.forget(&kept) } else { facts.put(&kept) }
+    }
+
+    /// Sends some of the facts that lack a change, as many as may go just now.
+    pub fn reemit(&mut self, now: Now) -> Result<Outgoing<Done>, Failure> {
+        let mut out = Outgoing::at(Done { is_reemission: true, ..Done::default() });
+        let most = self.pace.allowed(now.steady_ms, self.settings.reemission.batch_records_max);
+        let (text, mut looks) = (now.text(), LOOKS_MAX);
+        while out.len() < most {
+            let Joiner { lane, partitions, dimensions, .. } = self;
+            let Some(due) = lane.next(partitions, &mut looks, &version_now(dimensions))? else { break };
+            self.send_again(due, now, &text, &mut out)?;
+        }
+        self.pace.spend(out.len());
+        Ok(out)
+    }
+
+    fn send_again(&mut self, due: Due, now: Now, text: &str, out: &mut Outgoing<Done>) -> Result<(), Failure> {
+        let Due { dimension, partition, fact: kept } = due;
+        let Joiner { intakes, partitions, dimensions, missing, time_name, .. } = self;
+        let (Some(facts), Some(intake)) = (partitions.get_mut(&partition), intakes.get(&partition)) else {
+            return Ok(());
+        };
+        let names = kept.links.iter().map(|(name, _)| name.clone()).collect();
+        let fact = Fact { names, time: kept.time, expires: kept.expires };
+        let chosen = choose(dimensions, &fact);
+        let joined: JoinedVersions = chosen.iter().map(Chosen::version).collect();
+        let cause = chosen.get(dimension).and_then(|chosen| chosen.stamp);
+        let header = Header {
+            joined: joined.clone(),
+            transaction: cause.map(|cause| cause.transaction).unwrap_or_default(),
+            commit_time_us: cause.and_then(|cause| cause.commit_time_us),
+            input_offset: intake.next_offset().map(|next| next - 1),
+            put_back_at: (kept.version < intake.handled).then_some(intake.handled),
+            cleaned_bytes: Some(kept.open_row.len()),
+            ..Header::new(Operation::Update, kept.version)
+        };
+        push_result(out, partition, &kept.key, &header, [&kept.open_row, time_name], &chosen, text);
+        note_missing(&chosen, missing, &fact, now.wall_us);
+        facts.sent_with(kept, &joined)
     }
 }
 
-/// Whether this record, or a newer one of its key, was handled before. In a partition versions only grow. A record that a replay put back
-/// in has an older one: it is new where the partition has come no further than it had then, and its key is not as far.
-fn is_repeat(header: &Header, key: &[u8], held: &PartitionOrders) -> bool {
-    match header.put_back_at {
-        None => header.version <= held.handled,
-        Some(at) => {
-            let version = ResultVersion { order: header.version, user: Version::default() };
-            let has_this = held.version_of(key).is_some_and(|known| known.order == header.version);
-            at < held.handled || has_this || held.has_newer(key, version)
+/// The version of a row that a fact of a time is joined with now.
+fn version_now(dimensions: &[Dimension]) -> impl Fn(usize, &str, Option<i64>) -> Version {
+    |dimension, name, time| {
+        dimensions.get(dimension).map(|rows| rows.chosen(Some(name), time).version()).unwrap_or_default()
+    }
+}
+
+/// What a fact is joined with, by dimension.
+fn choose<'d>(dimensions: &'d [Dimension], fact: &Fact) -> SmallVec<[Chosen<'d>; 1]> {
+    dimensions.iter().zip(&fact.names).map(|(rows, name)| rows.chosen(name.as_deref(), fact.time)).collect()
+}
+
+fn note_missing(chosen: &[Chosen<'_>], missing: &mut Missing, fact: &Fact, since_us: i64) {
+    for (dimension, (chosen, name)) in chosen.iter().zip(&fact.names).enumerate() {
+        if let Some(name) = name
+            && !chosen.is_known
+        {
+            missing.note(dimension, name, since_us);
         }
     }
 }
 
-/// More than may be held in memory is an error: whoever reads it decides whether there is more memory.
-pub(crate) fn within(what: &str, held: usize, bound: usize, key: &str) -> Result<(), Failure> {
-    if held <= bound {
-        return Ok(());
-    }
-    Err(Failure::new(
-        FailureKind::Settings,
-        format!("{held} {what} are to be held in memory, more than {key} = {bound}"),
-    )
-    .cure(format!("raise {key} if the memory is there, or share the partitions among more instances")))
-}
-
+/// A result: the cleaned row, what each dimension gives, and the time of the join behind its name.
 fn push_result(
-    out: &mut Outgoing<Offsets>,
+    out: &mut Outgoing<Done>,
     partition: i32,
     key: &[u8],
     header: &Header,
-    open_row: &[u8],
-    user: &[u8],
+    [open_row, time_name]: [&[u8]; 2],
+    chosen: &[Chosen<'_>],
     now: &str,
 ) {
     out.push_with(OUTPUT, partition, key, header, |value| {
         value.extend_from_slice(open_row);
-        value.extend_from_slice(user);
+        for chosen in chosen {
+            value.extend_from_slice(chosen.given);
+        }
         value.push(b',');
-        write_string(result::JOIN_TIME, value);
-        value.push(b':');
+        value.extend_from_slice(time_name);
         write_string(now, value);
         value.push(b'}');
         true
     });
 }
 
-fn reject(topic: &str, record: &Record<'_>, rejection: &Rejection, now: &str, out: &mut Outgoing<Offsets>) {
+fn reject(topic: &str, record: &Record<'_>, rejection: &Rejection, now: &str, out: &mut Outgoing<Done>) {
     metrics::REJECTED.with_label_values(&[rejection.reason]).inc();
     tracing::warn!(
         topic,

@@ -1,24 +1,37 @@
-//! dim-joiner: clean orders meet their users.
+//! dim-joiner: facts meet the rows of their dimensions.
 //!
 //! ```text
-//!  ods_users ───▶ table thread ──┐ (whole, in every instance, before the first order)
+//!  ods_users ───▶ table thread ──┐ (whole, in every instance, before the first fact; one for each dimension)
 //!                                ▼
 //!  dwd_orders ──▶ reader ──▶ JoinerActor ──Outgoing──▶ Publisher ──▶ result_orders_with_user_info
-//!                             │ users · orders · lane        └─────▶ dlq_dim_joiner    │
+//!                             │ dimensions · facts · lane└─────▶ dlq_dim_joiner        │
 //!                             ▲                                                        │
-//!                             └── orders thread ◀── older orders, while fresh ones ◀───┘
-//!                                                   are joined already
+//!                             └── facts thread ◀── older facts, while fresh ones ◀─────┘
+//!                                                  are joined already
 //! ```
 
+pub mod plan;
 pub mod settings;
 
-pub mod shapes;
+pub mod event_time;
+pub mod fact;
+pub mod names;
+pub mod taken;
 
-pub mod orders;
+pub mod dimension;
+
+pub mod disk;
+pub mod facts;
 pub mod read_back;
-pub mod users;
+pub mod room;
+pub mod shapes;
+pub mod slots;
 
+pub mod intake;
+pub mod missing;
+pub mod pace;
 pub mod reemit;
+pub mod waiting;
 
 pub mod join;
 

@@ -1,10 +1,10 @@
-//! The chain of dim-joiner: users first, then orders from behind the tail of the output, and beside them the older orders.
+//! The chain of dim-joiner: dimensions first, then facts from behind the tail of the output, and beside them the older facts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::ArbiterHandle;
 use actix::prelude::*;
@@ -22,21 +22,22 @@ use shared::run::{Chain, Service, Surroundings};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::join::{DEAD_LETTERS, Joiner, Offsets, TakenOver};
-use crate::joiner::{JoinerActor, ORDERS_LATCH};
-use crate::read_back::{ReadingBack, Wanted};
+use crate::join::{DEAD_LETTERS, Done, Joiner, TakenOver};
+use crate::joiner::{FACTS_LATCH, JoinerActor};
+use crate::plan::Plan;
+use crate::read_back::{OutputReader, ReadingBack, Wanted};
+use crate::room::Room;
 use crate::settings::Settings;
 
-/// The health latch that is held until the users are read.
-const USERS_LATCH: &str = "users";
+/// The health latch that is held until the dimensions are read.
+const DIMENSIONS_LATCH: &str = "dimensions";
 
 /// The service.
 pub struct DimJoiner;
 
 impl Service for DimJoiner {
     const NAME: &'static str = "dim-joiner";
-    const ABOUT: &'static str =
-        "Joins cleaned orders with their users, and sends a user's orders again when the user changes";
+    const ABOUT: &'static str = "Joins facts with their dimensions (orders with their users), and sends the facts of a row again when the row changes";
     type Config = Settings;
 
     async fn check(config: &Settings) -> Vec<Finding> {
@@ -45,11 +46,14 @@ impl Service for DimJoiner {
             Err(failure) => return vec![Finding::problem(&failure)],
         };
         let mut findings = Vec::new();
-        let users = topics.required(&config.users.topic, "cdc-ingest");
-        findings.push(Finding::of(&users, format!("topic {} is there", config.users.topic)));
-        match topics.required(&config.orders.topic, "dwd-cleaner") {
+        for dimension in &config.dimensions {
+            let found = topics.required(&dimension.topic, "cdc-ingest");
+            findings
+                .push(Finding::of(&found, format!("dimension {}: topic {} is there", dimension.name, dimension.topic)));
+        }
+        match topics.required(&config.facts.topic, "dwd-cleaner") {
             Ok(partitions) => {
-                findings.push(Finding::ok(format!("topic {} has {partitions} partitions", config.orders.topic)));
+                findings.push(Finding::ok(format!("topic {} has {partitions} partitions", config.facts.topic)));
                 for spec in topic_specs(config, partitions) {
                     findings.push(topics.finding(&spec).await);
                 }
@@ -63,61 +67,83 @@ impl Service for DimJoiner {
         config: &Settings,
         Surroundings { fate, health, arbiter, lease, .. }: Surroundings,
     ) -> Result<Chain, Failure> {
-        health.hold(USERS_LATCH, format!("users of topic {}", config.users.topic));
+        let names: Vec<&str> = config.dimensions.iter().map(|dimension| dimension.name.as_str()).collect();
+        health.hold(DIMENSIONS_LATCH, format!("dimensions: {}", names.join(", ")));
         // First of all: the producer connects while the rest of the start goes on.
         let progress = Progress::new(lease, fate.clone());
-        let own_in_flight = Arc::new(AtomicUsize::new(0));
-        let publisher = publisher(config, &progress, &own_in_flight, &fate)?;
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let publisher = publisher(config, &progress, &in_flight, &fate)?;
         let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
 
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
-        let user_partitions = topics.required(&config.users.topic, "cdc-ingest")?;
-        let partitions = topics.required(&config.orders.topic, "dwd-cleaner")?;
+        let mut tables = Vec::new();
+        for dimension in &config.dimensions {
+            tables.push((dimension.topic.as_str(), topics.required(&dimension.topic, "cdc-ingest")?));
+        }
+        let partitions = topics.required(&config.facts.topic, "dwd-cleaner")?;
         for spec in topic_specs(config, partitions) {
             topics.ensure(&spec).await?;
         }
 
+        let plan = Plan::new(config)?;
+        let room = Room::new(&config.facts, plan.dimensions.len())?;
+        let output = || -> Result<OutputReader, Failure> {
+            let tail = TailReader::new(&config.kafka, Self::NAME, &fate)?;
+            let (topic, reader, room) = (config.output.topic.clone(), plan.reader.clone(), room.clone());
+            Ok(OutputReader { tail, topic, reader, room })
+        };
+        // What waits for a row is not in the output, though it stood in front of what is: there all of it is read before the first fact.
+        let (beside, before) = (output()?, config.has_waits().then(output).transpose()?);
         let ((loaded_sender, loaded), (wanted_in, wanted)) = (oneshot::channel(), mpsc::unbounded_channel());
         let worker = JoinerActor {
-            joiner: Joiner::new(config.clone()),
+            joiner: Joiner::new(config.clone(), plan, room),
             publisher: publisher.recipient(),
             progress: progress.clone(),
             fate: fate.clone(),
             health: health.clone(),
-            users_loaded: Some(loaded_sender),
+            loaded: Some(loaded_sender),
+            loading: (0..config.dimensions.len()).collect(),
             wanted: wanted_in,
-            own_in_flight,
+            reemissions_in_flight: in_flight,
             walking: false,
+            has_waits: config.has_waits(),
+            started_at: Instant::now(),
+            reports: 0,
         };
         let worker = JoinerActor::start_in_arbiter(&arbiter, |_| worker);
 
-        let (users, users_thread) =
-            table::spawn(&config.kafka, Self::NAME, &config.users.topic, user_partitions, &fate)?;
-        let feed = Feed::new(users, worker.clone().recipient(), fate.clone());
-        Feed::start_in_arbiter(&arbiter, |_| feed);
-        // No order is joined before every user that stood at the start is known.
-        users_loaded(config, loaded, &fate).await?;
-        health.release(USERS_LATCH);
+        let mut threads = Vec::new();
+        for (number, (topic, partitions)) in tables.into_iter().enumerate() {
+            let (rows, thread) = table::spawn(&config.kafka, Self::NAME, (number, topic), partitions, &fate)?;
+            threads.push(thread);
+            let feed = Feed::new(rows, worker.clone().recipient(), fate.clone());
+            Feed::start_in_arbiter(&arbiter, |_| feed);
+        }
+        // No fact is joined before every row that stood at the start is known.
+        dimensions_loaded(config, loaded, &fate).await?;
+        health.release(DIMENSIONS_LATCH);
 
-        let orders_thread = read_back(config, wanted, &worker, &fate, &arbiter)?;
         let start = BehindTail {
             tail: TailReader::new(&config.kafka, Self::NAME, &fate)?,
             output: config.output.topic.clone(),
+            before,
             health: health.clone(),
         };
+        threads.push(read_back(beside, wanted, &worker, &fate, &arbiter)?);
         let (receiver, thread) = reader::spawn(ReaderSetup {
             config: &config.kafka,
             service: Self::NAME,
-            topic: &config.orders.topic,
-            group: &config.orders.group,
+            topic: &config.facts.topic,
+            group: &config.facts.group,
             start,
             fate: fate.clone(),
             progress,
             health,
         })?;
+        threads.push(thread);
         let feed = Feed::new(receiver, worker.recipient(), fate);
         Feed::start_in_arbiter(&arbiter, |_| feed);
-        Ok(Chain { threads: vec![thread, users_thread, orders_thread] })
+        Ok(Chain { threads })
     }
 }
 
@@ -131,10 +157,10 @@ fn topic_specs(config: &Settings, partitions: i32) -> [TopicSpec; 2] {
 fn publisher(
     config: &Settings,
     progress: &Progress,
-    own_in_flight: &Arc<AtomicUsize>,
+    reemissions: &Arc<AtomicUsize>,
     fate: &Fate,
-) -> Result<Publisher<Offsets>, Failure> {
-    let (acked, own_acked) = (progress.clone(), Arc::clone(own_in_flight));
+) -> Result<Publisher<Done>, Failure> {
+    let (acked, sent_again) = (progress.clone(), Arc::clone(reemissions));
     Publisher::new(PublisherSetup {
         config: &config.kafka,
         service: DimJoiner::NAME,
@@ -142,57 +168,48 @@ fn publisher(
         letters: Some(DEAD_LETTERS),
         fate: fate.clone(),
         lease: progress.lease().clone(),
-        on_acked: Box::new(move |offsets: Offsets| {
-            if offsets.is_empty() {
-                own_acked.fetch_sub(1, Ordering::SeqCst);
+        on_acked: Box::new(move |done: Done| {
+            if done.is_reemission {
+                sent_again.fetch_sub(1, Ordering::SeqCst);
             }
-            acked.complete(&offsets);
+            acked.complete(&done.offsets);
         }),
     })
 }
 
-/// Starts the thread that reads orders back for the worker.
+/// Starts the thread that reads facts back for the worker.
 fn read_back(
-    config: &Settings,
+    output: OutputReader,
     wanted: mpsc::UnboundedReceiver<Wanted>,
     worker: &Addr<JoinerActor>,
     fate: &Fate,
     arbiter: &ArbiterHandle,
 ) -> Result<JoinHandle<()>, Failure> {
     let (done, read_back) = mpsc::channel(1);
-    let reading_back = ReadingBack {
-        tail: TailReader::new(&config.kafka, DimJoiner::NAME, fate)?,
-        output: config.output.topic.clone(),
-        held_max: config.orders.held_max,
-        wanted,
-        done,
-        fate: fate.clone(),
-        runtime: Handle::current(),
-    };
+    let reading_back = ReadingBack { output, wanted, done, fate: fate.clone(), runtime: Handle::current() };
     let feed = Feed::new(read_back, worker.clone().recipient(), fate.clone());
     Feed::start_in_arbiter(arbiter, |_| feed);
     reading_back.spawn()
 }
 
-async fn users_loaded(config: &Settings, loaded: oneshot::Receiver<()>, fate: &Fate) -> Result<(), Failure> {
+async fn dimensions_loaded(config: &Settings, loaded: oneshot::Receiver<()>, fate: &Fate) -> Result<(), Failure> {
+    let timeout_ms = config.dimensions.iter().map(|dimension| dimension.load_timeout_ms).max().unwrap_or_default();
     let late = || {
-        Failure::new(
-            FailureKind::Unreachable,
-            format!("the users were not read within {} ms", config.users.load_timeout_ms),
-        )
-        .cure("raise users.load_timeout_ms, or look at the broker")
+        Failure::new(FailureKind::Unreachable, format!("the dimensions were not read within {timeout_ms} ms"))
+            .cure("raise load_timeout_ms in [[dimensions]], or look at the broker")
     };
     tokio::select! {
         answer = loaded => answer.map_err(|_| Failure::new(FailureKind::Broken, "the worker of the chain is gone")),
-        () = tokio::time::sleep(Duration::from_millis(config.users.load_timeout_ms)) => Err(late()),
+        () = tokio::time::sleep(Duration::from_millis(timeout_ms)) => Err(late()),
         () = fate.ended() => Err(fate.take_failure().unwrap_or_else(late)),
     }
 }
 
-/// A partition goes on behind the input position that the tail of the same output partition names. Its orders are read back beside.
+/// A partition goes on behind the input position that the tail of the same output partition names. Its facts are read back beside, or before where facts may wait.
 struct BehindTail {
     tail: TailReader,
     output: String,
+    before: Option<OutputReader>,
     health: Health,
 }
 
@@ -204,7 +221,7 @@ impl StartPoint for BehindTail {
 
     fn locate(&mut self, taken: &[Taken]) -> Result<Vec<Start<TakenOver>>, Failure> {
         if !taken.is_empty() {
-            self.health.hold(ORDERS_LATCH, format!("orders of topic {}", self.output));
+            self.health.hold(FACTS_LATCH, format!("facts of topic {}", self.output));
         }
         let mut tails: HashMap<i32, TakenOver> = HashMap::new();
         let partitions = taken.iter().map(|taken| taken.partition);
@@ -213,13 +230,15 @@ impl StartPoint for BehindTail {
             tail.input_offset = tail.input_offset.max(header.input_offset);
             tail.handled = tail.handled.max(header.partition_version());
         })?;
-        let start = |&Taken { partition, committed }: &Taken| {
+        let mut starts = Vec::new();
+        for &Taken { partition, committed } in taken {
             let tail = tails.remove(&partition).unwrap_or_default();
             let offset = behind_tail_and_commit(tail.input_offset, committed);
+            let facts = self.before.as_ref().map(|output| output.read(partition, || false)).transpose()?;
             // Records behind the tail that left no trace in the output were handled too.
-            let state = TakenOver { input_offset: offset.map(|next| next - 1), ..tail };
-            Start { partition, offset, state }
-        };
-        Ok(taken.iter().map(start).collect())
+            let state = TakenOver { input_offset: offset.map(|next| next - 1), facts, ..tail };
+            starts.push(Start { partition, offset, state });
+        }
+        Ok(starts)
     }
 }

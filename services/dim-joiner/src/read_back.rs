@@ -1,4 +1,4 @@
-//! Reads the orders of partitions back from the output, on a thread beside the chain: fresh orders are joined meanwhile. Only sending
+//! Reads the facts of partitions back from the output, on a thread beside the chain: fresh facts are joined meanwhile. Only sending
 //! again waits for it.
 
 use std::sync::{Arc, Weak};
@@ -9,11 +9,14 @@ use shared::batch::Record;
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::kafka::tail::TailReader;
+use shared::record::dead_letter::Rejection;
+use shared::record::header::Header;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 
-use crate::join::{OrderReader, within};
-use crate::orders::PartitionOrders;
+use crate::fact::FactReader;
+use crate::facts::{Kept, PartitionFacts};
+use crate::room::Room;
 
 /// Whoever holds it owns the partition. It is another one at each assignment.
 #[derive(Debug, Default)]
@@ -39,27 +42,33 @@ impl Stub {
     }
 }
 
-/// A partition whose orders are to be read back.
+/// A partition whose facts are to be read back.
 #[derive(Debug)]
 pub struct Wanted {
     pub partition: i32,
     pub stub: Stub,
 }
 
-/// The orders that the output has of a partition.
+/// The facts that the output has of a partition.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct ReadBack {
     pub partition: i32,
     pub stub: Stub,
-    pub orders: PartitionOrders,
+    pub facts: PartitionFacts,
+}
+
+/// Reads the output of a partition.
+pub struct OutputReader {
+    pub tail: TailReader,
+    pub topic: String,
+    pub reader: FactReader,
+    pub room: Room,
 }
 
 /// The thread.
 pub struct ReadingBack {
-    pub tail: TailReader,
-    pub output: String,
-    pub held_max: usize,
+    pub output: OutputReader,
     /// As many as there are partitions to be taken over.
     pub wanted: UnboundedReceiver<Wanted>,
     pub done: Sender<ReadBack>,
@@ -72,7 +81,7 @@ impl ReadingBack {
     pub fn spawn(self) -> Result<JoinHandle<()>, Failure> {
         let fate = self.fate.clone();
         std::thread::Builder::new()
-            .name("orders".into())
+            .name("facts".into())
             .spawn(move || {
                 if let Err(failure) = self.run()
                     && !fate.has_ended()
@@ -84,13 +93,13 @@ impl ReadingBack {
     }
 
     fn run(mut self) -> Result<(), Failure> {
-        let mut handed_on: Vec<(Stub, usize)> = Vec::new();
         while let Some(Wanted { partition, stub }) = self.next() {
-            handed_on.retain(|(stub, _)| !stub.is_void());
-            let held_beside = handed_on.iter().map(|(_, orders)| orders).sum();
-            let orders = self.read(partition, &stub, held_beside)?;
-            handed_on.push((stub.clone(), orders.len()));
-            if self.done.blocking_send(ReadBack { partition, stub, orders }).is_err() {
+            if stub.is_void() {
+                continue;
+            }
+            // Given up meanwhile: the rest is passed over.
+            let facts = self.output.read(partition, || stub.is_void())?;
+            if self.done.blocking_send(ReadBack { partition, stub, facts }).is_err() {
                 break;
             }
         }
@@ -108,39 +117,62 @@ impl ReadingBack {
             }
         })
     }
+}
 
-    fn read(&self, partition: i32, stub: &Stub, held_beside: usize) -> Result<PartitionOrders, Failure> {
-        let mut gathered = Gathered::new(held_beside, self.held_max);
-        self.tail.scan(&self.output, &[(partition, 0)], &mut |record| {
-            // Given up meanwhile: the rest is passed over.
-            if stub.is_void() { Ok(()) } else { gathered.take(&self.output, record) }
+impl OutputReader {
+    /// All facts that the output has of a partition. Which keys are gone is still known: the caller says when that is over.
+    pub fn read(&self, partition: i32, is_void: impl Fn() -> bool) -> Result<PartitionFacts, Failure> {
+        let mut facts = PartitionFacts::incomplete(self.room.clone());
+        let minute = u32::try_from(shared::record::time::now().as_second() / 60).unwrap_or_default();
+        self.tail.scan(&self.topic, &[(partition, 0)], &mut |record| match is_void() {
+            true => Ok(()),
+            false => self.take(record, minute, &mut facts),
         })?;
-        tracing::info!(topic = self.output, partition, orders = gathered.orders.len(), "orders are read back");
-        Ok(gathered.orders)
-    }
-}
-
-/// The orders of a partition while its records are read.
-struct Gathered {
-    reader: OrderReader,
-    orders: PartitionOrders,
-    held_beside: usize,
-    held_max: usize,
-}
-
-impl Gathered {
-    fn new(held_beside: usize, held_max: usize) -> Self {
-        Gathered { reader: OrderReader::default(), orders: PartitionOrders::incomplete(), held_beside, held_max }
+        tracing::info!(topic = self.topic, partition, facts = facts.len(), "facts are read back");
+        Ok(facts)
     }
 
-    fn take(&mut self, topic: &str, record: &Record<'_>) -> Result<(), Failure> {
-        if let Err(rejection) = self.reader.restore(record, &mut self.orders) {
-            // Somebody else wrote it: no order of ours is lost with it.
-            let (partition, offset, why) = (record.partition, record.offset, rejection.detail);
-            tracing::warn!(topic, partition, offset, why, "a foreign record is passed over");
+    fn take(&self, record: &Record<'_>, minute: u32, facts: &mut PartitionFacts) -> Result<(), Failure> {
+        if let Err(rejection) = restore(&self.reader, record, minute, facts)? {
+            // Somebody else wrote it: no fact of ours is lost with it.
+            let (topic, partition, offset) = (&self.topic, record.partition, record.offset);
+            tracing::warn!(topic, partition, offset, why = rejection.detail, "a foreign record is passed over");
         }
-        within("orders", self.held_beside + self.orders.len(), self.held_max, "orders.held_max")
+        self.room.within_bounds(facts.len())
     }
+}
+
+/// Takes a record of the output topic back into the state. The newest version of a key counts, whatever the order: a record of a writer
+/// that hung may stand behind newer ones.
+pub fn restore(
+    reader: &FactReader,
+    record: &Record<'_>,
+    minute: u32,
+    facts: &mut PartitionFacts,
+) -> Result<Result<(), Rejection>, Failure> {
+    let header = match Header::parse(record.header) {
+        Ok(header) => header,
+        Err(error) => return Ok(Err(Rejection::new("unreadable_header", error.to_string()))),
+    };
+    facts.input_offset = facts.input_offset.max(header.input_offset);
+    facts.handled = facts.handled.max(header.partition_version());
+    let key = record.key.unwrap_or_default();
+    if facts.has_newer(key, &header.result_version())? {
+        return Ok(Ok(()));
+    }
+    let Some(value) = record.value else {
+        return facts.delete(key, header.version).map(Ok);
+    };
+    let Some(open_row) = header.cleaned_bytes.and_then(|bytes| value.get(..bytes)) else {
+        return Ok(Err(Rejection::new("unreadable_header", "the header does not say where the cleaned row ends")));
+    };
+    let fact = match reader.read(&[open_row, b"}"].concat()) {
+        Ok(fact) => fact,
+        Err(error) => return Ok(Err(Rejection::new(error.reason(), error.to_string()))),
+    };
+    let kept = Kept::new(key, header.version, fact, &header.joined, open_row);
+    let taken = if kept.is_old(minute) { facts.forget(&kept) } else { facts.put(&kept) };
+    taken.map(Ok)
 }
 
 #[cfg(test)]
@@ -154,24 +186,5 @@ mod tests {
         assert!(first.is_of(&stub) && !second.is_of(&stub) && !stub.is_void());
         drop(first);
         assert!(stub.is_void());
-    }
-
-    #[test]
-    fn more_orders_than_may_be_held_end_the_reading() {
-        let take = |gathered: &mut Gathered, id: u32| {
-            let key = format!("{{\"order_id\":{id}}}");
-            let row = format!("{{\"order_id\":{id},\"user_id\":1");
-            let header = format!("op=c v=1.{id}.0.0 in={id} n={}", row.len());
-            let (key, value) = (Some(key.as_bytes()), format!("{row}}}"));
-            let value = Some(value.as_bytes());
-            gathered.take("t", &Record { partition: 0, offset: 0, key, value, header: Some(header.as_bytes()) })
-        };
-        let mut gathered = Gathered::new(1, 3);
-        for id in [1, 2, 2] {
-            take(&mut gathered, id).unwrap();
-        }
-        let failure = take(&mut gathered, 3).unwrap_err();
-        assert_eq!(failure.kind, FailureKind::Settings, "another try would end in the same way");
-        assert!(failure.chain().contains("4 orders") && failure.chain().contains("raise orders.held_max"), "{failure}");
     }
 }

@@ -1,45 +1,49 @@
-//! The lane of changed users: whose orders are still to be sent again, and where in them it stands.
+//! The lane of changed rows: whose facts are still to be sent again, and where in them it stands.
 //!
-//! A user stands in the lane once, however often it changes: a newer change makes the walk begin again, and orders that carry it
-//! already are passed over.
+//! A row stands in the lane once, however often it changes: a newer change makes the walk begin again, and facts that carry it already
+//! are passed over.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::orders::PartitionOrders;
+use shared::failure::Failure;
 use shared::position::Version;
 
-/// Waiting users, oldest change first, and the one that is walked.
+use crate::facts::{Cursor, Kept, PartitionFacts};
+use crate::names::Name;
+
+/// Waiting rows, oldest change first, and the one that is walked. A row is its dimension and its name.
 #[derive(Debug, Default)]
 pub struct Lane {
-    waiting: VecDeque<Box<str>>,
-    queued: HashSet<Box<str>>,
+    waiting: VecDeque<(usize, Name)>,
+    queued: HashSet<(usize, Name)>,
     walk: Option<Walk>,
 }
 
-/// A walk over one user's orders, newest first.
+/// A walk over the facts that name one row, newest first.
 #[derive(Debug)]
 struct Walk {
-    user: Box<str>,
-    /// Partitions and the number of orders that are left in each.
-    left: Vec<(i32, usize)>,
+    row: (usize, Name),
+    /// Partitions, and where in each it stands.
+    left: Vec<(i32, Cursor)>,
 }
 
-/// An order that lacks a change of its user: partition and place in the user's list.
+/// A fact that lacks a change, and the dimension whose change it was found by.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Due {
-    pub user: Box<str>,
+    pub dimension: usize,
     pub partition: i32,
-    pub place: usize,
+    pub fact: Kept<'static>,
 }
 
 impl Lane {
-    /// A user changed.
-    pub fn push(&mut self, user: Box<str>) {
-        if self.walk.as_ref().is_some_and(|walk| walk.user == user) {
+    /// A row changed.
+    pub fn push(&mut self, dimension: usize, name: Name) {
+        let row = (dimension, name);
+        if self.walk.as_ref().is_some_and(|walk| walk.row == row) {
             self.walk = None;
         }
-        if self.queued.insert(user.clone()) {
-            self.waiting.push_back(user);
+        if self.queued.insert(row.clone()) {
+            self.waiting.push_back(row);
         }
     }
 
@@ -47,121 +51,123 @@ impl Lane {
         self.waiting.is_empty() && self.walk.is_none()
     }
 
-    /// Users that wait or are walked.
+    /// Rows that wait or are walked.
     pub fn len(&self) -> usize {
         self.waiting.len() + usize::from(self.walk.is_some())
     }
 
-    /// A partition is gone: its orders are another instance's.
+    /// A partition is gone: its facts are another instance's.
     pub fn revoked(&mut self, partition: i32) {
         if let Some(walk) = &mut self.walk {
             walk.left.retain(|(owned, _)| *owned != partition);
         }
     }
 
-    /// The next order to send; `current` gives a user's version.
+    /// The next fact to send; `now` gives the version of a row that a fact of a time is sent with. It looks at as many facts as `looks` has
+    /// left, so that fresh facts need not wait for a walk over facts that lack nothing.
     pub fn next(
         &mut self,
-        partitions: &HashMap<i32, PartitionOrders>,
-        current: impl Fn(&str) -> Version,
-    ) -> Option<Due> {
+        partitions: &HashMap<i32, PartitionFacts>,
+        looks: &mut usize,
+        now: &impl Fn(usize, &str, Option<i64>) -> Version,
+    ) -> Result<Option<Due>, Failure> {
         loop {
             let walk = match &mut self.walk {
                 Some(walk) => walk,
                 None => {
-                    let user = self.waiting.pop_front()?;
-                    self.queued.remove(&user);
+                    let Some(row) = self.waiting.pop_front() else { return Ok(None) };
+                    self.queued.remove(&row);
+                    let cursor_of = |facts: &PartitionFacts| facts.walk(row.0, &row.1);
                     let mut left: Vec<_> =
-                        partitions.iter().map(|(partition, orders)| (*partition, orders.count_of(&user))).collect();
-                    left.sort_unstable();
-                    self.walk.insert(Walk { user, left })
+                        partitions.iter().map(|(partition, facts)| (*partition, cursor_of(facts))).collect();
+                    left.sort_unstable_by_key(|(partition, _)| *partition);
+                    self.walk.insert(Walk { row, left })
                 }
             };
-            match walk.next_place() {
-                None => self.walk = None,
-                Some((partition, place)) => {
-                    let order = partitions.get(&partition).and_then(|orders| orders.of_user(&walk.user, place));
-                    if order.is_some_and(|order| order.user_version < current(&walk.user)) {
-                        return Some(Due { user: walk.user.clone(), partition, place });
-                    }
-                }
+            let Some((partition, cursor)) = walk.left.last_mut() else {
+                self.walk = None;
+                continue;
+            };
+            let (dimension, name) = &walk.row;
+            let facts = partitions.get(partition);
+            let next =
+                facts.map(|facts| facts.next_lagging((*dimension, name), cursor, looks, now)).transpose()?.flatten();
+            match next {
+                Some(fact) => return Ok(Some(Due { dimension: *dimension, partition: *partition, fact })),
+                None if *looks == 0 => return Ok(None),
+                None => drop(walk.left.pop()),
             }
         }
-    }
-}
-
-impl Walk {
-    fn next_place(&mut self) -> Option<(i32, usize)> {
-        while let Some((partition, left)) = self.left.last_mut() {
-            if *left > 0 {
-                *left -= 1;
-                return Some((*partition, *left));
-            }
-            self.left.pop();
-        }
-        None
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::position::Lsn;
+    use crate::facts::tests::{kept, room, version};
+    use shared::position::JoinedVersions;
 
-    fn version(lsn: u64) -> Version {
-        Version { epoch: 1, lsn: Lsn(lsn), ..Version::default() }
-    }
-
-    fn three_orders() -> HashMap<i32, PartitionOrders> {
-        let mut partitions: HashMap<i32, PartitionOrders> = HashMap::new();
-        for (partition, key, user) in [(0, b"1", "a"), (0, b"2", "a"), (1, b"3", "a"), (1, b"4", "b")] {
-            partitions.entry(partition).or_default().put(key, b"{", version(1), user, version(1));
+    fn three_facts() -> HashMap<i32, PartitionFacts> {
+        let mut partitions: HashMap<i32, PartitionFacts> = HashMap::new();
+        for (partition, key, user) in [(0, "1", "a"), (0, "2", "a"), (1, "3", "a"), (1, "4", "b")] {
+            let facts = partitions.entry(partition).or_insert_with(|| PartitionFacts::new(room()));
+            facts.put(&kept(key, 1, user, 1)).unwrap();
         }
         partitions
     }
 
-    fn drain(
-        lane: &mut Lane,
-        partitions: &mut HashMap<i32, PartitionOrders>,
-        now: u64,
-        most: usize,
-    ) -> Vec<(i32, usize)> {
+    fn drain(lane: &mut Lane, partitions: &mut HashMap<i32, PartitionFacts>, now: u64, most: usize) -> Vec<String> {
         let mut sent = Vec::new();
         while sent.len() < most
-            && let Some(due) = lane.next(partitions, |_| version(now))
+            && let Some(due) = lane.next(partitions, &mut 100, &|_, _, _| version(now)).unwrap()
         {
-            partitions.get_mut(&due.partition).unwrap().sent_with(&due.user, due.place, version(now));
-            sent.push((due.partition, due.place));
+            sent.push(String::from_utf8(due.fact.key.to_vec()).unwrap());
+            let joined: JoinedVersions = [version(now)].into_iter().collect();
+            partitions.get_mut(&due.partition).unwrap().sent_with(due.fact, &joined).unwrap();
         }
         sent
     }
 
     #[test]
-    fn every_order_of_the_user_is_sent_once_newest_first() {
-        let (mut lane, mut partitions) = (Lane::default(), three_orders());
-        lane.push("a".into());
-        lane.push("a".into());
-        assert_eq!(drain(&mut lane, &mut partitions, 2, 9), [(1, 0), (0, 1), (0, 0)]);
+    fn every_fact_of_the_row_is_sent_once_newest_first() {
+        let (mut lane, mut partitions) = (Lane::default(), three_facts());
+        lane.push(0, "a".into());
+        lane.push(0, "a".into());
+        assert_eq!(drain(&mut lane, &mut partitions, 2, 9), ["3", "2", "1"]);
         assert!(lane.is_empty());
-        lane.push("a".into());
+        lane.push(0, "a".into());
         assert!(drain(&mut lane, &mut partitions, 2, 9).is_empty(), "they carry it already");
     }
 
     #[test]
     fn a_newer_change_begins_the_walk_again() {
-        let (mut lane, mut partitions) = (Lane::default(), three_orders());
-        lane.push("a".into());
-        assert_eq!(drain(&mut lane, &mut partitions, 2, 1), [(1, 0)]);
-        lane.push("a".into());
-        assert_eq!(drain(&mut lane, &mut partitions, 3, 9), [(1, 0), (0, 1), (0, 0)]);
+        let (mut lane, mut partitions) = (Lane::default(), three_facts());
+        lane.push(0, "a".into());
+        assert_eq!(drain(&mut lane, &mut partitions, 2, 1), ["3"]);
+        lane.push(0, "a".into());
+        assert_eq!(drain(&mut lane, &mut partitions, 3, 9), ["3", "2", "1"]);
         assert_eq!(lane.len(), 0);
     }
 
     #[test]
+    fn a_walk_goes_on_where_it_stopped_looking() {
+        let (mut lane, mut partitions) = (Lane::default(), three_facts());
+        lane.push(0, "a".into());
+        drain(&mut lane, &mut partitions, 2, 9);
+        lane.push(0, "a".into());
+        for _ in 0..3 {
+            assert!(lane.next(&partitions, &mut 1, &|_, _, _| version(2)).unwrap().is_none());
+            assert!(!lane.is_empty());
+        }
+        assert!(lane.next(&partitions, &mut 1, &|_, _, _| version(2)).unwrap().is_none());
+        assert!(lane.is_empty());
+    }
+
+    #[test]
     fn a_revoked_partition_is_passed_over() {
-        let (mut lane, mut partitions) = (Lane::default(), three_orders());
-        lane.push("a".into());
-        assert_eq!(drain(&mut lane, &mut partitions, 2, 1), [(1, 0)]);
+        let (mut lane, mut partitions) = (Lane::default(), three_facts());
+        lane.push(0, "a".into());
+        assert_eq!(drain(&mut lane, &mut partitions, 2, 1), ["3"]);
         partitions.remove(&0);
         lane.revoked(0);
         assert!(drain(&mut lane, &mut partitions, 2, 9).is_empty());

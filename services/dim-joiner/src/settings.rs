@@ -6,17 +6,23 @@ use serde::{Deserialize, Deserializer};
 use shared::config::{HttpConfig, LogConfig, RestartConfig};
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
+use shared::record::ods::{orders, users};
+use shared::record::result;
 use shared::run::ServiceConfig;
+use shared::scalar::Scalar;
+
+use crate::plan::Plan;
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    pub orders: OrdersConfig,
-    pub users: UsersConfig,
+    pub facts: FactsConfig,
+    /// What the facts are joined with. A result's columns come in this order.
+    pub dimensions: Vec<DimensionConfig>,
     pub output: OutputConfig,
-    pub join: JoinConfig,
     pub reemission: ReemissionConfig,
+    pub missing: MissingConfig,
     pub kafka: KafkaConfig,
     #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
@@ -24,25 +30,108 @@ pub struct Settings {
     pub restart: RestartConfig,
 }
 
-/// Where the orders come from, and how many may be held.
+/// The table that is joined: where it comes from, and how much of it may be held.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct OrdersConfig {
+pub struct FactsConfig {
     pub topic: String,
     pub group: String,
-    /// Orders held in memory (some 450 bytes each), so that a user's change reaches them. Beyond it the process ends with an error.
-    pub held_max: usize,
+    /// The column with the time of a fact, for dimensions of mode `as-of`; empty: none.
+    pub time: String,
+    /// The zone of times that name none.
+    pub time_zone: String,
+    /// Facts are held in memory up to this, so that a change of a dimension reaches them.
+    pub memory_megabytes_max: u64,
+    pub disk: DiskConfig,
+    pub expiry: ExpiryConfig,
 }
 
-/// Where the users come from, and how many may be held.
+/// Where facts go that memory has no room for.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct UsersConfig {
+pub struct DiskConfig {
+    /// A folder of this process alone; emptied at each start. Empty: more facts than memory may hold end the process with an error.
+    pub folder: String,
+    /// Memory for blocks that were read and for rows that are not written yet.
+    pub memory_megabytes_max: u64,
+}
+
+/// Facts that will change no more, and are forgotten.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExpiryConfig {
+    /// A fact is forgotten so many hours after its time; 0: never.
+    pub after_hours: u32,
+    /// The column with the time that the hours count from.
+    pub time: String,
+    /// Only facts with one of these values in this column; no column: all facts.
+    pub status: String,
+    pub statuses: Vec<String>,
+}
+
+/// A table that facts are joined with.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DimensionConfig {
+    /// In metrics, messages and pages.
+    pub name: String,
     pub topic: String,
-    /// Users held in memory (some 300 bytes each). Beyond it the process ends with an error.
-    pub held_max: usize,
-    /// Longest wait for the users to be read at the start.
+    /// Columns of the dimension's key, and the columns of a fact that name them.
+    pub on: BTreeMap<String, String>,
+    #[serde(default)]
+    pub mode: Mode,
+    /// Mode `wait`: longest wait for a row that is not known.
+    #[serde(default = "DimensionConfig::wait_ms")]
+    pub wait_ms: u64,
+    /// Mode `as-of`: the column that says since when a row is so; empty: the commit of the change.
+    #[serde(default)]
+    pub time: String,
+    /// Mode `as-of`: so many versions of a row are kept.
+    #[serde(default = "DimensionConfig::versions_max")]
+    pub versions_max: usize,
+    /// The table is held whole in memory. Beyond it the process ends with an error.
+    #[serde(default = "DimensionConfig::memory_megabytes_max")]
+    pub memory_megabytes_max: u64,
+    /// Longest wait for the table to be read at the start.
+    #[serde(default = "DimensionConfig::load_timeout_ms")]
     pub load_timeout_ms: u64,
+    /// Stands in front of the names of columns that have none of their own.
+    #[serde(default)]
+    pub prefix: String,
+    pub columns: Vec<ColumnConfig>,
+}
+
+/// Which version of a dimension's row a fact is joined with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// The row as it is now; a change sends its facts again.
+    #[default]
+    Latest,
+    /// The row as it was at the fact's time.
+    AsOf,
+    /// As `latest`, and a fact whose row is not known waits a while for it.
+    Wait,
+}
+
+/// A column that a dimension gives to a fact.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnConfig {
+    /// The dimension's column.
+    pub from: String,
+    /// The result's column; if it is not set, the prefix and `from`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What a fact carries while the row is not known; null if it is not set.
+    #[serde(default)]
+    pub default: Option<Scalar>,
+    /// Another value for some of the dimension's values; blanks around them do not count.
+    #[serde(default)]
+    pub map: BTreeMap<String, Scalar>,
+    /// The value for those that the map does not name.
+    #[serde(default)]
+    pub otherwise: Option<Scalar>,
 }
 
 /// Where the results go.
@@ -51,26 +140,30 @@ pub struct UsersConfig {
 pub struct OutputConfig {
     pub topic: String,
     pub dead_letter_topic: String,
+    /// The column with the time of the join, UTC.
+    pub time: String,
 }
 
-/// What is joined.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct JoinConfig {
-    pub unknown_username: String,
-    pub unknown_email: String,
-    /// City → tier.
-    pub city_tiers: BTreeMap<String, String>,
-    /// The tier of a city that is not named.
-    pub city_tier_default: String,
-}
-
-/// Sending a changed user's orders again.
+/// Sending the facts of a changed row again.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReemissionConfig {
-    /// Orders sent at a time; fresh orders go between.
+    /// Facts sent at a time; fresh ones go between.
     pub batch_records_max: usize,
+    /// Facts sent in a second, so that the stages behind have room for fresh ones; 0: as many as go.
+    pub records_per_second_max: u64,
+}
+
+/// Facts whose row is not known.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MissingConfig {
+    /// Rows that are missing and of which a list is kept, by dimension.
+    pub registered_max: usize,
+    /// Of these `/api/missing` shows the oldest.
+    pub shown_max: usize,
+    /// Facts that wait for a row (mode `wait`). Beyond it the oldest go out with the defaults before their time, and are counted.
+    pub waiting_facts_max: usize,
 }
 
 const HTTP_PORT: u16 = 8083;
@@ -82,11 +175,11 @@ fn http<'de, D: Deserializer<'de>>(section: D) -> Result<HttpConfig, D::Error> {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            orders: OrdersConfig::default(),
-            users: UsersConfig::default(),
+            facts: FactsConfig::default(),
+            dimensions: vec![users_dimension()],
             output: OutputConfig::default(),
-            join: JoinConfig::default(),
             reemission: ReemissionConfig::default(),
+            missing: MissingConfig::default(),
             kafka: KafkaConfig::default(),
             http: HttpConfig::on(HTTP_PORT),
             log: LogConfig::default(),
@@ -95,49 +188,118 @@ impl Default for Settings {
     }
 }
 
-impl Default for OrdersConfig {
+impl Default for FactsConfig {
     fn default() -> Self {
-        OrdersConfig { topic: "dwd_orders".into(), group: "dim-joiner".into(), held_max: 5_000_000 }
+        FactsConfig {
+            topic: "dwd_orders".into(),
+            group: "dim-joiner".into(),
+            time: orders::ORDER_TIME.into(),
+            time_zone: "UTC".into(),
+            memory_megabytes_max: 2048,
+            disk: DiskConfig::default(),
+            expiry: ExpiryConfig::default(),
+        }
     }
 }
 
-impl Default for UsersConfig {
+impl Default for DiskConfig {
     fn default() -> Self {
-        UsersConfig { topic: "ods_users".into(), held_max: 5_000_000, load_timeout_ms: 120_000 }
+        DiskConfig { folder: String::new(), memory_megabytes_max: 64 }
     }
 }
 
 impl Default for OutputConfig {
     fn default() -> Self {
-        OutputConfig { topic: "result_orders_with_user_info".into(), dead_letter_topic: "dlq_dim_joiner".into() }
+        OutputConfig {
+            topic: "result_orders_with_user_info".into(),
+            dead_letter_topic: "dlq_dim_joiner".into(),
+            time: result::JOIN_TIME.into(),
+        }
     }
 }
 
 impl Default for ReemissionConfig {
     fn default() -> Self {
-        ReemissionConfig { batch_records_max: 500 }
+        ReemissionConfig { batch_records_max: 500, records_per_second_max: 10_000 }
     }
 }
 
-impl Default for JoinConfig {
+impl Default for MissingConfig {
     fn default() -> Self {
-        let tiers = [
-            ("一线城市", "北京 上海 广州 深圳"),
-            ("新一线城市", "成都 杭州 重庆 武汉 苏州 西安 南京 长沙 天津 郑州 东莞 无锡 宁波 青岛 合肥"),
-        ];
-        let city_tiers =
-            tiers.iter().flat_map(|(tier, cities)| cities.split(' ').map(|city| (city.to_owned(), (*tier).to_owned())));
-        JoinConfig {
-            unknown_username: "Unknown User".into(),
-            unknown_email: "unknown@example.com".into(),
-            city_tiers: city_tiers.collect(),
-            city_tier_default: "其他城市".into(),
-        }
+        MissingConfig { registered_max: 100_000, shown_max: 1000, waiting_facts_max: 10_000 }
+    }
+}
+
+impl DimensionConfig {
+    fn wait_ms() -> u64 {
+        5000
+    }
+
+    fn versions_max() -> usize {
+        100
+    }
+
+    fn memory_megabytes_max() -> u64 {
+        2048
+    }
+
+    fn load_timeout_ms() -> u64 {
+        120_000
+    }
+}
+
+/// The users of the example.
+fn users_dimension() -> DimensionConfig {
+    let tiers = [
+        ("一线城市", "北京 上海 广州 深圳"),
+        ("新一线城市", "成都 杭州 重庆 武汉 苏州 西安 南京 长沙 天津 郑州 东莞 无锡 宁波 青岛 合肥"),
+    ];
+    let tiers =
+        tiers.iter().flat_map(|(tier, cities)| cities.split(' ').map(|city| (city.to_owned(), Scalar::from(*tier))));
+    let taken = |from: &str| ColumnConfig {
+        from: from.into(),
+        name: None,
+        default: None,
+        map: BTreeMap::new(),
+        otherwise: None,
+    };
+    let or = |from: &str, default: &str| ColumnConfig { default: Some(default.into()), ..taken(from) };
+    let named = |from: &str, name: &str| ColumnConfig { name: Some(name.into()), ..taken(from) };
+    DimensionConfig {
+        name: "users".into(),
+        topic: "ods_users".into(),
+        on: BTreeMap::from([(users::USER_ID.into(), orders::USER_ID.into())]),
+        mode: Mode::Latest,
+        wait_ms: DimensionConfig::wait_ms(),
+        time: String::new(),
+        versions_max: DimensionConfig::versions_max(),
+        memory_megabytes_max: DimensionConfig::memory_megabytes_max(),
+        load_timeout_ms: DimensionConfig::load_timeout_ms(),
+        prefix: String::new(),
+        columns: vec![
+            or(users::USERNAME, "Unknown User"),
+            or(users::EMAIL, "unknown@example.com"),
+            taken(users::PHONE),
+            taken(users::CITY),
+            named(users::REGISTER_TIME, result::USER_REGISTER_TIME),
+            ColumnConfig {
+                map: tiers.collect(),
+                otherwise: Some("其他城市".into()),
+                ..named(users::CITY, result::USER_CITY_TIER)
+            },
+        ],
+    }
+}
+
+impl Settings {
+    /// Whether facts may wait for a row.
+    pub fn has_waits(&self) -> bool {
+        self.dimensions.iter().any(|dimension| dimension.mode == Mode::Wait)
     }
 }
 
 impl ServiceConfig for Settings {
-    const MAPS: &'static [&'static str] = &["join.city_tiers"];
+    const MAPS: &'static [&'static str] = &["dimensions"];
 
     fn http(&self) -> &HttpConfig {
         &self.http
@@ -156,19 +318,18 @@ impl ServiceConfig for Settings {
     }
 
     fn validate(&self) -> Result<(), Failure> {
-        let mut topics = [&self.orders.topic, &self.users.topic, &self.output.topic, &self.output.dead_letter_topic];
-        topics.sort();
-        if topics.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
-            return Err(Failure::new(
-                FailureKind::Settings,
-                "orders, users, output and dead letters must be four topics",
-            )
-            .cure("name each under [orders], [users] and [output]"));
+        let least = [
+            ("facts.memory_megabytes_max", self.facts.memory_megabytes_max),
+            ("facts.disk.memory_megabytes_max", self.facts.disk.memory_megabytes_max),
+            ("reemission.batch_records_max", self.reemission.batch_records_max as u64),
+            ("missing.registered_max", self.missing.registered_max as u64),
+            ("missing.shown_max", self.missing.shown_max as u64),
+            ("missing.waiting_facts_max", self.missing.waiting_facts_max as u64),
+        ];
+        if let Some((key, _)) = least.into_iter().find(|(_, set)| *set == 0) {
+            return Err(Failure::new(FailureKind::Settings, format!("{key} is 0")).cure("set at least 1"));
         }
-        if self.reemission.batch_records_max == 0 {
-            return Err(Failure::new(FailureKind::Settings, "reemission.batch_records_max is 0").cure("set at least 1"));
-        }
-        Ok(())
+        Plan::new(self).map(drop)
     }
 }
 

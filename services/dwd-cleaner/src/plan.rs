@@ -6,14 +6,14 @@ use jiff::tz::TimeZone;
 use regex::Regex;
 use shared::config::Secret;
 use shared::failure::{Failure, FailureKind};
-use shared::record::row::{Columns, rendered_name, write_string};
+use shared::record::row::{Columns, rendered_name};
 
 use crate::action::{Action, Limit, Slot, Term, names};
 use crate::decimal::Decimal;
 use crate::fold::Fold;
 use crate::moment::{Place, Zones};
 use crate::personal::{HASH_DIGITS, HASH_DIGITS_MIN, Hasher, KEY_BYTES_MIN, Mask};
-use crate::rule::{Absent, Kind, OnFail, RuleConfig, Scalar};
+use crate::rule::{Absent, Kind, OnFail, RuleConfig};
 
 /// A rule, ready.
 #[derive(Debug)]
@@ -189,7 +189,7 @@ impl Making<'_> {
         let action = match kind {
             Kind::Now { .. } => Action::Now,
             Kind::Map { values, fold, .. } => {
-                let values = values.iter().map(|(name, value)| (name.clone(), json(value)));
+                let values = values.iter().map(|(name, value)| (name.clone(), value.json()));
                 Action::Map {
                     from: of,
                     names: names(values, Fold::of(fold)).map_err(|pair| folds_into_one(rule, &pair))?,
@@ -205,7 +205,7 @@ impl Making<'_> {
             Kind::Date { assume_zone, zone, .. } => Action::Date { from: of, zones: zones(rule, assume_zone, zone)? },
             Kind::Hour { assume_zone, zone, .. } => Action::Hour { from: of, zones: zones(rule, assume_zone, zone)? },
             Kind::Band { bands, .. } => {
-                let bands: Vec<_> = bands.iter().map(|band| (band.below, json(&band.value))).collect();
+                let bands: Vec<_> = bands.iter().map(|band| (band.below, band.value.json())).collect();
                 bands_ascend(rule, &bands)?;
                 Action::Band { from: of, bands }
             }
@@ -278,17 +278,6 @@ fn first(reads: &[Slot]) -> Slot {
     reads.first().copied().unwrap_or_default()
 }
 
-fn json(value: &Scalar) -> Box<[u8]> {
-    match value {
-        Scalar::Plain(json) => json.as_bytes().into(),
-        Scalar::Text(text) => {
-            let mut out = Vec::new();
-            write_string(text, &mut out);
-            out.into()
-        }
-    }
-}
-
 /// The default as JSON: a number where the rule is about numbers.
 fn default(config: &RuleConfig, action: &Action) -> Result<Option<Box<[u8]>>, Failure> {
     let name = &config.name;
@@ -312,7 +301,7 @@ fn default(config: &RuleConfig, action: &Action) -> Result<Option<Box<[u8]>>, Fa
                     Err(problem(name, "the default is no number, and the column is one", "correct the default"))
                 }
                 true => Ok(Some(value.text().as_bytes().into())),
-                false => Ok(Some(json(value))),
+                false => Ok(Some(value.json())),
             }
         }
     }

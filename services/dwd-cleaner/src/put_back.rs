@@ -160,7 +160,8 @@ impl Cleaner {
         now: &str,
         out: &mut Outgoing<impl Sized>,
     ) -> Result<(), String> {
-        let header = Header { input_offset: standing.offset, put_back_at: Some(standing.version), ..letter.header };
+        let header =
+            Header { input_offset: standing.offset, put_back_at: Some(standing.version), ..letter.header.clone() };
         let Some(row) = &letter.value else {
             out.push(OUTPUT, letter.partition, &letter.key, &header, None);
             return Ok(());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
+use shared::scalar::Scalar;
 
 use crate::decimal::Decimal;
 use crate::fold::Difference;
@@ -216,41 +217,6 @@ pub struct Bound(pub String);
 impl<'de> Deserialize<'de> for Bound {
     fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
         Ok(Bound(Scalar::deserialize(value)?.text().to_owned()))
-    }
-}
-
-/// A value that a rule puts in, or compares with: a text, a whole number, true or false. A number with a point stands in quotes, for TOML
-/// would make a float of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scalar {
-    Text(String),
-    /// A whole number or a boolean: its JSON is its text.
-    Plain(String),
-}
-
-impl Scalar {
-    pub fn text(&self) -> &str {
-        match self {
-            Scalar::Text(text) | Scalar::Plain(text) => text,
-        }
-    }
-}
-
-impl From<&str> for Scalar {
-    fn from(text: &str) -> Self {
-        Scalar::Text(text.to_owned())
-    }
-}
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        match Value::deserialize(value)? {
-            Value::String(text) => Ok(Scalar::Text(text)),
-            Value::Bool(value) => Ok(Scalar::Plain(value.to_string())),
-            Value::Number(number) if !number.is_f64() => Ok(Scalar::Plain(number.to_string())),
-            Value::Number(_) => Err(de::Error::custom("a number with a point stands in quotes: \"99.99\"")),
-            _ => Err(de::Error::custom("not a text, a whole number, true or false")),
-        }
     }
 }
 

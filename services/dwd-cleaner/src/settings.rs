@@ -7,10 +7,11 @@ use shared::kafka::KafkaConfig;
 use shared::record::dwd;
 use shared::record::ods::orders;
 use shared::run::ServiceConfig;
+use shared::scalar::Scalar;
 
 use crate::fold::Difference;
 use crate::plan::{Plan, Surroundings};
-use crate::rule::{Absent, Kind, OnFail, RuleConfig, Scalar};
+use crate::rule::{Absent, Kind, OnFail, RuleConfig};
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]

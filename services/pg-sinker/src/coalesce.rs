@@ -22,7 +22,7 @@ pub struct Changes<'e, 'a> {
 /// The newest change for each key of the table.
 pub fn changes<'e, 'a>(target: &Target, entries: impl Iterator<Item = &'e Entry<'a>>) -> Changes<'e, 'a> {
     let touching = entries.filter(|entry| !entry.is_gone || target.table.on_tombstone == OnTombstone::Delete);
-    let (newest, repeats) = newest(touching.map(|entry| (key(target, entry), entry.version, entry)));
+    let (newest, repeats) = newest(touching.map(|entry| (key(target, entry), &entry.version[..], entry)));
     let (gone, rows) = newest.into_iter().partition(|entry| entry.is_gone);
     Changes { rows, gone, repeats }
 }

@@ -1,7 +1,7 @@
 //! What a record says: a row or its end, with its version. A record that says nothing readable is set aside.
 
 use shared::batch::Record;
-use shared::position::Version;
+use shared::position::ResultBytes;
 use shared::record::dead_letter::Rejection;
 use shared::record::header::Header;
 use shared::record::row::Fields;
@@ -9,15 +9,12 @@ use shared::record::row::Fields;
 use crate::settings::OnTombstone;
 use crate::tables::Tables;
 
-/// Bytes of a result's version.
-pub type VersionBytes = [u8; 2 * Version::BYTES];
-
 /// A readable record.
 #[derive(Debug)]
 pub struct Entry<'a> {
     pub header: Header,
     /// They compare as the versions do.
-    pub version: VersionBytes,
+    pub version: ResultBytes,
     /// The record's key as it stands in the topic.
     pub key: &'a str,
     /// By the index in [`Tables::fields`]: those of the row, or of the key where the row is gone.
@@ -51,7 +48,7 @@ fn read<'a>(record: Record<'a>, tables: &Tables) -> Result<Entry<'a>, Rejection>
             .map_err(|_| reject("unreadable_key", "the key of a tombstone is not a JSON object".to_owned()))?,
     };
     let entry =
-        Entry { header, version: header.result_version().to_bytes(), key, fields, is_gone: record.value.is_none() };
+        Entry { version: header.result_version().to_bytes(), header, key, fields, is_gone: record.value.is_none() };
     match key_column_missing(&entry, tables) {
         Some(detail) => Err(reject("missing_key_column", detail)),
         None => Ok(entry),

@@ -19,9 +19,17 @@ use crate::batch::Batch;
 use crate::failure::{Failure, FailureKind};
 use crate::generation::Fate;
 
-/// What the thread sends, in order for each partition.
+/// What the thread of one table sends, in order for each partition.
 #[derive(Debug)]
-pub enum FromTable {
+pub struct FromTable {
+    /// The number that the table was given.
+    pub table: usize,
+    pub what: TableNews,
+}
+
+/// See [`FromTable`].
+#[derive(Debug)]
+pub enum TableNews {
     Batch(Batch),
     /// Everything that stood at the start has been sent.
     Loaded,
@@ -31,11 +39,11 @@ impl actix::Message for FromTable {
     type Result = ();
 }
 
-/// Starts reading all partitions of `topic`.
+/// Starts reading all partitions of `topic`. `number` says in the messages which table it is.
 pub fn spawn(
     config: &KafkaConfig,
     service: &'static str,
-    topic: &str,
+    (number, topic): (usize, &str),
     partitions: i32,
     fate: &Fate,
 ) -> Result<(mpsc::Receiver<FromTable>, JoinHandle<()>), Failure> {
@@ -48,6 +56,7 @@ pub fn spawn(
     let table = Table {
         config: config.clone(),
         consumer,
+        number,
         topic: topic.to_owned(),
         open: BTreeMap::new(),
         sender,
@@ -68,6 +77,7 @@ pub fn spawn(
 struct Table {
     config: KafkaConfig,
     consumer: BaseConsumer<Looker>,
+    number: usize,
     topic: String,
     /// End offsets that are not reached yet, by partition.
     open: BTreeMap<i32, i64>,
@@ -91,15 +101,15 @@ impl Table {
         let mut batch = Batch::default();
         while !self.fate.has_ended() {
             if !loaded && self.open.is_empty() {
-                self.send(FromTable::Batch(std::mem::take(&mut batch)))?;
-                self.send(FromTable::Loaded)?;
+                self.send(TableNews::Batch(std::mem::take(&mut batch)))?;
+                self.send(TableNews::Loaded)?;
                 loaded = true;
             }
             let idle = self.poll(&mut batch)?;
             let full =
                 batch.len() >= self.config.batch_records_max || batch.size_bytes() >= self.config.batch_bytes_max;
             if (idle || full) && !batch.is_empty() {
-                self.send(FromTable::Batch(std::mem::take(&mut batch)))?;
+                self.send(TableNews::Batch(std::mem::take(&mut batch)))?;
             }
         }
         Ok(())
@@ -136,8 +146,8 @@ impl Table {
         }
     }
 
-    fn send(&self, message: FromTable) -> Result<(), Failure> {
-        let mut message = message;
+    fn send(&self, what: TableNews) -> Result<(), Failure> {
+        let mut message = FromTable { table: self.number, what };
         loop {
             match self.sender.try_send(message) {
                 Ok(()) => return Ok(()),

@@ -7,8 +7,8 @@
 //! | field | meaning |
 //! |---|---|
 //! | `op` | `r` snapshot, `c` insert, `u` update, `d` delete |
-//! | `v` | version of the row (of the order, in a result) |
-//! | `u` | version of the user that was joined; absent where none was |
+//! | `v` | version of the row (of the fact, in a result) |
+//! | `u` | versions of the dimension rows that were joined, with commas between, in the order of dim-joiner's settings; absent where none was known |
 //! | `tx` | transaction id at the source |
 //! | `ts` | commit time at the source of what caused this record, microseconds since 1970; absent for snapshot rows |
 //! | `in` | offset of the input record that this output partition has come to: a restarted stage goes on behind it |
@@ -17,7 +17,7 @@
 
 use std::fmt::Write as _;
 
-use crate::position::{ResultVersion, Version};
+use crate::position::{JoinedVersions, ResultVersion, Version};
 
 /// The header's name.
 pub const NAME: &str = "tidemill";
@@ -54,11 +54,11 @@ impl Operation {
 }
 
 /// The parsed header of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     pub operation: Operation,
     pub version: Version,
-    pub user_version: Option<Version>,
+    pub joined: JoinedVersions,
     pub transaction: u32,
     /// Microseconds since 1970.
     pub commit_time_us: Option<i64>,
@@ -82,7 +82,7 @@ impl Header {
         Header {
             operation,
             version,
-            user_version: None,
+            joined: JoinedVersions::default(),
             transaction: 0,
             commit_time_us: None,
             input_offset: None,
@@ -91,9 +91,9 @@ impl Header {
         }
     }
 
-    /// The pair that results are compared by.
+    /// What results are compared by.
     pub fn result_version(&self) -> ResultVersion {
-        ResultVersion { order: self.version, user: self.user_version.unwrap_or_default() }
+        ResultVersion { fact: self.version, joined: self.joined.clone() }
     }
 
     /// The version that the partition of an ODS or DWD topic has come to with this record: it never falls.
@@ -105,8 +105,8 @@ impl Header {
     pub fn write(&self, out: &mut String) {
         // Writing to a String cannot fail.
         let _ = write!(out, "op={} v={}", self.operation.as_str(), self.version);
-        if let Some(user) = self.user_version {
-            let _ = write!(out, " u={user}");
+        if !self.joined.is_empty() {
+            let _ = write!(out, " u={}", self.joined);
         }
         let _ = write!(out, " tx={}", self.transaction);
         if let Some(time) = self.commit_time_us {
@@ -136,7 +136,7 @@ impl Header {
             match name {
                 "op" => operation = Some(Operation::parse(value).ok_or_else(bad)?),
                 "v" => version = Some(value.parse().map_err(|_| bad())?),
-                "u" => header.user_version = Some(value.parse().map_err(|_| bad())?),
+                "u" => header.joined = value.parse().map_err(|_| bad())?,
                 "tx" => header.transaction = value.parse().map_err(|_| bad())?,
                 "ts" => header.commit_time_us = Some(value.parse().map_err(|_| bad())?),
                 "in" => header.input_offset = Some(value.parse().map_err(|_| bad())?),
@@ -161,7 +161,7 @@ mod tests {
     fn text_is_reversible() {
         let version = Version { epoch: 1, lsn: Lsn(0x16B_3748), index: 2, part: 0 };
         let full = Header {
-            user_version: Some(Version::default()),
+            joined: [version, Version::default(), version].into_iter().collect(),
             transaction: 742,
             commit_time_us: Some(1_752_226_555_145_000),
             input_offset: Some(81),
@@ -172,7 +172,7 @@ mod tests {
         for header in [full, Header::new(Operation::Snapshot, version)] {
             let mut text = String::new();
             header.write(&mut text);
-            assert_eq!(Header::parse(Some(text.as_bytes())), Ok(header), "{text}");
+            assert_eq!(Header::parse(Some(text.as_bytes())).as_ref(), Ok(&header), "{text}");
         }
     }
 

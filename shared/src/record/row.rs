@@ -14,11 +14,11 @@ pub enum RowError {
     #[error("the value is not a JSON object")]
     NotAnObject(#[source] serde_json::Error),
     #[error("column `{0}` is missing")]
-    Missing(&'static str),
+    Missing(Cow<'static, str>),
     #[error("column `{column}` is {found}, not {wanted}")]
     WrongType { column: String, wanted: &'static str, found: String },
     #[error("the row already has a column `{0}`, which this stage would add")]
-    Taken(&'static str),
+    Taken(Cow<'static, str>),
 }
 
 impl RowError {

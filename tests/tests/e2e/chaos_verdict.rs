@@ -290,7 +290,7 @@ async fn a_record_that_is_written_again_is_counted_and_a_change_that_nobody_made
     let newest = history.by_key.values().flatten().map(|record| header(record).version).max().unwrap();
     let record = history.of_order(order_id).last().unwrap();
     let version = Version { lsn: Lsn(newest.lsn.0 + 1), index: 0, ..newest };
-    again(ods, record, &Header { operation: Operation::Update, version, ..*header(record) });
+    again(ods, record, &Header { operation: Operation::Update, version, ..header(record).clone() });
     let found = judge(&stack, &[], Duration::from_secs(5)).await;
     assert_eq!(found.problems.first_key(), Some((Subject::Orders, order_id)), "{:?}", found.problems);
     assert!(found.topics[0].surplus + found.topics[0].wrong > 0, "{:?}", found.topics);

@@ -22,7 +22,7 @@ fn clean_users(stack: &mut Stack) -> String {
     ] {
         stack.set_of(USERS_CLEANER, DWD_CLEANER, key, value);
     }
-    stack.set_of(DIM_JOINER, DIM_JOINER, "USERS__TOPIC", &clean);
+    stack.join_users_of(&clean);
     clean
 }
 

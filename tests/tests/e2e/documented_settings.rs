@@ -25,7 +25,7 @@ fn some_keys(service: &str) -> &'static [&'static str] {
     match service {
         CDC_INGEST => &["\n[tables.orders]", "\nchunk_rows = 5000", "\nport = 8081"],
         DWD_CLEANER => &["\n[[rules]]\nname = \"price_tier\"", "\n\"电子产品\" = \"ELECTRONICS\"", "\nPENDING = "],
-        DIM_JOINER => &["\n[join.city_tiers]", "\n\"北京\" = ", "\nheld_max = 5000000"],
+        DIM_JOINER => &["\n[dimensions.columns.map]", "\n\"北京\" = ", "\nregistered_max = 100000"],
         _ => &["\n[tables.trail]", "\non_tombstone = \"keep\"", "\ndeleted_keys_keep_days = 8"],
     }
 }

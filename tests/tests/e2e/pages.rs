@@ -55,7 +55,7 @@ fn metrics_of(service: &str) -> Vec<&'static str> {
         DIM_JOINER => &[
             "tidemill_lag_records",
             "tidemill_rejected_total",
-            "tidemill_missing_users",
+            "tidemill_missing_rows",
             "tidemill_reemissions_waiting",
         ],
         _ => &["tidemill_lag_records", "tidemill_rejected_total"],

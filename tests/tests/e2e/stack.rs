@@ -12,6 +12,7 @@ use lab::ready;
 use sqlx::postgres::PgConnection;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::cleaning::config;
 use crate::environment::Environment;
 use crate::process::{Ended, Process, Program};
 use crate::until::until;
@@ -69,7 +70,7 @@ impl Stack {
         let test = thread.name().unwrap_or("test").replace("::", "-");
         let (settings, settings_of, files) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         let processes = BTreeMap::new();
-        Stack {
+        let mut stack = Stack {
             name,
             places,
             environment,
@@ -81,7 +82,15 @@ impl Stack {
             processes,
             commands: 0,
             _seat: seat,
-        }
+        };
+        stack.join_users_of(&stack.users_topic());
+        stack
+    }
+
+    /// dim-joiner with the documented settings, and its users from this topic.
+    pub fn join_users_of(&mut self, topic: &str) {
+        let text = config("dim-joiner.toml").replace("topic = \"ods_users\"", &format!("topic = \"{topic}\""));
+        self.configure(DIM_JOINER, &text);
     }
 
     /// All four services, ready.
@@ -109,7 +118,7 @@ impl Stack {
         settings.push((variable(service, key), value.to_string()));
     }
 
-    /// The file of settings of an instance, from its next start on.
+    /// The file of settings of an instance, or of all instances of a service, from their next start on.
     pub fn configure(&mut self, instance: &str, text: &str) -> PathBuf {
         let path = self.environment.logs.join(format!("{}-{instance}.toml", self.name));
         std::fs::write(&path, text).unwrap();
@@ -128,7 +137,11 @@ impl Stack {
         program.variables.push((variable(service, "HTTP__PORT"), port.to_string()));
         program.variables.push((variable(service, "KAFKA__INSTANCE_ID"), instance.to_owned()));
         program.variables.extend(self.settings_of.get(instance).into_iter().flatten().cloned());
-        let file = self.files.get(instance).map(|path| ["--config".to_owned(), path.display().to_string()]);
+        let file = self
+            .files
+            .get(instance)
+            .or(self.files.get(service))
+            .map(|path| ["--config".to_owned(), path.display().to_string()]);
         program.arguments.extend(file.into_iter().flatten());
         self.processes.insert(instance.to_owned(), program.begin());
     }
@@ -190,9 +203,8 @@ impl Stack {
                 ("OUTPUT__DEAD_LETTER_TOPIC", &dead_letters),
             ],
             DIM_JOINER => &[
-                ("ORDERS__TOPIC", &names.dwd_topic),
-                ("ORDERS__GROUP", name),
-                ("USERS__TOPIC", &users),
+                ("FACTS__TOPIC", &names.dwd_topic),
+                ("FACTS__GROUP", name),
                 ("OUTPUT__TOPIC", &names.result_topic),
                 ("OUTPUT__DEAD_LETTER_TOPIC", &dead_letters),
             ],

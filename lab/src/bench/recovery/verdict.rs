@@ -60,7 +60,7 @@ impl Topic {
                 return;
             };
             let version = header.result_version();
-            match newest.insert(record.key, version) {
+            match newest.insert(record.key, version.clone()) {
                 Some(before) if before >= version => topic.repeats += 1,
                 _ => {}
             }

@@ -31,7 +31,8 @@ impl Default for Topics {
     fn default() -> Self {
         let name = |what: &str| format!("restore_{what}");
         Topics {
-            users: name("ods_users"),
+            // The default of dim-joiner: which topic a dimension has is in no variable.
+            users: "ods_users".into(),
             orders: name("dwd_orders"),
             results: name("results"),
             dead_letters: name("dlq"),
@@ -118,7 +119,7 @@ impl<'a> Fill<'a> {
             let open_row = cleaned.strip_suffix('}').unwrap_or(&cleaned);
             let value = format!("{open_row}{},\"join_time\":\"2026-01-01 00:00:00.000\"}}", appended(number % users));
             let header = Header {
-                user_version: Some(version(number % users)),
+                joined: std::iter::once(version(number % users)).collect(),
                 input_offset: Some(input),
                 cleaned_bytes: Some(open_row.len()),
                 ..Header::new(Operation::Insert, version(number))

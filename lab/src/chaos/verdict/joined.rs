@@ -47,11 +47,11 @@ impl Reader<'_> {
         let row: Option<ResultJson> = record.value.as_deref().and_then(|row| serde_json::from_str(row).ok());
         let way = self.ways.entry(key).or_default();
         let version = header.result_version();
-        let came = way.joined(version, row.as_ref().map(|row| row.user_id));
+        let came = way.joined(&version, row.as_ref().map(|row| row.user_id));
         // A late record counts for the status that it shows: an order that moved on does not stand in its way.
         if let Some(row) = &row
             && let Some(status) = self.statuses.find(&row.order_status)
-            && way.knows(version.order)
+            && way.knows(version.fact)
         {
             way.note(InStatus { status, version, user_id: row.user_id });
         }
@@ -85,14 +85,14 @@ impl Reader<'_> {
                     .add(Some((Subject::Orders, *key)), format!("{topic} lacks the last {lost} versions of DWD"));
                 continue;
             }
-            if let Some((version, Some(user_id))) = way.last
-                && version.user != self.users.newest(user_id)
+            if let Some((version, Some(user_id))) = &way.last
+                && !self.users.is_as_newest(*user_id, version.joined.of(0))
             {
                 self.counts.lost += 1;
-                let newest = self.users.newest(user_id);
+                let newest = self.users.newest(*user_id);
                 let what = format!(
                     "{topic}: the last record has user {user_id} at {}, and the user is at {newest}",
-                    version.user
+                    version.joined.of(0)
                 );
                 self.problems.add(Some((Subject::Orders, *key)), what);
             }
@@ -102,7 +102,7 @@ impl Reader<'_> {
 
 /// What is wrong with the user's columns.
 fn user_problem(users: &KnownUsers, header: &Header, row: &ResultJson) -> Option<String> {
-    let version = header.user_version.unwrap_or_default();
+    let version = header.joined.of(0);
     let Some(user) = users.at(row.user_id, version) else {
         return Some(format!("its user {} never had the version {version}", row.user_id));
     };
@@ -133,7 +133,7 @@ mod tests {
     /// A result of version 5 of the order; `user`: its version, 0 for none.
     fn record(row: &str, user: u64) -> LayerRecord {
         let header = Header {
-            user_version: (user > 0).then(|| version(user)),
+            joined: (user > 0).then(|| version(user)).into_iter().collect(),
             cleaned_bytes: Some(CLEANED.len() - 1),
             ..Header::new(Operation::Update, version(5))
         };

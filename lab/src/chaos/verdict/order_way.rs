@@ -49,7 +49,7 @@ pub struct Passed {
 }
 
 /// The newest record of the result that shows the order in a status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InStatus {
     pub status: u8,
     pub version: ResultVersion,
@@ -112,27 +112,26 @@ impl OrderWay {
     }
 
     /// A record of the result. `user_id`: of its row; `None` where it is gone.
-    pub fn joined(&mut self, version: ResultVersion, user_id: Option<i64>) -> Came {
-        if let Some((last, _)) = self.last
+    pub fn joined(&mut self, version: &ResultVersion, user_id: Option<i64>) -> Came {
+        if let Some((last, _)) = &self.last
             && version <= last
         {
-            let is_known =
-                self.passed.iter().take(self.joined).rev().any(|passed| passed.seen.version == version.order);
+            let is_known = self.passed.iter().take(self.joined).rev().any(|passed| passed.seen.version == version.fact);
             return if is_known { Came::Repeat } else { older() };
         }
         if let Some(at) = self.joined.checked_sub(1)
-            && let Some(passed) = self.passed.get(at).filter(|passed| passed.seen.version == version.order)
+            && let Some(passed) = self.passed.get(at).filter(|passed| passed.seen.version == version.fact)
         {
             if passed.open.is_none() {
                 return Came::Wrong("a deleted order came again".to_owned());
             }
-            self.last = Some((version, user_id));
+            self.last = Some((version.clone(), user_id));
             return Came::Again(at);
         }
-        let Some(at) = self.find(self.joined, version.order) else { return Came::Surplus };
+        let Some(at) = self.find(self.joined, version.fact) else { return Came::Surplus };
         let missed = at - self.joined;
         self.joined = at + 1;
-        self.last = Some((version, user_id));
+        self.last = Some((version.clone(), user_id));
         if missed == 0 { Came::Next(at) } else { Came::Lost(missed as u64, at) }
     }
 
@@ -193,7 +192,7 @@ mod tests {
     }
 
     fn result(order: u64, user: u64) -> ResultVersion {
-        ResultVersion { order: version(order), user: version(user) }
+        ResultVersion { fact: version(order), joined: std::iter::once(version(user)).collect() }
     }
 
     /// Versions 1, 2, …; a tombstone where `rows` says so.
@@ -233,32 +232,32 @@ mod tests {
     fn what_is_lost_at_the_end_is_seen_at_the_end() {
         let mut way = way(&[true, true, true]);
         way.cleaned(version(1), true);
-        way.joined(result(1, 0), Some(7));
+        way.joined(&result(1, 0), Some(7));
         assert_eq!((way.not_cleaned(), way.not_joined()), (2, 2));
     }
 
     #[test]
     fn the_result_has_each_version_and_again_for_newer_users() {
         let mut way = way(&[true, true, false, true]);
-        assert_eq!(way.joined(result(1, 5), Some(7)), Came::Next(0));
-        assert_eq!(way.joined(result(1, 9), Some(7)), Came::Again(0));
-        assert_eq!(way.joined(result(1, 9), Some(7)), Came::Repeat);
-        assert_eq!(way.joined(result(1, 5), Some(7)), Came::Repeat);
-        assert_eq!(way.joined(result(2, 3), Some(8)), Came::Next(1), "another user may have an older version");
-        assert_eq!(way.joined(result(3, 0), None), Came::Next(2));
-        assert_eq!(way.joined(result(3, 4), Some(8)), Came::Wrong("a deleted order came again".into()));
-        assert_eq!(way.joined(result(9, 0), Some(8)), Came::Surplus);
-        assert_eq!(way.joined(result(4, 1), Some(8)), Came::Next(3));
+        assert_eq!(way.joined(&result(1, 5), Some(7)), Came::Next(0));
+        assert_eq!(way.joined(&result(1, 9), Some(7)), Came::Again(0));
+        assert_eq!(way.joined(&result(1, 9), Some(7)), Came::Repeat);
+        assert_eq!(way.joined(&result(1, 5), Some(7)), Came::Repeat);
+        assert_eq!(way.joined(&result(2, 3), Some(8)), Came::Next(1), "another user may have an older version");
+        assert_eq!(way.joined(&result(3, 0), None), Came::Next(2));
+        assert_eq!(way.joined(&result(3, 4), Some(8)), Came::Wrong("a deleted order came again".into()));
+        assert_eq!(way.joined(&result(9, 0), Some(8)), Came::Surplus);
+        assert_eq!(way.joined(&result(4, 1), Some(8)), Came::Next(3));
         assert_eq!(way.last, Some((result(4, 1), Some(8))));
     }
 
     #[test]
     fn a_lost_or_strange_result_is_found() {
         let mut way = way(&[true, true, true]);
-        assert_eq!(way.joined(result(2, 1), Some(7)), Came::Lost(1, 1));
-        assert_eq!(way.joined(result(2, 0), Some(7)), Came::Repeat);
+        assert_eq!(way.joined(&result(2, 1), Some(7)), Came::Lost(1, 1));
+        assert_eq!(way.joined(&result(2, 0), Some(7)), Came::Repeat);
         assert_eq!(
-            way.joined(ResultVersion { order: Version { part: 1, ..version(1) }, ..result(1, 1) }, None),
+            way.joined(&ResultVersion { fact: Version { part: 1, ..version(1) }, ..result(1, 1) }, None),
             older()
         );
         assert_eq!(way.not_joined(), 1);

@@ -172,19 +172,19 @@ impl Check<'_> {
     fn problem(&self, key: &Key, newest: Option<&InStatus>, row: Option<&Row>, found: &Found) -> Option<String> {
         let Some(newest) = newest else { return Some("the result has no record in this status".to_owned()) };
         let Some(row) = row else { return Some("the witness has no row in this status".to_owned()) };
-        let user = self.users.at(newest.user_id, newest.version.user).flatten().map(UserColumns::row);
+        let user = self.users.at(newest.user_id, newest.version.joined.of(0)).flatten().map(UserColumns::row);
         let wanted = expected(order_row(row), user);
         if let Some(difference) = first_difference(key, &wanted, &found.values) {
             let (column, wanted, value) = (difference.column, difference.expected, difference.found);
             return Some(format!("column {column} of the trail: expected {wanted}, found {value}"));
         }
-        version_problem(newest.version, &found.version)
+        version_problem(&newest.version, &found.version)
     }
 }
 
-fn version_problem(newest: ResultVersion, found: &[u8]) -> Option<String> {
+fn version_problem(newest: &ResultVersion, found: &[u8]) -> Option<String> {
     let is_newest = newest.to_bytes()[..] == *found;
-    (!is_newest).then(|| format!("the trail's row is not of the newest record, {} / {}", newest.order, newest.user))
+    (!is_newest).then(|| format!("the trail's row is not of the newest record, {} / {}", newest.fact, newest.joined))
 }
 
 /// The statuses in which ODS has the order.
@@ -205,14 +205,14 @@ mod tests {
     use shared::record::header::Operation;
 
     fn version(lsn: u64) -> ResultVersion {
-        ResultVersion { order: Version { epoch: 1, lsn: Lsn(lsn), ..Version::default() }, user: Version::default() }
+        ResultVersion { fact: Version { epoch: 1, lsn: Lsn(lsn), ..Version::default() }, ..ResultVersion::default() }
     }
 
     /// An order that was placed (1), paid (2), and deleted (3).
     fn way(statuses: &mut Statuses) -> OrderWay {
         let (pending, paid) = (statuses.number("PENDING"), statuses.number("PAID"));
         let passed = |lsn: u64, status, is_row: bool| Passed {
-            seen: Seen { version: version(lsn).order, operation: Operation::Update, digest: None },
+            seen: Seen { version: version(lsn).fact, operation: Operation::Update, digest: None },
             open: is_row.then(|| Open::of("{}")),
             status,
         };
@@ -238,7 +238,7 @@ mod tests {
             crate::expected::Wanted::Exactly(value) => value.clone(),
             crate::expected::Wanted::Something => Some("something".to_owned()),
         };
-        Found { version: version(lsn).to_bytes().into(), values: wanted.iter().map(value).collect() }
+        Found { version: version(lsn).to_bytes().to_vec(), values: wanted.iter().map(value).collect() }
     }
 
     fn checked(change: impl FnOnce(&mut BTreeMap<Key, Found>)) -> (TrailCounts, Problems) {
@@ -275,7 +275,7 @@ mod tests {
         let (counts, _) = checked(|rows| drop(rows.insert(key("SHIPPED"), found("SHIPPED", 3))));
         assert_eq!((counts.missing, counts.surplus, counts.wrong), (0, 1, 0));
         let (counts, problems) =
-            checked(|rows| rows.get_mut(&key("PAID")).unwrap().version = version(1).to_bytes().into());
+            checked(|rows| rows.get_mut(&key("PAID")).unwrap().version = version(1).to_bytes().to_vec());
         assert_eq!((counts.wrong, problems.count), (1, 1));
     }
 }

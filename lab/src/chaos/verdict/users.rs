@@ -109,6 +109,11 @@ impl KnownUsers {
         versions.iter().map(|known| known.version).max().unwrap_or_default()
     }
 
+    /// Whether orders that have the user at this version show the user as it is now: a change of other columns changes nothing for them.
+    pub fn is_as_newest(&self, user_id: i64, version: Version) -> bool {
+        self.at(user_id, version).is_some_and(|then| Some(then) == self.at(user_id, self.newest(user_id)))
+    }
+
     /// The user at a version: `Some(None)` where there was none then, `None` for a version that never was.
     pub fn at(&self, user_id: i64, version: Version) -> Option<Option<&UserColumns>> {
         if version == Version::default() {

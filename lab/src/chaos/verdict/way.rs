@@ -110,7 +110,7 @@ fn write_records(topic: &str, records: &[LayerRecord], text: &mut String) {
             Ok(header) => cells.extend([
                 header.operation.as_str().to_owned(),
                 header.version.to_string(),
-                header.user_version.map(|version| version.to_string()).unwrap_or_default(),
+                header.joined.to_string(),
                 header.transaction.to_string(),
                 header.input_offset.map(|offset| offset.to_string()).unwrap_or_default(),
                 header.commit_time_us.map(|us| clock(us / 1_000)).unwrap_or_default(),

@@ -1,0 +1,666 @@
+//! The facts of the owned partitions, by key and by the rows that they name: what a change of a dimension must reach.
+//!
+//! It is a cache of the output topic: every result has the cleaned row in front, and its header says with which version of each
+//! dimension's row it was sent. So a restart finds the facts, and which of them still lack a change, in one reading. Fresh facts are
+//! joined meanwhile, and put on top of what was read.
+//!
+//! There are millions of them, so nothing is kept twice: the indexes hold numbers, and look into the fact or the row's place for what they
+//! mean. What memory has no room for goes to the disk, the oldest first.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::mem::size_of;
+
+use hashbrown::HashTable;
+use shared::failure::Failure;
+use shared::metrics;
+use shared::position::{JoinedVersions, ResultVersion, Version};
+use smallvec::SmallVec;
+
+use crate::disk::Shelf;
+use crate::fact::Fact;
+use crate::names::Name;
+use crate::room::Room;
+use crate::shapes::Shapes;
+use crate::slots::{Slots, number_of};
+
+/// By dimension the row that a fact names, and the version of it that the fact was sent with.
+pub type Links = SmallVec<[(Option<Name>, Version); 1]>;
+
+/// A fact as it was last sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept<'a> {
+    pub key: Cow<'a, [u8]>,
+    pub version: Version,
+    pub links: Links,
+    pub time: Option<i64>,
+    /// Minutes since 1970.
+    pub expires: Option<u32>,
+    /// The cleaned row without its closing brace.
+    pub open_row: Cow<'a, [u8]>,
+}
+
+impl<'a> Kept<'a> {
+    pub fn new(key: &'a [u8], version: Version, fact: Fact, joined: &JoinedVersions, open_row: &'a [u8]) -> Self {
+        let Fact { names, time, expires } = fact;
+        let links = names.into_iter().enumerate().map(|(at, name)| (name, joined.of(at))).collect();
+        Kept { key: key.into(), version, links, time, expires, open_row: open_row.into() }
+    }
+
+    pub fn joined(&self) -> JoinedVersions {
+        self.links.iter().map(|(_, version)| *version).collect()
+    }
+
+    /// Its time has come.
+    pub fn is_old(&self, minute: u32) -> bool {
+        self.expires.is_some_and(|expires| expires <= minute)
+    }
+
+    fn result_version(&self) -> ResultVersion {
+        ResultVersion { fact: self.version, joined: self.joined() }
+    }
+}
+
+/// A fact in memory.
+#[derive(Debug)]
+struct Held {
+    /// The key, and behind it the values of the row.
+    text: Box<[u8]>,
+    key_bytes: u32,
+    shape: u32,
+    version: Version,
+    time: Option<i64>,
+    /// Minutes since 1970; the last one for ever.
+    expires: u32,
+    links: SmallVec<[Link; 1]>,
+}
+
+/// What a fact has of one dimension.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    /// The number of the row's place; [`NOBODY`] where the fact names none.
+    owner: u32,
+    /// The fact's place in that list.
+    place: u32,
+    /// The version of the row that it was sent with; the lowest where there was none.
+    version: Version,
+}
+
+const NOBODY: u32 = u32::MAX;
+
+/// A look at a fact on the disk counts as so many looks in memory.
+const LOOKS_ON_DISK: usize = 20;
+
+/// The facts that name one row.
+#[derive(Debug)]
+struct Owner {
+    name: Name,
+    facts: Places,
+}
+
+/// The newest last. Most have one in a partition.
+#[derive(Debug)]
+enum Places {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+/// The facts by the rows of one dimension that they name.
+#[derive(Debug, Default)]
+struct Index {
+    owners: Slots<Owner>,
+    by_name: HashTable<u32>,
+    /// How many facts that named a row were forgotten.
+    forgotten: HashMap<Name, u32>,
+}
+
+/// The facts of one partition.
+pub struct PartitionFacts {
+    room: Room,
+    /// What it has taken of the room.
+    bytes: u64,
+    facts: Slots<Held>,
+    by_key: HashTable<u32>,
+    indexes: Vec<Index>,
+    hashes: RandomState,
+    shapes: Shapes,
+    shelf: Option<Shelf>,
+    /// Keys that were removed, with the version of their tombstones: kept while older records of them may still come.
+    gone: Option<HashMap<Box<[u8]>, Version>>,
+    /// The number of the fact that goes to the disk next.
+    evict: u32,
+    /// Where forgetting looks next.
+    sweep: Sweep,
+    /// The last input offset that the output names.
+    pub input_offset: Option<i64>,
+    /// The highest fact version that the output names.
+    pub handled: Version,
+}
+
+#[derive(Debug)]
+enum Sweep {
+    Memory(u32),
+    Disk(Option<Vec<u8>>),
+}
+
+/// Where a walk over the facts of one row stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    in_memory: usize,
+    on_disk: Option<Vec<u8>>,
+}
+
+/// What a fact costs beside its text: itself, its places in the indexes, and what the allocator adds.
+const FACT_BYTES: u64 = size_of::<Option<Held>>() as u64 + 32;
+const LINK_BYTES: u64 = size_of::<Link>() as u64 + 6;
+const OWNER_BYTES: u64 = size_of::<Option<Owner>>() as u64 + 24;
+const GONE_BYTES: u64 = size_of::<(Box<[u8]>, Version)>() as u64 + 24;
+const FORGOTTEN_BYTES: u64 = size_of::<(Name, u32)>() as u64 + 24;
+
+impl Held {
+    fn key(&self) -> &[u8] {
+        self.text.get(..self.key_bytes as usize).unwrap_or_default()
+    }
+
+    fn values(&self) -> &[u8] {
+        self.text.get(self.key_bytes as usize..).unwrap_or_default()
+    }
+
+    fn bytes(&self) -> u64 {
+        FACT_BYTES + self.text.len() as u64 + self.links.len().saturating_sub(1) as u64 * LINK_BYTES
+    }
+
+    fn joined(&self) -> JoinedVersions {
+        self.links.iter().map(|link| link.version).collect()
+    }
+}
+
+impl Places {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Places::One(slot) => std::slice::from_ref(slot),
+            Places::Many(slots) => slots,
+        }
+    }
+
+    fn push(&mut self, slot: u32) {
+        match self {
+            Places::One(first) => *self = Places::Many(vec![*first, slot]),
+            Places::Many(slots) => slots.push(slot),
+        }
+    }
+
+    /// Takes out the fact at a place; the last one comes there. True when there is none left.
+    fn remove(&mut self, place: u32) -> bool {
+        let Places::Many(slots) = self else { return true };
+        if (place as usize) < slots.len() {
+            slots.swap_remove(place as usize);
+        }
+        slots.is_empty()
+    }
+}
+
+impl Index {
+    fn number_of(&self, name: &str, hashes: &RandomState) -> Option<u32> {
+        let is_it = |owner: &u32| self.owners.get(*owner).is_some_and(|owner| *owner.name == *name);
+        self.by_name.find(hashes.hash_one(name), is_it).copied()
+    }
+
+    fn facts_of(&self, name: &str, hashes: &RandomState) -> &[u32] {
+        let owner = self.number_of(name, hashes).and_then(|number| self.owners.get(number));
+        owner.map_or(&[], |owner| owner.facts.as_slice())
+    }
+
+    /// Enters a fact. The number of its owner, its place in the list, and the bytes that this takes.
+    fn enter(&mut self, name: &str, slot: u32, hashes: &RandomState) -> (u32, u32, u64) {
+        if let Some(number) = self.number_of(name, hashes)
+            && let Some(owner) = self.owners.get_mut(number)
+        {
+            owner.facts.push(slot);
+            return (number, number_of(owner.facts.as_slice().len() - 1), 0);
+        }
+        let number = self.owners.put(Owner { name: name.into(), facts: Places::One(slot) });
+        let owners = &self.owners;
+        let hash_of = |owner: &u32| owners.get(*owner).map_or(0, |owner| hashes.hash_one(&*owner.name));
+        self.by_name.insert_unique(hashes.hash_one(name), number, hash_of);
+        (number, 0, OWNER_BYTES + name.len() as u64)
+    }
+
+    /// Takes a fact out of its owner's list. The fact that came to its place, and the bytes that are given back.
+    fn leave(&mut self, link: Link, hashes: &RandomState) -> (Option<u32>, u64) {
+        let Some(owner) = self.owners.get_mut(link.owner) else { return (None, 0) };
+        if !owner.facts.remove(link.place) {
+            return (owner.facts.as_slice().get(link.place as usize).copied(), 0);
+        }
+        let Some(owner) = self.owners.take(link.owner) else { return (None, 0) };
+        if let Ok(entry) = self.by_name.find_entry(hashes.hash_one(&*owner.name), |found| *found == link.owner) {
+            entry.remove();
+        }
+        (None, OWNER_BYTES + owner.name.len() as u64)
+    }
+}
+
+/// Whether a fact lacks a change: a row that it names is newer than what it was sent with, and none is older. Where one is older, this
+/// instance has not read as far as the one that sent it; the fact is looked at again when it has.
+fn lags(versions: impl Iterator<Item = (Version, Version)>) -> bool {
+    let mut lags = false;
+    for (sent, now) in versions {
+        if now < sent {
+            return false;
+        }
+        lags |= now > sent;
+    }
+    lags
+}
+
+impl PartitionFacts {
+    pub fn new(room: Room) -> Self {
+        PartitionFacts {
+            indexes: (0..room.dimensions).map(|_| Index::default()).collect(),
+            room,
+            bytes: 0,
+            facts: Slots::default(),
+            by_key: HashTable::new(),
+            hashes: RandomState::new(),
+            shapes: Shapes::default(),
+            shelf: None,
+            gone: None,
+            evict: 0,
+            sweep: Sweep::Memory(0),
+            input_offset: None,
+            handled: Version::default(),
+        }
+    }
+
+    /// Of a partition whose older records are still to be read, or are read just now.
+    pub fn incomplete(room: Room) -> Self {
+        let mut facts = PartitionFacts::new(room);
+        facts.gone = Some(HashMap::new());
+        facts
+    }
+
+    /// No older records will come.
+    pub fn complete(&mut self) {
+        for key in self.gone.take().into_iter().flatten().map(|(key, _)| key) {
+            self.give_back(GONE_BYTES + key.len() as u64);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_key.len() + self.on_disk()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many of them are on the disk.
+    pub fn on_disk(&self) -> usize {
+        self.shelf.as_ref().map_or(0, Shelf::len)
+    }
+
+    fn take(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.room.take(bytes);
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.room.give_back(bytes);
+    }
+
+    fn slot_of(&self, key: &[u8]) -> Option<u32> {
+        let is_it = |slot: &u32| self.facts.get(*slot).is_some_and(|fact| fact.key() == key);
+        self.by_key.find(self.hashes.hash_one(key), is_it).copied()
+    }
+
+    /// Remembers a fact as it is sent. The newest stands last in the lists of the rows that it names.
+    pub fn put(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
+        self.remove(&fact.key)?;
+        if self.gone.as_mut().and_then(|gone| gone.remove(&*fact.key)).is_some() {
+            self.give_back(GONE_BYTES + fact.key.len() as u64);
+        }
+        self.enter(fact);
+        self.make_room()
+    }
+
+    fn enter(&mut self, fact: &Kept<'_>) {
+        let mut text = fact.key.to_vec();
+        let shape = self.shapes.pack(&fact.open_row, &mut text);
+        let held = Held {
+            text: text.into_boxed_slice(),
+            key_bytes: number_of(fact.key.len()),
+            shape,
+            version: fact.version,
+            time: fact.time,
+            expires: fact.expires.unwrap_or(u32::MAX),
+            links: SmallVec::new(),
+        };
+        let slot = self.facts.put(held);
+        let mut bytes = 0;
+        let links = fact.links.iter().zip(&mut self.indexes).map(|((name, version), index)| {
+            let (owner, place, taken) = match name {
+                Some(name) => index.enter(name, slot, &self.hashes),
+                None => (NOBODY, 0, 0),
+            };
+            bytes += taken;
+            Link { owner, place, version: *version }
+        });
+        let links = links.collect();
+        if let Some(held) = self.facts.get_mut(slot) {
+            held.links = links;
+            bytes += held.bytes();
+        }
+        let (facts, hashes) = (&self.facts, &self.hashes);
+        let hash_of = |slot: &u32| facts.get(*slot).map_or(0, |fact| hashes.hash_one(fact.key()));
+        self.by_key.insert_unique(hashes.hash_one(&*fact.key), slot, hash_of);
+        self.take(bytes);
+    }
+
+    /// Moves facts to the disk until memory has room, those first that came first.
+    fn make_room(&mut self) -> Result<(), Failure> {
+        while self.room.is_full()
+            && let Some(disk) = &self.room.disk
+        {
+            let all = self.facts.end() as usize;
+            let Some(slot) = self.facts.from(self.evict, all) else { break };
+            if self.shelf.is_none() {
+                self.shelf = Some(disk.shelf()?);
+            }
+            self.evict = slot + 1;
+            let Some(fact) = self.facts.get(slot).map(|held| self.kept(held)) else { break };
+            self.take_out(slot);
+            if let Some(shelf) = &mut self.shelf {
+                shelf.put(&fact)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A fact was deleted, by a tombstone of this version.
+    pub fn delete(&mut self, key: &[u8], version: Version) -> Result<(), Failure> {
+        self.remove(key)?;
+        if let Some(gone) = &mut self.gone
+            && gone.insert(key.into(), version).is_none()
+        {
+            self.take(GONE_BYTES + key.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<(), Failure> {
+        if let Some(slot) = self.slot_of(key) {
+            self.take_out(slot);
+        } else if let Some(shelf) = &mut self.shelf {
+            shelf.remove(key)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a fact out of memory.
+    fn take_out(&mut self, slot: u32) {
+        let Some(held) = self.facts.take(slot) else { return };
+        let mut bytes = held.bytes();
+        if let Ok(entry) = self.by_key.find_entry(self.hashes.hash_one(held.key()), |found| *found == slot) {
+            entry.remove();
+        }
+        for (dimension, (link, index)) in held.links.iter().zip(&mut self.indexes).enumerate() {
+            let (moved, given_back) = index.leave(*link, &self.hashes);
+            bytes += given_back;
+            if let Some(moved) = moved.and_then(|slot| self.facts.get_mut(slot))
+                && let Some(moved) = moved.links.get_mut(dimension)
+            {
+                moved.place = link.place;
+            }
+        }
+        self.give_back(bytes);
+    }
+
+    /// The version with which a fact was last sent.
+    pub fn version_of(&self, key: &[u8]) -> Result<Option<ResultVersion>, Failure> {
+        if let Some(held) = self.slot_of(key).and_then(|slot| self.facts.get(slot)) {
+            return Ok(Some(ResultVersion { fact: held.version, joined: held.joined() }));
+        }
+        let Some(shelf) = &self.shelf else { return Ok(None) };
+        Ok(shelf.get(key)?.map(|fact| fact.result_version()))
+    }
+
+    /// Whether this version of a fact, joined with these rows, is not above what is known of it.
+    pub fn has_newer(&self, key: &[u8], version: &ResultVersion) -> Result<bool, Failure> {
+        let gone = self.gone.as_ref().and_then(|gone| gone.get(key));
+        if gone.is_some_and(|known| *known >= version.fact) {
+            return Ok(true);
+        }
+        Ok(self.version_of(key)?.is_some_and(|known| known > *version))
+    }
+
+    /// Puts what was handled since on top of what was read back.
+    pub fn absorb(&mut self, since: &PartitionFacts) -> Result<(), Failure> {
+        for (key, version) in since.gone.iter().flatten() {
+            if !self.has_newer(key, &ResultVersion { fact: *version, joined: JoinedVersions::default() })? {
+                self.delete(key, *version)?;
+            }
+        }
+        let mut after: Option<Vec<u8>> = None;
+        while let Some(fact) = since.shelf.as_ref().map(|shelf| shelf.next(after.as_deref())).transpose()?.flatten() {
+            self.absorb_fact(&fact)?;
+            after = Some(fact.key.into_owned());
+        }
+        for held in since.facts.iter() {
+            self.absorb_fact(&since.kept(held))?;
+        }
+        for (dimension, index) in since.indexes.iter().enumerate() {
+            for (name, count) in &index.forgotten {
+                self.note_forgotten(dimension, name, *count);
+            }
+        }
+        Ok(())
+    }
+
+    fn absorb_fact(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
+        if self.has_newer(&fact.key, &fact.result_version())? { Ok(()) } else { self.put(fact) }
+    }
+
+    fn kept(&self, held: &Held) -> Kept<'static> {
+        let mut open_row = Vec::new();
+        self.shapes.unpack(held.shape, held.values(), &mut open_row);
+        let links =
+            held.links.iter().enumerate().map(|(dimension, link)| (self.named(dimension, link).cloned(), link.version));
+        Kept {
+            key: Cow::Owned(held.key().to_vec()),
+            version: held.version,
+            links: links.collect(),
+            time: held.time,
+            expires: (held.expires != u32::MAX).then_some(held.expires),
+            open_row: open_row.into(),
+        }
+    }
+
+    fn named(&self, dimension: usize, link: &Link) -> Option<&Name> {
+        Some(&self.indexes.get(dimension)?.owners.get(link.owner)?.name)
+    }
+
+    /// Whether any fact names this row.
+    pub fn name(&self, dimension: usize, name: &str) -> Result<bool, Failure> {
+        Ok(self.count_in_memory(dimension, name) > 0
+            || self.shelf.as_ref().map(|shelf| shelf.next_of(dimension, name, None)).transpose()?.flatten().is_some())
+    }
+
+    fn count_in_memory(&self, dimension: usize, name: &str) -> usize {
+        self.indexes.get(dimension).map_or(0, |index| index.facts_of(name, &self.hashes).len())
+    }
+
+    /// Begins a walk over the facts that name this row.
+    pub fn walk(&self, dimension: usize, name: &str) -> Cursor {
+        Cursor { in_memory: self.count_in_memory(dimension, name), on_disk: None }
+    }
+
+    /// The next fact of a walk that lacks a change: first those in memory, newest first, then those on the disk. `now` gives the version
+    /// of a row that a fact of a time would be sent with. `None` as well where it has looked at as many as `looks` had left.
+    pub fn next_lagging(
+        &self,
+        (dimension, name): (usize, &str),
+        cursor: &mut Cursor,
+        looks: &mut usize,
+        now: &impl Fn(usize, &str, Option<i64>) -> Version,
+    ) -> Result<Option<Kept<'static>>, Failure> {
+        while *looks > 0
+            && let Some(place) = cursor.in_memory.checked_sub(1)
+        {
+            cursor.in_memory = place;
+            *looks -= 1;
+            let slot =
+                self.indexes.get(dimension).and_then(|index| index.facts_of(name, &self.hashes).get(place).copied());
+            if let Some(held) = slot.and_then(|slot| self.facts.get(slot))
+                && self.held_lags(held, now)
+            {
+                return Ok(Some(self.kept(held)));
+            }
+        }
+        let Some(shelf) = &self.shelf else { return Ok(None) };
+        while *looks > 0
+            && let Some(fact) = shelf.next_of(dimension, name, cursor.on_disk.as_deref())?
+        {
+            cursor.on_disk = Some(fact.key.to_vec());
+            *looks = looks.saturating_sub(LOOKS_ON_DISK);
+            if kept_lags(&fact, now) {
+                return Ok(Some(fact));
+            }
+        }
+        Ok(None)
+    }
+
+    fn held_lags(&self, held: &Held, now: &impl Fn(usize, &str, Option<i64>) -> Version) -> bool {
+        lags(held.links.iter().enumerate().filter_map(|(dimension, link)| {
+            Some((link.version, now(dimension, self.named(dimension, link)?, held.time)))
+        }))
+    }
+
+    /// Notes that a fact was sent with these versions.
+    pub fn sent_with(&mut self, mut fact: Kept<'_>, joined: &JoinedVersions) -> Result<(), Failure> {
+        if let Some(held) = self.slot_of(&fact.key).and_then(|slot| self.facts.get_mut(slot)) {
+            for (dimension, link) in held.links.iter_mut().enumerate() {
+                link.version = joined.of(dimension);
+            }
+            return Ok(());
+        }
+        for (dimension, (_, version)) in fact.links.iter_mut().enumerate() {
+            *version = joined.of(dimension);
+        }
+        self.shelf.as_ref().map_or(Ok(()), |shelf| shelf.replace(&fact))
+    }
+
+    /// Calls `take` for each fact with each row that it names: dimension, name, and whether the fact lacks a change of it.
+    pub fn for_each_name(
+        &self,
+        now: &impl Fn(usize, &str, Option<i64>) -> Version,
+        mut take: impl FnMut(usize, &Name, bool),
+    ) -> Result<(), Failure> {
+        for held in self.facts.iter() {
+            let behind = self.held_lags(held, now);
+            for (dimension, link) in held.links.iter().enumerate() {
+                if let Some(name) = self.named(dimension, link) {
+                    take(dimension, name, behind && now(dimension, name, held.time) > link.version);
+                }
+            }
+        }
+        let mut after: Option<Vec<u8>> = None;
+        while let Some(fact) = self.shelf.as_ref().map(|shelf| shelf.next(after.as_deref())).transpose()?.flatten() {
+            let behind = kept_lags(&fact, now);
+            for (dimension, (name, version)) in fact.links.iter().enumerate() {
+                if let Some(name) = name {
+                    take(dimension, name, behind && now(dimension, name, fact.time) > *version);
+                }
+            }
+            after = Some(fact.key.into_owned());
+        }
+        Ok(())
+    }
+
+    /// Forgets facts whose time has come; looks at no more than `most`. How many were forgotten.
+    pub fn forget_old(&mut self, minute: u32, most: usize) -> Result<usize, Failure> {
+        let mut forgotten = 0;
+        for _ in 0..most {
+            let fact = match &mut self.sweep {
+                Sweep::Memory(hand) if *hand >= self.facts.end() => {
+                    self.sweep = Sweep::Disk(None);
+                    continue;
+                }
+                Sweep::Memory(hand) => {
+                    let slot = *hand;
+                    *hand += 1;
+                    let old = self.facts.get(slot).filter(|held| held.expires <= minute);
+                    old.map(|held| self.kept(held))
+                }
+                Sweep::Disk(after) => {
+                    let next = self.shelf.as_ref().map(|shelf| shelf.next(after.as_deref())).transpose()?.flatten();
+                    let Some(fact) = next else {
+                        self.sweep = Sweep::Memory(0);
+                        break;
+                    };
+                    *after = Some(fact.key.to_vec());
+                    Some(fact).filter(|fact| fact.is_old(minute))
+                }
+            };
+            if let Some(fact) = fact {
+                self.forget(&fact)?;
+                forgotten += 1;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    /// Forgets a fact: a change of a row that it names reaches it no more.
+    pub fn forget(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
+        metrics::FACTS_FORGOTTEN.inc();
+        self.remove(&fact.key)?;
+        for (dimension, (name, _)) in fact.links.iter().enumerate() {
+            if let Some(name) = name {
+                self.note_forgotten(dimension, name, 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_forgotten(&mut self, dimension: usize, name: &Name, count: u32) {
+        let Some(index) = self.indexes.get_mut(dimension) else { return };
+        match index.forgotten.get_mut(name) {
+            Some(known) => *known = known.saturating_add(count),
+            None => {
+                index.forgotten.insert(name.clone(), count);
+                self.take(FORGOTTEN_BYTES + name.len() as u64);
+            }
+        }
+    }
+
+    /// How many facts that named this row were forgotten: a change of it does not reach them.
+    pub fn forgotten(&self, dimension: usize, name: &str) -> u32 {
+        self.indexes.get(dimension).and_then(|index| index.forgotten.get(name)).copied().unwrap_or_default()
+    }
+}
+
+fn kept_lags(fact: &Kept<'_>, now: &impl Fn(usize, &str, Option<i64>) -> Version) -> bool {
+    lags(
+        fact.links
+            .iter()
+            .enumerate()
+            .filter_map(|(dimension, (name, version))| Some((*version, now(dimension, name.as_deref()?, fact.time)))),
+    )
+}
+
+impl Drop for PartitionFacts {
+    fn drop(&mut self) {
+        self.room.give_back(self.bytes);
+    }
+}
+
+/// Counts, never rows: they may be personal.
+impl std::fmt::Debug for PartitionFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PartitionFacts({} facts, {} on the disk)", self.len(), self.on_disk())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
