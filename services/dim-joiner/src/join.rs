@@ -620,4 +620,6 @@ fn reject(topic: &str, record: &Record<'_>, rejection: &Rejection, now: &str, ou
 }
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod tests;

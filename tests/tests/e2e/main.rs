@@ -38,6 +38,8 @@ mod writer;
 // Right: the data comes through.
 mod first_copy;
 mod first_orders;
+mod joined;
+mod joined_by_mode;
 mod many_orders;
 mod source_changes;
 mod user_changes;
@@ -45,6 +47,7 @@ mod user_changes;
 // Right: the rules of the settings are in force, and what they rejected comes back.
 mod cleaned_rows;
 mod cleaned_users;
+mod guide;
 mod replayed;
 
 // Right: any table of the source is in its topic, whatever its columns, keys and changes are.

@@ -1,6 +1,6 @@
 //! A pipeline of a test's own: two databases, names that nobody else uses, and the four services as processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
@@ -40,6 +40,8 @@ pub struct Stack {
     /// Settings of one instance, and its file.
     settings_of: BTreeMap<String, Vec<(String, String)>>,
     files: BTreeMap<String, PathBuf>,
+    /// Instances that take topics and groups from their file.
+    only_by_file: BTreeSet<String>,
     processes: BTreeMap<String, Process>,
     commands: u32,
     _seat: SemaphorePermit<'static>,
@@ -79,6 +81,7 @@ impl Stack {
             settings,
             settings_of,
             files,
+            only_by_file: BTreeSet::new(),
             processes,
             commands: 0,
             _seat: seat,
@@ -126,6 +129,11 @@ impl Stack {
         path
     }
 
+    /// An instance whose file says all about topics and groups.
+    pub fn only_by_file(&mut self, instance: &str) {
+        self.only_by_file.insert(instance.to_owned());
+    }
+
     pub fn start(&mut self, service: &'static str) {
         self.start_replica(service, service);
     }
@@ -134,6 +142,9 @@ impl Stack {
     pub fn start_replica(&mut self, service: &'static str, instance: &str) {
         let port = *self.ports.entry(instance.to_owned()).or_insert_with(|| free_port().unwrap());
         let mut program = self.program(service, instance, &[]);
+        if self.only_by_file.contains(instance) {
+            program.variables.retain(|(name, _)| !name.ends_with("TOPIC") && !name.ends_with("__GROUP"));
+        }
         program.variables.push((variable(service, "HTTP__PORT"), port.to_string()));
         program.variables.push((variable(service, "KAFKA__INSTANCE_ID"), instance.to_owned()));
         program.variables.extend(self.settings_of.get(instance).into_iter().flatten().cloned());

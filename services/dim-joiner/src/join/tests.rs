@@ -13,17 +13,17 @@ fn header(operation: Operation, lsn: u64) -> String {
     text
 }
 
-struct Topic {
-    batch: Batch,
+pub(super) struct Topic {
+    pub batch: Batch,
     offset: i64,
 }
 
 impl Topic {
-    fn from(offset: i64) -> Self {
+    pub fn from(offset: i64) -> Self {
         Topic { batch: Batch::default(), offset }
     }
 
-    fn put(mut self, lsn: u64, key: &str, value: Option<&str>) -> Self {
+    pub fn put(mut self, lsn: u64, key: &str, value: Option<&str>) -> Self {
         let header = header(if value.is_some() { Operation::Update } else { Operation::Delete }, lsn);
         self.batch.push(Record {
             partition: 0,
@@ -37,7 +37,7 @@ impl Topic {
     }
 }
 
-fn order_key(id: u32) -> String {
+pub(super) fn order_key(id: u32) -> String {
     format!("{{\"order_id\":{id}}}")
 }
 
@@ -49,14 +49,14 @@ const USER: &str = "{\"user_id\":1001}";
 
 /// A topic as a reader would see it: the last value of each key, and every version in order.
 #[derive(Default)]
-struct Output {
+pub(super) struct Output {
     rows: BTreeMap<String, Option<String>>,
-    versions: BTreeMap<String, Vec<ResultVersion>>,
-    records: Vec<(String, Option<String>, String)>,
+    pub versions: BTreeMap<String, Vec<ResultVersion>>,
+    pub records: Vec<(String, Option<String>, String)>,
 }
 
 impl Output {
-    fn take(&mut self, out: &Outgoing<Done>) {
+    pub fn take(&mut self, out: &Outgoing<Done>) {
         for record in out.records().filter(|record| record.topic == OUTPUT) {
             let key = String::from_utf8_lossy(record.key).into_owned();
             let value = record.value.map(|value| String::from_utf8_lossy(value).into_owned());
@@ -83,7 +83,7 @@ impl Output {
         held
     }
 
-    fn assert_versions_grow(&self) {
+    pub fn assert_versions_grow(&self) {
         for (key, versions) in &self.versions {
             assert!(versions.is_sorted_by(|a, b| a < b), "{key}: {versions:?}");
         }
@@ -94,7 +94,7 @@ fn joiner() -> Joiner {
     joiner_with(|_| {})
 }
 
-fn joiner_with(change: impl FnOnce(&mut Settings)) -> Joiner {
+pub(super) fn joiner_with(change: impl FnOnce(&mut Settings)) -> Joiner {
     let mut settings = Settings::default();
     settings.reemission.records_per_second_max = 0;
     change(&mut settings);
@@ -104,7 +104,7 @@ fn joiner_with(change: impl FnOnce(&mut Settings)) -> Joiner {
 }
 
 /// A time; its text is "1970-01-01 00:00:01.000".
-const NOW: Now = Now { wall_us: 1_000_000, steady_ms: 1000 };
+pub(super) const NOW: Now = Now { wall_us: 1_000_000, steady_ms: 1000 };
 
 /// A partition that is taken over, with its orders still to be read back.
 struct Pending(Stub);
@@ -447,7 +447,7 @@ fn order_at(id: u32, time_us: u32) -> String {
     format!("{{\"order_id\":{id},\"user_id\":1001,\"order_time\":\"1970-01-01 00:00:00.{time_us:06}\"}}")
 }
 
-fn in_city(city: &str) -> String {
+pub(super) fn in_city(city: &str) -> String {
     ZHANG.replace("北京", city)
 }
 
