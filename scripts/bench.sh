@@ -17,6 +17,8 @@ Stages:
             whether all is there in the end, once
   restore   dim-joiner started on topics that hold many users and orders: seconds until it joins and until it is ready,
             memory
+  reemission  a user who owns very many orders changes, twice, while others place orders at a steady rate: how long those
+            take to the sink, before and meanwhile, and whether all is there in the end
 
 Options of every stage:
   --json FILE          write the figures to this file as well
@@ -49,6 +51,12 @@ Options of restore:
   --users N                                                                    1000000
   --orders N                                                                   2000000
   --rounds N             how often dim-joiner is started                       3
+
+Options of reemission:
+  --owned N              orders of the user who changes                        1000000
+  --rate R               orders that others place in a second                  1000
+  --calm-s SECONDS       before the change, to compare with                    20
+  --second-change-s SECONDS   between the two changes                          20
 
 capture wants pg_recvlogical, which comes with PostgreSQL's client programs. The benchmark wants Linux.
 
@@ -189,6 +197,15 @@ restore() { # OPTION...
   lab bench restore --program "$programs/dim-joiner" --logs "$TIDEMILL_STATE/log" "$@"
 }
 
+# --- reemission -------------------------------------------------------------------------------------------------------
+
+reemission() { # OPTION...
+  build cdc-ingest dwd-cleaner dim-joiner pg-sinker
+  start_servers source sink kafka
+  headline "reemission"
+  lab bench reemission --programs "$programs" --logs "$TIDEMILL_STATE/log" "$@"
+}
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 main() {
@@ -201,7 +218,7 @@ main() {
   esac
   [ $# -eq 0 ] || shift
   case $stage in
-    capture | recovery | restore) ;;
+    capture | recovery | restore | reemission) ;;
     '')
       usage >&2
       exit 2

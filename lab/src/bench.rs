@@ -11,4 +11,5 @@ mod spread;
 
 pub mod capture;
 pub mod recovery;
+pub mod reemission;
 pub mod restore;

@@ -106,6 +106,8 @@ enum Stage {
     Recovery(bench::recovery::Plan),
     /// How long dim-joiner takes to read its state back, and how much memory
     Restore(bench::restore::Plan),
+    /// What fresh orders wait for while a user's very many orders are sent again
+    Reemission(bench::reemission::Plan),
 }
 
 fn main() -> ExitCode {
@@ -156,6 +158,9 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
         }
         Command::Bench { stage: Stage::Restore(plan), json } => {
             bench::restore::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Reemission(plan), json } => {
+            bench::reemission::run(places, &plan, json, &mut paper, &mut progress).await
         }
     }
 }

@@ -54,6 +54,9 @@ pub struct Version {
 impl Version {
     /// The index of a snapshot row.
     pub const SNAPSHOT: u32 = u32::MAX;
+    /// Of a dimension's row that was never known: a fact that was joined with nothing has it, and not the lowest one, which says that it
+    /// was not joined with that dimension at all.
+    pub const UNKNOWN: Version = Version { epoch: 0, lsn: Lsn(0), index: 0, part: 1 };
     /// Length of [`Version::to_bytes`].
     pub const BYTES: usize = 20;
 
@@ -97,18 +100,18 @@ impl FromStr for Version {
     }
 }
 
-/// The versions of the dimension rows that a result was joined with, in the order of the settings; the lowest where none was known.
-/// Lowest ones at the end are left out, so that "nothing was known" is one thing, however many dimensions there are.
+/// The versions of the dimension rows that a result was joined with, in the order of the settings; [`Version::UNKNOWN`] where none was
+/// known. The lowest one is of a dimension that it was not joined with; such ones at the end are left out.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct JoinedVersions(SmallVec<[Version; 1]>);
 
 impl JoinedVersions {
-    /// The version of one dimension's row; the lowest where none was known.
+    /// The version of one dimension's row; the lowest where it was not joined with that dimension.
     pub fn of(&self, dimension: usize) -> Version {
         self.0.get(dimension).copied().unwrap_or_default()
     }
 
-    /// No dimension's row was known.
+    /// It was not joined with anything.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -154,8 +157,8 @@ pub struct ResultVersion {
 pub type ResultBytes = SmallVec<[u8; 2 * Version::BYTES]>;
 
 impl ResultVersion {
-    /// Big-endian bytes: they compare (memcmp, SQL `bytea`) as the versions do. 20 for the fact, and 20 for each dimension up to the
-    /// last one that was known, at least one.
+    /// Big-endian bytes: they compare (memcmp, SQL `bytea`) as the versions do. 20 for the fact, and 20 for each dimension, at
+    /// least one.
     pub fn to_bytes(&self) -> ResultBytes {
         let dimensions = self.joined.0.len().max(1);
         let joined = (0..dimensions).map(|dimension| self.joined.of(dimension));

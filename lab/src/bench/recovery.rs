@@ -10,7 +10,7 @@
 mod fault;
 mod load;
 mod lookout;
-mod pipeline;
+pub mod pipeline;
 mod servers;
 
 mod round;

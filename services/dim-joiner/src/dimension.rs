@@ -9,7 +9,7 @@ use shared::batch::Record;
 use shared::failure::Failure;
 use shared::position::Version;
 use shared::record::dead_letter::Rejection;
-use shared::record::header::Header;
+use shared::record::header::{Header, Operation};
 use shared::record::row::{Columns, RowError, for_each_field};
 
 use crate::names::{self, Name};
@@ -58,9 +58,8 @@ pub struct Chosen<'a> {
 }
 
 impl Chosen<'_> {
-    /// The lowest where the row was never known.
     pub fn version(&self) -> Version {
-        self.stamp.map(|stamp| stamp.version).unwrap_or_default()
+        self.stamp.map_or(Version::UNKNOWN, |stamp| stamp.version)
     }
 }
 
@@ -202,9 +201,12 @@ impl Dimension {
             Some(row) => {
                 let (before, stamp) = (row.text.len() as u64, stamp(since.unwrap_or_else(|| row.since())));
                 row.seen = header.version;
-                if !row.change(stamp, &given, &self.plan) {
+                // A copy is asked for where facts are to be sent again: after a change of the settings they may carry something else.
+                let is_copy = header.operation == Operation::Snapshot;
+                if self.plan.config.mode != Mode::AsOf && !is_copy && row.given() == given {
                     return Ok(Applied::Same);
                 }
+                row.change(stamp, &given, &self.plan);
                 let past = PAST_BYTES + before;
                 let kept = if self.plan.config.mode == Mode::AsOf { past } else { 0 };
                 self.bytes = (self.bytes + row.text.len() as u64 + kept).saturating_sub(before);
@@ -271,14 +273,9 @@ fn stamp_of(header: &Header, since: i64) -> Stamp {
 }
 
 impl Row {
-    /// The row is so from here on. False where no fact carries anything else for it.
-    fn change(&mut self, stamp: Stamp, given: &[u8], plan: &DimensionPlan) -> bool {
-        let is_as_of = plan.config.mode == Mode::AsOf;
-        if self.given() == given && (!is_as_of || (self.since() == self.stamp.since && stamp.since >= self.stamp.since))
-        {
-            return false;
-        }
-        if is_as_of {
+    /// The row is so from here on.
+    fn change(&mut self, stamp: Stamp, given: &[u8], plan: &DimensionPlan) {
+        if plan.config.mode == Mode::AsOf {
             self.past.push(Past { stamp: self.stamp, given: self.given().into() });
             if self.past.len() >= plan.config.versions_max {
                 let oldest =
@@ -290,6 +287,5 @@ impl Row {
         }
         self.text = [self.name(), given].concat().into();
         self.stamp = stamp;
-        true
     }
 }

@@ -532,8 +532,9 @@ impl PartitionFacts {
     }
 
     fn held_lags(&self, held: &Held, now: &impl Fn(usize, &str, Option<i64>) -> Version) -> bool {
-        lags(held.links.iter().enumerate().filter_map(|(dimension, link)| {
-            Some((link.version, now(dimension, self.named(dimension, link)?, held.time)))
+        lags(held.links.iter().enumerate().map(|(dimension, link)| {
+            let named = self.named(dimension, link);
+            (link.version, named.map_or(Version::UNKNOWN, |name| now(dimension, name, held.time)))
         }))
     }
 
@@ -551,26 +552,26 @@ impl PartitionFacts {
         self.shelf.as_ref().map_or(Ok(()), |shelf| shelf.replace(&fact))
     }
 
-    /// Calls `take` for each fact with each row that it names: dimension, name, and whether the fact lacks a change of it.
+    /// Calls `take` for each fact with each row that it names: dimension, name, and whether the fact lacks a change, with one of its rows.
     pub fn for_each_name(
         &self,
         now: &impl Fn(usize, &str, Option<i64>) -> Version,
         mut take: impl FnMut(usize, &Name, bool),
     ) -> Result<(), Failure> {
         for held in self.facts.iter() {
-            let behind = self.held_lags(held, now);
+            let mut lags = self.held_lags(held, now);
             for (dimension, link) in held.links.iter().enumerate() {
                 if let Some(name) = self.named(dimension, link) {
-                    take(dimension, name, behind && now(dimension, name, held.time) > link.version);
+                    take(dimension, name, std::mem::take(&mut lags));
                 }
             }
         }
         let mut after: Option<Vec<u8>> = None;
         while let Some(fact) = self.shelf.as_ref().map(|shelf| shelf.next(after.as_deref())).transpose()?.flatten() {
-            let behind = kept_lags(&fact, now);
-            for (dimension, (name, version)) in fact.links.iter().enumerate() {
+            let mut lags = kept_lags(&fact, now);
+            for (dimension, (name, _)) in fact.links.iter().enumerate() {
                 if let Some(name) = name {
-                    take(dimension, name, behind && now(dimension, name, fact.time) > *version);
+                    take(dimension, name, std::mem::take(&mut lags));
                 }
             }
             after = Some(fact.key.into_owned());

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `op` | `r` snapshot, `c` insert, `u` update, `d` delete |
 //! | `v` | version of the row (of the fact, in a result) |
-//! | `u` | versions of the dimension rows that were joined, with commas between, in the order of dim-joiner's settings; absent where none was known |
+//! | `u` | versions of the dimension rows that were joined, with commas between, in the order of dim-joiner's settings; `0.0.0.1` where none was known |
 //! | `tx` | transaction id at the source |
 //! | `ts` | commit time at the source of what caused this record, microseconds since 1970; absent for snapshot rows |
 //! | `in` | offset of the input record that this output partition has come to: a restarted stage goes on behind it |

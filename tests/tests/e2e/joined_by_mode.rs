@@ -239,7 +239,7 @@ impl History {
             let is_lone = self.orders.iter().filter(|order| order.key == *key).count() == 1;
             let header = Header::parse(Some(header.as_bytes())).unwrap();
             let has_user = row.as_ref().is_some_and(|row| !row.contains("\"user_id\":null"));
-            if is_first && is_lone && has_user && header.joined.is_empty() {
+            if is_first && is_lone && has_user && header.joined.of(0) == Version::UNKNOWN {
                 keys.push(*key);
             }
         }

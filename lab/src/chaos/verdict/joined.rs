@@ -111,7 +111,7 @@ fn user_problem(users: &KnownUsers, header: &Header, row: &ResultJson) -> Option
     if found == wanted {
         return None;
     }
-    let at = if version == Version::default() { "unknown".to_owned() } else { format!("at version {version}") };
+    let at = if version <= Version::UNKNOWN { "unknown".to_owned() } else { format!("at version {version}") };
     Some(format!("its user {} {at} is {wanted:?}, and it has {found:?}", row.user_id))
 }
 

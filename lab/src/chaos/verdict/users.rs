@@ -116,7 +116,7 @@ impl KnownUsers {
 
     /// The user at a version: `Some(None)` where there was none then, `None` for a version that never was.
     pub fn at(&self, user_id: i64, version: Version) -> Option<Option<&UserColumns>> {
-        if version == Version::default() {
+        if version <= Version::UNKNOWN {
             return Some(None);
         }
         let versions = self.by_id.get(&user_id)?;

@@ -73,8 +73,14 @@ impl Output {
 
     /// The orders that a restart finds in it.
     fn read_back(&self) -> PartitionFacts {
-        let mut held = PartitionFacts::incomplete(room());
-        let reader = Plan::new(&Settings::default()).unwrap().reader;
+        self.read_back_into(room())
+    }
+
+    fn read_back_into(&self, room: Room) -> PartitionFacts {
+        let mut settings = Settings::default();
+        settings.dimensions.extend((1..room.dimensions).map(|_| products()));
+        let mut held = PartitionFacts::incomplete(room);
+        let reader = Plan::new(&settings).unwrap().reader;
         for (key, value, header) in &self.records {
             let (key, value) = (Some(key.as_bytes()), value.as_deref().map(str::as_bytes));
             let record = Record { partition: 0, offset: 0, key, value, header: Some(header.as_bytes()) };
@@ -657,4 +663,40 @@ fn a_fact_that_expired_is_not_held_and_its_row_says_how_many() {
     assert_eq!(again.len(), 1);
     joiner.forget_old(Now { wall_us: 4 * 3_600_000_000, ..NOW }, 100).unwrap();
     assert_eq!(joiner.facts_held(), 0);
+}
+
+#[test]
+fn a_dimension_that_is_new_after_a_restart_reaches_the_older_facts() {
+    let (mut before, mut output) = (joiner(), Output::default());
+    before.take_rows(0, &Topic::from(0).put(1, USER, Some(ZHANG)).batch, NOW).unwrap();
+    let orders = Topic::from(0).put(2, &order_key(1), Some(&order(1, 1001, "PAID"))).put(
+        3,
+        &order_key(2),
+        Some(&order(2, 7, "PAID")),
+    );
+    output.take(&before.take_facts(&orders.batch, NOW).unwrap());
+    let mut after = joiner_with(|settings| settings.dimensions.push(products()));
+    after.take_rows(0, &Topic::from(0).put(1, USER, Some(ZHANG)).batch, NOW).unwrap();
+    after.take_rows(1, &Topic::from(0).put(1, "{\"sku\":1}", Some(&product("a"))).batch, NOW).unwrap();
+    let found = output.read_back_into(after.room().clone());
+    take_over(&mut after, &found).read_back(&mut after, found);
+    output.take(&after.reemit(NOW).unwrap());
+    assert_eq!(output.row(1)["product_brand"], "a");
+    assert_eq!(output.row(2)["product_brand"], "无", "its product is not known, and the column is there");
+    assert!(!after.has_reemissions());
+    output.assert_versions_grow();
+}
+
+#[test]
+fn a_copy_of_a_dimension_sends_its_facts_again() {
+    let (mut joiner, mut output) = (joiner(), Output::default());
+    joiner.take_rows(0, &Topic::from(0).put(1, USER, Some(ZHANG)).batch, NOW).unwrap();
+    let orders = Topic::from(0).put(2, &order_key(1), Some(&order(1, 1001, "PAID")));
+    output.take(&joiner.take_facts(&orders.batch, NOW).unwrap());
+    let (mut text, mut copy) = (String::new(), Batch::default());
+    Header::new(Operation::Snapshot, version(5)).write(&mut text);
+    let (key, header) = (Some(USER.as_bytes()), Some(text.as_bytes()));
+    copy.push(Record { partition: 0, offset: 1, key, value: Some(ZHANG.as_bytes()), header });
+    joiner.take_rows(0, &copy, NOW).unwrap();
+    assert_eq!(joiner.reemit(NOW).unwrap().len(), 1);
 }
