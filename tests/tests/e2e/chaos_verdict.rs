@@ -110,6 +110,11 @@ async fn loaded(stack: &mut Stack) {
     let workload = workload(stack, 400);
     further(&workload, 400).await;
     workload.stop();
+    // However the load ended, with a TRUNCATE too: one order that has been in two statuses.
+    let mut source = stack.source().await;
+    let order = "INSERT INTO business.orders (order_id, user_id, product_name, quantity, unit_price, total_amount, order_status)";
+    run(&mut source, &format!("{order} VALUES (900001, 1, 'kept', 1, 1, 1, 'PENDING')")).await;
+    run(&mut source, "UPDATE business.orders SET order_status = 'PAID' WHERE order_id = 900001").await;
 }
 
 #[tokio::test]

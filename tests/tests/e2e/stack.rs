@@ -182,6 +182,8 @@ impl Stack {
     ) -> Ended {
         self.commands += 1;
         let mut program = self.program(service, &format!("{service}-command-{}", self.commands), arguments);
+        let file = self.files.get(service).filter(|_| !arguments.contains(&"--config"));
+        program.arguments.extend(file.into_iter().flat_map(|path| ["--config".to_owned(), path.display().to_string()]));
         program.input = input;
         program.variables.push((variable(service, "HTTP__PORT"), free_port().unwrap().to_string()));
         program.variables.extend(settings.iter().map(|(key, value)| (variable(service, key), (*value).to_owned())));
