@@ -1,6 +1,5 @@
 //! The chain of dim-joiner: dimensions first, then facts from behind the tail of the output, and beside them the older facts.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -213,9 +212,6 @@ struct BehindTail {
     health: Health,
 }
 
-/// So many of the last records make the tail: a record of a writer that hung may stand behind newer ones.
-const TAIL_RECORDS: i64 = 1_000;
-
 impl StartPoint for BehindTail {
     type State = TakenOver;
 
@@ -223,20 +219,15 @@ impl StartPoint for BehindTail {
         if !taken.is_empty() {
             self.health.hold(FACTS_LATCH, format!("facts of topic {}", self.output));
         }
-        let mut tails: HashMap<i32, TakenOver> = HashMap::new();
-        let partitions = taken.iter().map(|taken| taken.partition);
-        self.tail.look_back(&self.output, partitions, TAIL_RECORDS, &mut |partition, header| {
-            let tail = tails.entry(partition).or_default();
-            tail.input_offset = tail.input_offset.max(header.input_offset);
-            tail.handled = tail.handled.max(header.partition_version());
-        })?;
+        let stopped = self.tail.stopped(&self.output, taken.iter().map(|taken| taken.partition))?;
         let mut starts = Vec::new();
         for &Taken { partition, committed } in taken {
-            let tail = tails.remove(&partition).unwrap_or_default();
-            let offset = behind_tail_and_commit(tail.input_offset, committed);
+            let stopped = stopped.get(&partition).copied().unwrap_or_default();
+            let offset = behind_tail_and_commit(stopped.input_offset, committed);
             let facts = self.before.as_ref().map(|output| output.read(partition, || false)).transpose()?;
             // Records behind the tail that left no trace in the output were handled too.
-            let state = TakenOver { input_offset: offset.map(|next| next - 1), facts, ..tail };
+            let input_offset = offset.map(|next| next - 1);
+            let state = TakenOver { input_offset, handled: stopped.version, facts, ..TakenOver::default() };
             starts.push(Start { partition, offset, state });
         }
         Ok(starts)

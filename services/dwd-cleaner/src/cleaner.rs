@@ -1,6 +1,6 @@
 //! The worker: a batch of ODS records in, DWD records and dead letters out, in the same order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use shared::batch::{Batch, Outgoing, Record};
@@ -66,6 +66,13 @@ impl Cleaner {
 
     pub fn revoked(&mut self, partitions: &[i32]) {
         self.standings.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    /// The output has these versions in it: what is put back in stands behind them.
+    pub fn have_come_to(&mut self, highest: &BTreeMap<i32, Version>) {
+        for (partition, standing) in &mut self.standings {
+            standing.version = standing.version.max(highest.get(partition).copied().unwrap_or_default());
+        }
     }
 
     pub fn standing(&self, partition: i32) -> Option<&Standing> {

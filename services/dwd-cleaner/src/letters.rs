@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::tail::TailReader;
+use shared::position::Version;
 use shared::record::dead_letter;
 use shared::record::header::Header;
 use shared::record::time;
@@ -85,6 +86,8 @@ fn fit(told: dead_letter::Letter) -> Option<Letter> {
 #[derive(Debug, Default)]
 pub struct Known {
     pub newest: HashMap<i32, Newest>,
+    /// The highest version that each partition of the output has come to: a record of a writer that hung may stand behind it.
+    pub highest: BTreeMap<i32, Version>,
     /// Where reading goes on, by partition.
     next: BTreeMap<i32, i64>,
 }
@@ -105,9 +108,11 @@ impl Known {
         let from: Vec<(i32, i64)> = self.next.iter().map(|(partition, next)| (*partition, *next)).collect();
         tail.scan(topic, &from, &mut |record| {
             self.next.insert(record.partition, record.offset + 1);
+            let Ok(header) = Header::parse(record.header) else { return Ok(()) };
+            let highest = self.highest.entry(record.partition).or_default();
+            *highest = header.partition_version().max(*highest);
             let newest = self.newest.get_mut(&record.partition);
-            let known = newest.and_then(|newest| newest.get_mut(record.key.unwrap_or_default()));
-            if let (Some(known), Ok(header)) = (known, Header::parse(record.header)) {
+            if let Some(known) = newest.and_then(|newest| newest.get_mut(record.key.unwrap_or_default())) {
                 *known = (*known).max(Some(header.version));
             }
             Ok(())

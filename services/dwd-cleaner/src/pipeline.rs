@@ -9,7 +9,6 @@ use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
 use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, Taken, behind_tail_and_commit};
 use shared::kafka::tail::TailReader;
 use shared::kafka::topics::{TopicSpec, Topics};
-use shared::record::header::Header;
 use shared::run::{Chain, Service, Surroundings};
 
 use crate::cleaner::{Acknowledged, Cleaner, DEAD_LETTERS, Standing};
@@ -119,7 +118,7 @@ fn topic_specs(config: &Settings, partitions: i32) -> [TopicSpec; 2] {
     ]
 }
 
-/// A partition goes on behind the input position that the last record of the same output partition names.
+/// A partition goes on behind the input position that the tail of the same output partition names.
 struct BehindTail {
     tail: TailReader,
     output: String,
@@ -129,12 +128,11 @@ impl StartPoint for BehindTail {
     type State = Standing;
 
     fn locate(&mut self, taken: &[Taken]) -> Result<Vec<Start<Standing>>, Failure> {
-        let lasts = self.tail.last_headers(&self.output, taken.iter().map(|taken| taken.partition))?;
+        let stopped = self.tail.stopped(&self.output, taken.iter().map(|taken| taken.partition))?;
         let start = |&Taken { partition, committed }: &Taken| {
-            let last = lasts.get(&partition);
-            let offset = behind_tail_and_commit(last.and_then(|header| header.input_offset), committed);
-            let version = last.map(Header::partition_version).unwrap_or_default();
-            let state = Standing { version, offset: offset.map(|next| next - 1) };
+            let stopped = stopped.get(&partition).copied().unwrap_or_default();
+            let offset = behind_tail_and_commit(stopped.input_offset, committed);
+            let state = Standing { version: stopped.version, offset: offset.map(|next| next - 1) };
             Start { partition, offset, state }
         };
         Ok(taken.iter().map(start).collect())

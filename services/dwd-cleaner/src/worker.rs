@@ -114,6 +114,7 @@ impl Handler<PutBack> for CleanerActor {
             let made = looked.map(|mut known| {
                 let (told, heard) = oneshot::channel();
                 let mut out = Outgoing::at(Acknowledged::Told(told));
+                actor.cleaner.have_come_to(&known.highest);
                 let report = actor.cleaner.put_back(&letters, &mut known.newest, times, &mut out);
                 (out, heard, report)
             });

@@ -18,6 +18,7 @@ use super::topics::unreachable_broker;
 use crate::batch::Record;
 use crate::failure::{Failure, FailureKind};
 use crate::generation::Fate;
+use crate::position::Version;
 use crate::record::header::{self, Header};
 
 /// The header `tidemill` of a message.
@@ -57,6 +58,18 @@ impl ClientContext for Looker {
 }
 
 impl ConsumerContext for Looker {}
+
+/// What the last records of an output partition say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// The last input offset that they name.
+    pub input_offset: Option<i64>,
+    /// The highest version that the partition had come to.
+    pub version: Version,
+}
+
+/// So many of the last records make the tail: a record of a writer that hung may stand behind newer ones.
+const TAIL_RECORDS: i64 = 1_000;
 
 /// A consumer for tails and scans.
 pub struct TailReader {
@@ -110,9 +123,24 @@ impl TailReader {
         Ok(found)
     }
 
+    /// Where the stage that wrote these partitions stopped in each that has a record of it.
+    pub fn stopped(
+        &self,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+    ) -> Result<BTreeMap<i32, Stopped>, Failure> {
+        let mut found: BTreeMap<i32, Stopped> = BTreeMap::new();
+        self.look_back(topic, partitions, TAIL_RECORDS, &mut |partition, header| {
+            let stopped = found.entry(partition).or_default();
+            stopped.input_offset = stopped.input_offset.max(header.input_offset);
+            stopped.version = stopped.version.max(header.partition_version());
+        })?;
+        Ok(found)
+    }
+
     /// Visits the headers of the last records of these partitions, so many in each. The end may lie beyond the last record of ours
     /// (compaction, control records, records of a foreign writer): where none is found the look goes further back, in growing steps.
-    pub fn look_back(
+    fn look_back(
         &self,
         topic: &str,
         partitions: impl IntoIterator<Item = i32>,
