@@ -4,11 +4,19 @@
 
 mod calm;
 mod child;
+mod hop;
 mod meter;
 mod orders;
 mod report;
+mod rows;
 mod spread;
+mod topic_writer;
+mod variant;
+
+pub use self::hop::forward;
 
 pub mod capture;
 pub mod recovery;
 pub mod restore;
+pub mod scale;
+pub mod stages;

@@ -106,6 +106,13 @@ enum Stage {
     Recovery(bench::recovery::Plan),
     /// How long dim-joiner takes to read its state back, and how much memory
     Restore(bench::restore::Plan),
+    /// Each stage on a topic that is full, against what its way costs at least
+    Stages(bench::stages::Plan),
+    /// Two instances of a stage against one
+    Scale(bench::scale::Plan),
+    /// Copy a topic unchanged; the other stages start it
+    #[command(hide = true)]
+    Forward(bench::forward::Order),
 }
 
 fn main() -> ExitCode {
@@ -157,6 +164,13 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
         Command::Bench { stage: Stage::Restore(plan), json } => {
             bench::restore::run(places, &plan, json, &mut paper, &mut progress).await
         }
+        Command::Bench { stage: Stage::Stages(plan), json } => {
+            bench::stages::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Scale(plan), json } => {
+            bench::scale::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Forward(order), json: _ } => bench::forward::run(places, &order),
     }
 }
 
