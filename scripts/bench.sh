@@ -19,6 +19,11 @@ Stages:
             memory
   reemission  a user who owns very many orders changes, twice, while others place orders at a steady rate: how long those
             take to the sink, before and meanwhile, and whether all is there in the end
+  stages    dwd-cleaner and dim-joiner against a process that copies the same records unchanged, pg-sinker against one
+            connection that writes the same rows: rows a second, processor time, memory
+  profile   STAGE (cleaner, joiner or sinker): what the service does with its time, as a flame graph and a list of functions;
+            the options of stages go behind it
+  scale     two instances of dwd-cleaner and of dim-joiner against one, beside two copying processes against one
 
 Options of every stage:
   --json FILE          write the figures to this file as well
@@ -58,11 +63,27 @@ Options of reemission:
   --calm-s SECONDS       before the change, to compare with                    20
   --second-change-s SECONDS   between the two changes                          20
 
-capture wants pg_recvlogical, which comes with PostgreSQL's client programs. The benchmark wants Linux.
+Options of stages:
+  --stages NAME,...      what is measured                                      cleaner,joiner,sinker
+  --rows N               orders in the first topic                             500000
+  --users N                                                                    100000
+  --sink-rows N          results that are written to the sink                  200000
+  --rounds N             how often each takes its turn                         5
+  --variant 'SERVICE NAME SECTION.KEY=VALUE...'
+  --variant 'SERVICE NAME program=PATH'
+                         another of the services in every round: with other settings, or another build; can be repeated
+  --calm-s SECONDS       longest wait, before each turn, for others on the     30
+                         machine to become quiet
+
+Options of scale: --rows, --users, --rounds (3), --calm-s, as of stages
+
+capture wants pg_recvlogical, which comes with PostgreSQL's client programs; profile wants perf and inferno (cargo install
+inferno). The benchmark wants Linux.
 
 Environment (further variables: scripts/servers.sh --help):
   TIDEMILL_STATE            the servers' data and the logs go to a new folder in it   <checkout>/.tidemill
   TIDEMILL_PG_RECVLOGICAL   the program pg_recvlogical
+  TIDEMILL_PROFILES         folder of the profiles                                    <checkout>/.tidemill/profiles
   CARGO_TARGET_DIR          folder of the build                                       <checkout>/target
   CDC_INGEST__...           settings of every cdc-ingest that is measured; those of a --variant win
 EOT
@@ -206,6 +227,67 @@ reemission() { # OPTION...
   lab bench reemission --programs "$programs" --logs "$TIDEMILL_STATE/log" "$@"
 }
 
+# --- stages and scale -------------------------------------------------------------------------------------------------
+
+stages() { # OPTION...
+  build dwd-cleaner dim-joiner pg-sinker
+  start_servers sink kafka
+  headline "stages"
+  lab bench stages --programs "$programs" --broker-pid "$(cat "$TIDEMILL_STATE/kafka/pid")" --logs "$TIDEMILL_STATE/log" "$@"
+}
+
+# perf walks the stack by its frame pointers: the service is built with them, in a folder of its own.
+build_with_frame_pointers() { # PACKAGE
+  headline "build with frame pointers"
+  cd "$CHECKOUT"
+  CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/profiled" RUSTFLAGS='-C force-frame-pointers=yes' \
+    CFLAGS='-O2 -fno-omit-frame-pointer' cargo build --release -p "$1" || fail "the build failed, see above"
+  profiled=$(cd "${CARGO_TARGET_DIR:-target}/profiled/release" && pwd -P)/$1
+  cd "$CALLED_IN"
+}
+
+draw() { # FILE.data
+  local picture=${1%.data}.svg
+  perf script --no-inline --input "$1" 2>/dev/null | inferno-collapse-perf | inferno-flamegraph --title "$(basename "${1%.data}")" >"$picture"
+  perf report --no-inline --no-children --sort comm,symbol --call-graph none --stdio --input "$1" 2>/dev/null \
+    | grep -v '^#' | grep -v '^$' | head -40
+  say "the flame graph is in $picture"
+}
+
+profile() { # STAGE OPTION...
+  local service profiled folder data stage=${1:-}
+  case $stage in
+    cleaner) service=dwd-cleaner ;;
+    joiner) service=dim-joiner ;;
+    sinker) service=pg-sinker ;;
+    *) fail "name the stage that is profiled: cleaner, joiner or sinker" ;;
+  esac
+  shift
+  command -v perf >/dev/null || fail "perf is not there: install it (linux-perf on Debian, perf on Fedora)"
+  command -v inferno-flamegraph >/dev/null || fail "inferno is not there: cargo install inferno"
+  build dwd-cleaner dim-joiner pg-sinker
+  build_with_frame_pointers "$service"
+  start_servers sink kafka
+  folder=${TIDEMILL_PROFILES:-$CHECKOUT/.tidemill/profiles}
+  mkdir -p "$folder"
+  headline "profile"
+  lab bench stages --programs "$programs" --broker-pid "$(cat "$TIDEMILL_STATE/kafka/pid")" --logs "$TIDEMILL_STATE/log" \
+    --stages "$stage" --rounds 1 --variant "$service profiled program=$profiled" --profiles "$folder" "$@"
+  for data in "$folder/$service-profiled"*.data; do
+    headline "$(basename "${data%.data}")"
+    draw "$data"
+  done
+}
+
+scale() { # OPTION...
+  build dwd-cleaner dim-joiner
+  # Both instances are to begin together, with their own partitions.
+  export TIDEMILL_KAFKA_REBALANCE_DELAY_MS=2000
+  start_servers kafka
+  headline "scale"
+  lab bench scale --programs "$programs" --broker-pid "$(cat "$TIDEMILL_STATE/kafka/pid")" --logs "$TIDEMILL_STATE/log" "$@"
+}
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 main() {
@@ -218,7 +300,7 @@ main() {
   esac
   [ $# -eq 0 ] || shift
   case $stage in
-    capture | recovery | restore | reemission) ;;
+    capture | recovery | restore | reemission | stages | profile | scale) ;;
     '')
       usage >&2
       exit 2

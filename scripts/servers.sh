@@ -36,6 +36,8 @@ Environment:
   TIDEMILL_KAFKA_PORT          port of the broker                9092
   TIDEMILL_KAFKA_CONTROLLER_PORT  port of Kafka's controller     9093
   TIDEMILL_KAFKA_HEAP          heap of Kafka                     512m
+  TIDEMILL_KAFKA_REBALANCE_DELAY_MS
+                               how long a new consumer group waits for further members   0
   TIDEMILL_KAFKA_BEHIND        further ports of the broker, "LISTEN:ADVERTISED ...": clients that come to LISTEN are told
                                to come back to ADVERTISED, where a proxy leads to LISTEN; none
   TIDEMILL_POSTGRES_PASSWORD   password of the user postgres; counts when the data is made   postgres

@@ -4,12 +4,20 @@
 
 mod calm;
 mod child;
+mod hop;
 mod meter;
 mod orders;
 mod report;
+mod rows;
 mod spread;
+mod topic_writer;
+mod variant;
+
+pub use self::hop::forward;
 
 pub mod capture;
 pub mod recovery;
 pub mod reemission;
 pub mod restore;
+pub mod scale;
+pub mod stages;

@@ -108,6 +108,13 @@ enum Stage {
     Restore(bench::restore::Plan),
     /// What fresh orders wait for while a user's very many orders are sent again
     Reemission(bench::reemission::Plan),
+    /// Each stage on a topic that is full, against what its way costs at least
+    Stages(bench::stages::Plan),
+    /// Two instances of a stage against one
+    Scale(bench::scale::Plan),
+    /// Copy a topic unchanged; the other stages start it
+    #[command(hide = true)]
+    Forward(bench::forward::Order),
 }
 
 fn main() -> ExitCode {
@@ -162,6 +169,13 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
         Command::Bench { stage: Stage::Reemission(plan), json } => {
             bench::reemission::run(places, &plan, json, &mut paper, &mut progress).await
         }
+        Command::Bench { stage: Stage::Stages(plan), json } => {
+            bench::stages::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Scale(plan), json } => {
+            bench::scale::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Forward(order), json: _ } => bench::forward::run(places, &order),
     }
 }
 

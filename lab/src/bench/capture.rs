@@ -15,7 +15,6 @@
 mod ingest;
 mod marks;
 mod recvlogical;
-mod variant;
 
 mod reading;
 mod watchers;
@@ -34,7 +33,7 @@ use sqlx::postgres::PgConnection;
 
 use self::ingest::Identity;
 use self::recvlogical::RecvLogical;
-pub use self::variant::Variant;
+use crate::bench::variant::Variant;
 use crate::bench::{calm, report};
 use crate::layers::Layers;
 use crate::paper::Paper;

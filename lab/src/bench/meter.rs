@@ -34,18 +34,19 @@ fn seconds(process: Option<u32>) -> Option<f64> {
 
 /// The processes that take part.
 #[derive(Debug, Clone, Copy)]
-pub struct Parts {
-    pub reader: u32,
-    /// The server's process that sends the WAL.
-    pub walsender: Option<u32>,
+pub struct Parts<'a> {
+    /// What is measured; all of them together.
+    pub measured: &'a [u32],
+    /// The process of PostgreSQL that serves it: it sends the WAL, or writes the rows.
+    pub postgres: Option<u32>,
     pub broker: Option<u32>,
 }
 
 /// A running measurement.
 #[derive(Debug)]
 pub struct Meter {
-    reader: Gauge,
-    walsender: Gauge,
+    measured: Vec<Gauge>,
+    postgres: Gauge,
     broker: Gauge,
     machine: Option<f64>,
 }
@@ -53,8 +54,8 @@ pub struct Meter {
 /// Processor seconds that were used.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Cost {
-    pub reader: f64,
-    pub walsender: Option<f64>,
+    pub measured: f64,
+    pub postgres: Option<f64>,
     pub broker: Option<f64>,
     /// Everything else on the machine, this program too.
     pub others: Option<f64>,
@@ -63,10 +64,10 @@ pub struct Cost {
 }
 
 impl Meter {
-    pub fn start(parts: Parts) -> Self {
+    pub fn start(parts: Parts<'_>) -> Self {
         Meter {
-            reader: Gauge::start(Some(parts.reader)),
-            walsender: Gauge::start(parts.walsender),
+            measured: parts.measured.iter().map(|process| Gauge::start(Some(*process))).collect(),
+            postgres: Gauge::start(parts.postgres),
             broker: Gauge::start(parts.broker),
             machine: machine_cpu_seconds(),
         }
@@ -74,19 +75,19 @@ impl Meter {
 
     /// Must come again and again: what a process used after the last look and before its end is lost.
     pub fn look(&mut self) {
-        self.reader.look();
-        self.walsender.look();
+        self.measured.iter_mut().for_each(Gauge::look);
+        self.postgres.look();
         self.broker.look();
     }
 
     pub fn cost(mut self) -> Cost {
         self.look();
-        let parts = [self.reader.used(), self.walsender.used(), self.broker.used()];
-        let of_parts: f64 = parts.into_iter().flatten().sum();
+        let measured: f64 = self.measured.iter().filter_map(|gauge| gauge.used()).sum();
+        let of_parts = measured + self.postgres.used().unwrap_or_default() + self.broker.used().unwrap_or_default();
         let machine = machine_cpu_seconds().zip(self.machine).map(|(now, before)| now - before);
         Cost {
-            reader: self.reader.used().unwrap_or_default(),
-            walsender: self.walsender.used(),
+            measured,
+            postgres: self.postgres.used(),
             broker: self.broker.used(),
             others: machine.map(|machine| (machine - of_parts).max(0.0)),
             load_average: load_average(),

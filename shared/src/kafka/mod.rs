@@ -203,13 +203,14 @@ impl KafkaConfig {
     }
 
     /// A consumer outside of any group that stays with its partitions.
-    pub(crate) fn follower(&self, service: &str) -> ClientConfig {
+    pub fn follower(&self, service: &str) -> ClientConfig {
         let mut client = self.looker(service);
         client.set("fetch.wait.max.ms", LONG_POLL_MS);
         client
     }
 
-    pub(crate) fn producer(&self, service: &str) -> ClientConfig {
+    /// The producer of a stage: nothing is acknowledged before all in-sync replicas have it, and nothing goes out twice or out of order.
+    pub fn producer(&self, service: &str) -> ClientConfig {
         let mut client = self.client(service);
         client
             .set("enable.idempotence", "true")

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use shared::failure::Failure;
 
-use super::variant::Variant;
 use crate::bench::child::{Child, Program, variable};
+use crate::bench::variant::Variant;
 use crate::page;
 use crate::places::{Places, ServicePlace};
 use crate::ports::free_port;
@@ -65,7 +65,7 @@ impl Identity {
             ("http.port", port.to_string()),
         ];
         let ours = settings.into_iter().map(|(key, value)| (variable("cdc-ingest", key), value));
-        ours.chain(self.variant.variables()).collect()
+        ours.chain(self.variant.variables("cdc-ingest")).collect()
     }
 
     pub fn start(&self, places: &Places) -> Result<Ingest, Failure> {

@@ -137,7 +137,7 @@ pub async fn watch(
     if walsender.is_none() {
         walsender = process_of_slot(source, slot).await?;
     }
-    let mut meter = Meter::start(Parts { reader: child.id(), walsender, broker });
+    let mut meter = Meter::start(Parts { measured: &[child.id()], postgres: walsender, broker });
     loop {
         let phase = reader.phase().await;
         if phase == Phase::Done {

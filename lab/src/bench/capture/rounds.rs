@@ -131,7 +131,7 @@ impl Entrant {
     fn title(&self) -> String {
         match self {
             Entrant::RecvLogical { .. } => RECV_LOGICAL.to_owned(),
-            Entrant::Ingest(identity) => identity.variant.title(),
+            Entrant::Ingest(identity) => identity.variant.title("cdc-ingest"),
         }
     }
 }
@@ -230,8 +230,8 @@ fn cells(result: &Finish) -> [String; 12] {
         figure(Some(reading.rows_a_second_from_first_row()), 0),
         figure(Some(reading.rows_a_second_from_start()), 0),
         figure(Some(reading.seconds_from_first_row), 2),
-        million(Some(cost.reader)),
-        million(cost.walsender),
+        million(Some(cost.measured)),
+        million(cost.postgres),
         million(cost.broker),
         million(cost.others),
         figure(reading.peak_megabytes, 1),
@@ -246,7 +246,7 @@ mod tests {
     use crate::bench::meter::Cost;
 
     fn result(round: u32, reader: &str, seconds: f64) -> Finish {
-        let cpu_seconds = Cost { reader: 1.0, walsender: None, broker: None, others: None, load_average: None };
+        let cpu_seconds = Cost { measured: 1.0, postgres: None, broker: None, others: None, load_average: None };
         let reading = Reading {
             rows: 1000,
             seconds_from_start: seconds + 1.0,

@@ -1,4 +1,4 @@
-//! cdc-ingest as it is, and cdc-ingest with something changed: a setting, or the whole program.
+//! A service as it is, and the service with something changed: a setting, or the whole program.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::bench::child::variable;
 
-/// A cdc-ingest to be measured.
+/// What is changed of a service that is measured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Variant {
-    /// Empty for cdc-ingest as it is.
+    /// Empty for the service as it is.
     pub name: String,
     /// Another build of it.
     pub program: Option<PathBuf>,
@@ -46,13 +46,13 @@ impl FromStr for Variant {
 
 impl Variant {
     /// What its figures stand under.
-    pub fn title(&self) -> String {
-        format!("cdc-ingest {}", self.name).trim_end().to_owned()
+    pub fn title(&self, service: &str) -> String {
+        format!("{service} {}", self.name).trim_end().to_owned()
     }
 
     /// Its settings as variables of the environment.
-    pub fn variables(&self) -> impl Iterator<Item = (String, String)> {
-        self.settings.iter().map(|(key, value)| (variable("cdc-ingest", key), value.clone()))
+    pub fn variables(&self, service: &str) -> impl Iterator<Item = (String, String)> {
+        self.settings.iter().map(move |(key, value)| (variable(service, key), value.clone()))
     }
 }
 
@@ -63,10 +63,13 @@ mod tests {
     #[test]
     fn a_variant_is_a_name_and_what_is_changed() {
         let variant: Variant = "linger5 kafka.linger_ms=5 program=/tmp/a".parse().unwrap();
-        assert_eq!((variant.title().as_str(), variant.program.clone()), ("cdc-ingest linger5", Some("/tmp/a".into())));
-        let variables: Vec<_> = variant.variables().collect();
+        assert_eq!(
+            (variant.title("cdc-ingest").as_str(), variant.program.clone()),
+            ("cdc-ingest linger5", Some("/tmp/a".into()))
+        );
+        let variables: Vec<_> = variant.variables("cdc-ingest").collect();
         assert_eq!(variables, [("CDC_INGEST__KAFKA__LINGER_MS".to_owned(), "5".to_owned())]);
-        assert_eq!(Variant::default().title(), "cdc-ingest");
+        assert_eq!(Variant::default().title("cdc-ingest"), "cdc-ingest");
         for wrong in ["", "Linger", "a b", "a linger=5"] {
             assert!(wrong.parse::<Variant>().is_err(), "{wrong}");
         }

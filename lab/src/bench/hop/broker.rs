@@ -1,0 +1,95 @@
+//! The broker as a measurement needs it: how far a topic is, and topics and groups as if they had never been.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use shared::failure::{Failure, FailureKind};
+
+use crate::bench::topic_writer::PARTITIONS;
+
+/// A connection to the broker.
+pub struct Broker {
+    brokers: String,
+    consumer: BaseConsumer,
+    admin: AdminClient<DefaultClientContext>,
+    /// Its process, for its processor time.
+    pub process: Option<u32>,
+}
+
+/// Longest wait for one answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Longest wait until a group is empty: a member that is gone belongs to it until its session is over.
+const EMPTY_WITHIN: Duration = Duration::from_secs(30);
+
+impl Broker {
+    pub fn connect(brokers: &str, process: Option<u32>) -> Result<Self, Failure> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers).set("client.id", "tidemill-lab").set("group.id", "tidemill-lab");
+        let unreachable = |error| failed(brokers, "cannot be reached", error);
+        Ok(Broker {
+            brokers: brokers.to_owned(),
+            consumer: config.create().map_err(unreachable)?,
+            admin: config.create().map_err(unreachable)?,
+            process,
+        })
+    }
+
+    /// Records that a topic has got; it must exist.
+    pub fn rows(&self, topic: &str) -> Result<u64, Failure> {
+        Ok(self.ends(topic)?.iter().map(|end| u64::try_from(*end).unwrap_or_default()).sum())
+    }
+
+    /// Where each of its partitions ends.
+    pub fn ends(&self, topic: &str) -> Result<Vec<i64>, Failure> {
+        let end = |partition| {
+            let watermarks = self.consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN);
+            watermarks
+                .map(|(_, end)| end)
+                .map_err(|error| self.failed(&format!("topic `{topic}` cannot be read"), error))
+        };
+        (0..PARTITIONS).map(end).collect()
+    }
+
+    /// Deletes a topic.
+    pub async fn forget_topic(&self, topic: &str) -> Result<(), Failure> {
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN));
+        let answers = self.admin.delete_topics(&[topic], &options).await;
+        let answer = answers.map(|mut answers| answers.pop());
+        match answer.map_err(|error| self.failed("topics cannot be deleted", error))? {
+            Some(Err((_, code))) if code != RDKafkaErrorCode::UnknownTopicOrPartition => {
+                Err(self.failed(&format!("topic `{topic}` cannot be deleted"), KafkaError::AdminOp(code)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes a consumer group, as soon as it is empty.
+    pub async fn forget_group(&self, group: &str) -> Result<(), Failure> {
+        let since = Instant::now();
+        loop {
+            let answers = self.admin.delete_groups(&[group], &AdminOptions::new()).await;
+            let answer = answers.map(|mut answers| answers.pop());
+            let code = match answer.map_err(|error| self.failed("groups cannot be deleted", error))? {
+                Some(Err((_, code))) if code != RDKafkaErrorCode::GroupIdNotFound => code,
+                _ => return Ok(()),
+            };
+            if code != RDKafkaErrorCode::NonEmptyGroup || since.elapsed() > EMPTY_WITHIN {
+                return Err(self.failed(&format!("group `{group}` cannot be deleted"), KafkaError::AdminOp(code)));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn failed(&self, what: &str, error: KafkaError) -> Failure {
+        failed(&self.brokers, what, error)
+    }
+}
+
+fn failed(brokers: &str, what: &str, error: KafkaError) -> Failure {
+    Failure::new(FailureKind::Refused, format!("Kafka at {brokers}: {what}")).caused_by(error)
+}

@@ -1,0 +1,212 @@
+//! pg-sinker from the topic of the results into its tables, against what one connection can write of the same rows.
+//!
+//! ```text
+//!  results ──▶ raw (this process: rows in memory, one statement for a batch) ──▶ result.bench_raw
+//!     ├──────▶ pg-sinker, one table ──▶ result.bench_plain
+//!     └──────▶ pg-sinker, its default tables ──▶ trail, latest
+//! ```
+
+mod raw;
+
+use shared::failure::{Failure, FailureKind};
+use shared::pg::refused;
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
+
+use self::raw::Raw;
+use crate::bench::calm;
+use crate::bench::child::{Child, Program, variable};
+use crate::bench::hop::{Course, Figures, Hop, Results, Run, ServiceVariant, Through, stop, watch};
+use crate::bench::variant::Variant;
+use crate::layers::{Layers, Mark};
+use crate::ports::free_port;
+
+const SERVICE: &str = "pg-sinker";
+/// Tables of the benchmark, made like the trail.
+const RAW: &str = "result.bench_raw";
+const PLAIN: &str = "result.bench_plain";
+
+/// Who writes the rows.
+#[derive(Debug, Clone)]
+enum Writer {
+    Raw,
+    Plain(Variant),
+    Default(Variant),
+}
+
+impl Writer {
+    fn title(&self) -> String {
+        match self {
+            Writer::Raw => "raw upsert".to_owned(),
+            Writer::Plain(variant) => format!("{}, one table", variant.title(SERVICE)),
+            Writer::Default(variant) => format!("{}, trail and latest", variant.title(SERVICE)),
+        }
+    }
+
+    /// The table whose rows are counted in the end.
+    fn table(&self) -> &'static str {
+        match self {
+            Writer::Raw => RAW,
+            Writer::Plain(_) => PLAIN,
+            Writer::Default(_) => "result.orders_latest",
+        }
+    }
+}
+
+/// What the writers have in common.
+struct Session<'s, 'c> {
+    course: &'s mut Course<'c>,
+    sink: PgConnection,
+    raw: Raw,
+    /// The rows that are written: from here to the end of the topic.
+    from: Mark,
+    rows: u64,
+}
+
+/// Rounds in which each writes the last `rows` results.
+pub async fn measure(
+    course: &mut Course<'_>,
+    rows: u32,
+    rounds: u32,
+    variants: &[ServiceVariant],
+) -> Result<Results, Failure> {
+    let mut writers = vec![Writer::Raw];
+    for variant in ServiceVariant::of_service(variants, SERVICE) {
+        writers.extend([Writer::Plain(variant.clone()), Writer::Default(variant)]);
+    }
+    let mut session = Session::open(course, rows).await?;
+    let mut runs = Vec::new();
+    for round in 1..=rounds {
+        let mut order: Vec<&Writer> = writers.iter().collect();
+        if round.is_multiple_of(2) {
+            order.reverse();
+        }
+        for writer in order {
+            let figures = session.write(writer).await?;
+            let title = writer.title();
+            let pace = figures.rows_a_second();
+            session.course.progress.line(format!("  round {round}: {title}, {pace:.0} rows a second"));
+            runs.push(Run { round, title, figures });
+        }
+    }
+    Ok(Results::new(format!("pg-sinker: {} rows into new tables, 1,000 in a batch", session.rows), runs))
+}
+
+impl<'s, 'c> Session<'s, 'c> {
+    async fn open(course: &'s mut Course<'c>, rows: u32) -> Result<Self, Failure> {
+        let topic = Hop::JOINER.output;
+        let layers = Layers::connect(&course.places.brokers)?;
+        let end = layers.end(topic)?;
+        let share = i64::from(rows) / i64::try_from(end.len().max(1)).unwrap_or(1);
+        let from: Mark = end.iter().map(|&(partition, end)| (partition, (end - share).max(0))).collect();
+        let mut sink = course.places.connect_sink().await?;
+        for table in [RAW, PLAIN] {
+            execute(&mut sink, &format!("DROP TABLE IF EXISTS {table}")).await?;
+            let like = "LIKE result.orders_with_user_info INCLUDING ALL";
+            execute(&mut sink, &format!("CREATE TABLE {table} ({like})")).await?;
+            execute(&mut sink, &format!("GRANT ALL ON {table} TO tidemill_writer")).await?;
+        }
+        let raw = Raw::read(&layers, &mut sink, topic, (&from, &end)).await?;
+        let rows = from.iter().zip(&end).map(|((_, from), (_, end))| end.abs_diff(*from)).sum();
+        course.progress.line(format!("  {rows} results are in memory for the raw upsert"));
+        Ok(Session { course, sink, raw, from, rows })
+    }
+
+    async fn write(&mut self, writer: &Writer) -> Result<Figures, Failure> {
+        self.clear().await?;
+        calm::wait(self.course.calm).await;
+        let figures = match writer {
+            Writer::Raw => self.raw.write(self.course.places.connect_sink().await?, self.course.broker.process).await?,
+            Writer::Plain(variant) => self.serve(writer.title(), variant, true).await?,
+            Writer::Default(variant) => self.serve(writer.title(), variant, false).await?,
+        };
+        let found: i64 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {}", writer.table())))
+            .fetch_one(&mut self.sink)
+            .await
+            .map_err(|error| refused("rows cannot be counted", error))?;
+        if u64::try_from(found).is_ok_and(|found| found == self.rows) {
+            return Ok(figures);
+        }
+        Err(Failure::new(FailureKind::Data, format!("{} has {found} rows, {} are right", writer.table(), self.rows)))
+    }
+
+    /// The tables empty, pg-sinker in front of the rows, and the server done with what it would do in the background.
+    async fn clear(&mut self) -> Result<(), Failure> {
+        let tables = [RAW, PLAIN, "result.orders_with_user_info", "result.orders_latest", "tidemill.sink_offsets"];
+        execute(&mut self.sink, &format!("TRUNCATE {}", tables.join(", "))).await?;
+        for (partition, offset) in &self.from {
+            let values = format!("('{SERVICE}', '{}', {partition}, {offset})", Hop::JOINER.output);
+            let columns = "consumer_group, topic, partition, next_offset";
+            execute(&mut self.sink, &format!("INSERT INTO tidemill.sink_offsets ({columns}) VALUES {values}")).await?;
+        }
+        execute(&mut self.sink, "CHECKPOINT").await
+    }
+
+    async fn serve(&mut self, title: String, variant: &Variant, one_table: bool) -> Result<Figures, Failure> {
+        let child = Child::start(Program {
+            path: &variant.program.clone().unwrap_or_else(|| self.course.programs.join(SERVICE)),
+            arguments: Vec::new(),
+            variables: self.variables(variant, one_table)?,
+            log: self.course.logs.join(format!("{SERVICE}.log")),
+        })?;
+        let before = self.from.iter().map(|(_, offset)| offset.unsigned_abs()).sum();
+        let children = vec![child];
+        let profile = self.course.profile(&title, &children)?;
+        let mut committed = Committed { sink: &mut self.sink, before };
+        let figures = watch(&children, &mut committed, self.rows, self.course.broker.process).await?;
+        stop(children, profile).await?;
+        Ok(figures)
+    }
+
+    fn variables(&self, variant: &Variant, one_table: bool) -> Result<Vec<(String, String)>, Failure> {
+        let sink = &self.course.places.sink;
+        let mut settings = vec![
+            ("kafka.brokers", self.course.places.brokers.clone()),
+            ("kafka.instance_id", "bench-0".to_owned()),
+            ("http.port", free_port()?.to_string()),
+            ("sink.host", sink.host.clone()),
+            ("sink.port", sink.port.to_string()),
+            ("sink.database", sink.database.clone()),
+        ];
+        if one_table {
+            settings.extend([
+                ("tables.plain.table", PLAIN.to_owned()),
+                ("tables.plain.key", "order_id,order_status".to_owned()),
+            ]);
+        }
+        let ours = settings.into_iter().map(|(key, value)| (variable(SERVICE, key), value));
+        Ok(ours.chain(variant.variables(SERVICE)).collect())
+    }
+}
+
+/// How far pg-sinker is, by what it has committed.
+struct Committed<'a> {
+    sink: &'a mut PgConnection,
+    /// The sum of the offsets that it began at.
+    before: u64,
+}
+
+impl Through for Committed<'_> {
+    async fn rows(&mut self) -> Result<u64, Failure> {
+        let sum: i64 = sqlx::query_scalar("SELECT coalesce(sum(next_offset), 0)::bigint FROM tidemill.sink_offsets")
+            .fetch_one(&mut *self.sink)
+            .await
+            .map_err(|error| refused("the sink's offsets cannot be read", error))?;
+        Ok(sum.unsigned_abs().saturating_sub(self.before))
+    }
+
+    async fn postgres(&mut self) -> Result<Option<u32>, Failure> {
+        let found: Option<i32> = sqlx::query_scalar(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'pg-sinker' ORDER BY backend_start DESC LIMIT 1",
+        )
+        .fetch_optional(&mut *self.sink)
+        .await
+        .map_err(|error| refused("the sink's processes cannot be read", error))?;
+        Ok(found.map(i32::unsigned_abs))
+    }
+}
+
+async fn execute(sink: &mut PgConnection, sql: &str) -> Result<(), Failure> {
+    let done = sqlx::query(AssertSqlSafe(sql.to_owned())).execute(sink).await;
+    done.map(|_| ()).map_err(|error| refused(format!("the sink refuses `{sql}`"), error))
+}
