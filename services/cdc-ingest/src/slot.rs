@@ -146,9 +146,22 @@ pub async fn make(connection: &mut PgConnection, config: &SlotConfig) -> Result<
         .bind(name)
         .fetch_one(connection)
         .await
-        .map_err(|error| refused(format!("slot {name} could not be made"), error).cure(NO_ROOM))?;
+        .map_err(|error| not_made(name, error))?;
     tracing::info!(slot = name, failover, lsn = made, "slot made");
     position(&made)
+}
+
+/// duplicate_object, of PostgreSQL's appendix of error codes.
+const DUPLICATE: &str = "42710";
+
+fn not_made(name: &str, error: sqlx::Error) -> Failure {
+    let code = error.as_database_error().and_then(|said| said.code());
+    if code.is_some_and(|code| code == DUPLICATE) {
+        return Failure::new(FailureKind::Fenced, format!("another instance has made slot {name} just now"))
+            .caused_by(error)
+            .cure("nothing: this instance starts its chain again, and waits until the slot is free");
+    }
+    refused(format!("slot {name} could not be made"), error).cure(NO_ROOM)
 }
 
 /// Drops a slot from which nothing can be read any more.
