@@ -24,4 +24,5 @@ pub use self::course::{Course, Hop, stop};
 pub use self::entrant::{Entrant, ServiceVariant};
 pub use self::prefill::{orders, users};
 pub use self::results::{LEGEND, Results, Run, ratio};
-pub use self::watch::{Figures, Through, watch};
+pub use self::watch::Figures;
+pub(crate) use self::watch::{Through, watch};

@@ -105,8 +105,12 @@ impl Shelf {
         self.len
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     pub fn get(&self, key: &[u8]) -> Result<Option<Kept<'static>>, Failure> {
-        if self.len == 0 {
+        if self.is_empty() {
             return Ok(None);
         }
         match self.keyspace.get(fact_key(key)).map_err(|error| self.disk.trouble(error))? {
@@ -136,7 +140,7 @@ impl Shelf {
 
     /// Takes out a fact. False where it was not here.
     pub fn remove(&mut self, key: &[u8]) -> Result<bool, Failure> {
-        if self.len == 0 {
+        if self.is_empty() {
             return Ok(false);
         }
         let trouble = |error| self.disk.trouble(error);
@@ -156,7 +160,7 @@ impl Shelf {
         name: &str,
         after: Option<&[u8]>,
     ) -> Result<Option<Kept<'static>>, Failure> {
-        if self.len == 0 {
+        if self.is_empty() {
             return Ok(None);
         }
         let prefix = names_of(dimension, name);
@@ -178,7 +182,7 @@ impl Shelf {
 
     /// The fact behind `after`, in the order of the keys.
     pub fn next(&self, after: Option<&[u8]>) -> Result<Option<Kept<'static>>, Failure> {
-        if self.len == 0 {
+        if self.is_empty() {
             return Ok(None);
         }
         let from = after.map_or_else(|| vec![FACT], |after| [&[FACT], after, &[0]].concat());

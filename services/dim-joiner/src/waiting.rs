@@ -36,6 +36,10 @@ impl Waiting {
         self.keys.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// Whether a record of this key waits: the next one must wait behind it.
     pub fn has(&self, key: &[u8]) -> bool {
         self.by_key.contains_key(key)

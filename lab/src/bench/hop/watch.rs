@@ -13,7 +13,7 @@ use crate::bench::meter::{Cost, Meter, Parts};
 use crate::processes::{Memory, memory_megabytes};
 
 /// Shows how many rows are through: acknowledged by the broker, or committed.
-pub trait Through {
+pub(crate) trait Through {
     async fn rows(&mut self) -> Result<u64, Failure>;
     /// The process of PostgreSQL that serves what is watched, if any.
     async fn postgres(&mut self) -> Result<Option<u32>, Failure>;
@@ -63,7 +63,7 @@ fn pause(rows: u64, wanted: u64) -> Duration {
 }
 
 /// Watches until `wanted` rows are through. A process may end once they are.
-pub async fn watch(
+pub(crate) async fn watch(
     children: &[Child],
     through: &mut impl Through,
     wanted: u64,
