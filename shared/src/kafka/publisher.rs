@@ -308,10 +308,12 @@ impl Tally {
 /// Enters the time since each commit at the source into the histogram.
 pub fn observe_end_to_end(commit_times_us: &[i64]) {
     let now = Timestamp::now().as_microsecond();
+    let batch = metrics::END_TO_END.local();
     for committed in commit_times_us {
         #[expect(clippy::cast_precision_loss, reason = "a duration in seconds for a histogram")]
-        metrics::END_TO_END.observe((now - committed).max(0) as f64 / 1e6);
+        batch.observe((now - committed).max(0) as f64 / 1e6);
     }
+    batch.flush();
 }
 
 impl<P> DeliveryState<P> {

@@ -153,7 +153,7 @@ impl Columns {
 
 /// Calls `visit` with the name and the text of each field, in the order of the object.
 pub fn for_each_field<'a>(value: &'a [u8], mut visit: impl FnMut(&str, Field<'a>)) -> Result<(), RowError> {
-    let text = std::str::from_utf8(value).ok();
+    let text = simdutf8::basic::from_utf8(value).ok();
     match text.and_then(|text| scan::object(text, |name, field| visit(name, Field(field)))) {
         Some(()) => Ok(()),
         None => Err(RowError::NotAnObject(what_is_wrong(value))),
