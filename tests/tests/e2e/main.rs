@@ -46,7 +46,9 @@ mod source_changes;
 mod user_changes;
 
 // Right: sums over the rows are what the rows say.
+mod report_figures;
 mod rolled_up;
+mod warehouse;
 
 // Right: the rules of the settings are in force, and what they rejected comes back.
 mod cleaned_rows;
