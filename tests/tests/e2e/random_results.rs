@@ -168,7 +168,8 @@ impl RandomResults {
 
     fn send(&mut self, key: i64, order: &mut Order) {
         let Fields { fact, status, user } = &order.fields;
-        let value = format!("{{\"order_id\":{key},\"order_status\":\"{status}\",{fact},{user}}}");
+        let updated = "\"updated_at\":\"2025-07-11 17:25:55.143\"";
+        let value = format!("{{\"order_id\":{key},\"order_status\":\"{status}\",{updated},{fact},{user}}}");
         let header = format!("op=u v=1.{:X}.0.0 u=1.{:X}.0.0 ts=1752226555145000", order.fact, order.user);
         self.write(key, &header, Some(&value));
         order.sent.push((header, Some(value)));
