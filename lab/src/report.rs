@@ -42,7 +42,7 @@ impl Report {
         paper.headline(format!("Order analysis · {}", self.at));
         let mut tiles = Table::new(&["", ""]);
         for tile in &self.tiles {
-            tiles.row(&[&tile.name, &tile.value]);
+            tiles.row(&[tile.name, &tile.value]);
         }
         tiles.lines().iter().skip(1).for_each(|line| paper.line(format!("  {line}")));
         for warning in &self.warnings {
