@@ -52,13 +52,14 @@ CREATE TABLE tidemill.rollups (
     completed_at  timestamptz
 );
 
--- How many rows of a group have a value, for roll-ups that count different values.
+-- How many rows of a group have a value, for roll-ups that count different values; last_change is what the last batch added to it.
 CREATE TABLE tidemill.rollup_values (
-    rollup    text COLLATE "C" NOT NULL,
-    measure   text COLLATE "C" NOT NULL,
-    group_key bytea NOT NULL,
-    value     text COLLATE "C" NOT NULL,
-    rows      bigint NOT NULL,
+    rollup      text COLLATE "C" NOT NULL,
+    measure     text COLLATE "C" NOT NULL,
+    group_key   bytea NOT NULL,
+    value       text COLLATE "C" NOT NULL,
+    rows        bigint NOT NULL,
+    last_change bigint NOT NULL,
     PRIMARY KEY (rollup, measure, group_key, value)
 ) WITH (fillfactor = 80);
 

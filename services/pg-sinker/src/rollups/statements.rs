@@ -200,24 +200,55 @@ fn delta(rollup: &Rollup) -> String {
     sql
 }
 
-/// How many rows of each group have each value, and how many values came or went by that.
+/// How many rows of each group have each value, and how many values came or went by that. No join of two sets: a plan that is kept takes
+/// every batch for a small one.
 fn counted(rollup: &Rollup, number: usize) -> String {
     let (name, measure) = (literal(&rollup.label), rollup.distinct.get(number).map_or("", |found| &found.name));
     format!(
         "value{number} AS (SELECT {GROUP_KEY}, v{number} AS value, sum(sign) AS n FROM keyed WHERE v{number} IS NOT NULL \
          GROUP BY {GROUP_KEY}, v{number} HAVING sum(sign) <> 0), \
-         counted{number} AS (INSERT INTO tidemill.rollup_values AS v (rollup, measure, group_key, value, rows) \
-         SELECT {name}, {}, {GROUP_KEY}, value, n FROM value{number} ORDER BY {GROUP_KEY}, value \
-         ON CONFLICT (rollup, measure, group_key, value) DO UPDATE SET rows = v.rows + excluded.rows \
-         RETURNING v.group_key, v.value, v.rows), \
-         changed{number} AS (SELECT c.group_key, sum((c.rows > 0)::int - (c.rows - w.n > 0)::int) AS n \
-         FROM counted{number} c JOIN value{number} w ON w.group_key = c.group_key AND w.value = c.value GROUP BY c.group_key), ",
+         counted{number} AS (INSERT INTO tidemill.rollup_values AS v (rollup, measure, group_key, value, rows, last_change) \
+         SELECT {name}, {}, {GROUP_KEY}, value, n, n FROM value{number} ORDER BY {GROUP_KEY}, value \
+         ON CONFLICT (rollup, measure, group_key, value) \
+         DO UPDATE SET rows = v.rows + excluded.rows, last_change = excluded.last_change \
+         RETURNING v.group_key, v.value, v.rows, v.last_change), \
+         changed{number} AS (SELECT {GROUP_KEY}, sum((rows > 0)::int - (rows - last_change > 0)::int) AS n \
+         FROM counted{number} GROUP BY {GROUP_KEY}), ",
         literal(measure)
     )
 }
 
+/// What changes in each group, with the values that came or went: `d`.
+fn changes(rollup: &Rollup) -> String {
+    let measures = rollup.distinct.len();
+    if measures == 0 {
+        return "delta AS d".to_owned();
+    }
+    let (groups, sums) = (group_names(rollup), rollup.sums.len());
+    let mut parts = format!("SELECT {GROUP_KEY}, true AS is_delta");
+    parts += &listed(&groups, |name| (*name).clone());
+    parts += ", n";
+    parts += &listed(0..sums, |number| format!("s{number}"));
+    parts += &listed(0..measures, |number| format!("0 AS u{number}"));
+    parts += " FROM delta";
+    for changed in 0..measures {
+        let _ = write!(parts, " UNION ALL SELECT {GROUP_KEY}, false");
+        parts += &listed(&groups, |_| "NULL".to_owned());
+        parts += &listed(0..=sums, |_| "0".to_owned());
+        parts += &listed(0..measures, |number| if number == changed { "n".to_owned() } else { "0".to_owned() });
+        let _ = write!(parts, " FROM changed{changed}");
+    }
+    let mut sql = format!("(SELECT {GROUP_KEY}");
+    sql += &listed(&groups, |name| format!("(array_agg({name}) FILTER (WHERE is_delta))[1] AS {name}"));
+    sql += ", sum(n) AS n";
+    sql += &listed(0..sums, |number| format!("sum(s{number}) AS s{number}"));
+    sql += &listed(0..measures, |number| format!("sum(u{number}) AS u{number}"));
+    let _ = write!(sql, " FROM ({parts}) AS parts GROUP BY {GROUP_KEY}) AS d");
+    sql
+}
+
 fn upsert(rollup: &Rollup) -> String {
-    let counts = rollup.distinct.iter().enumerate().map(|(number, m)| (&m.name, format!("coalesce(changed{number}.n, 0)")));
+    let counts = rollup.distinct.iter().enumerate().map(|(number, m)| (&m.name, format!("d.u{number}")));
     let sums = rollup.sums.iter().enumerate().map(|(number, m)| (&m.name, format!("d.s{number}")));
     let measures: Vec<(&String, String)> =
         std::iter::once((&rollup.count, "d.n".to_owned())).chain(sums).chain(counts).collect();
@@ -229,10 +260,7 @@ fn upsert(rollup: &Rollup) -> String {
     let _ = write!(sql, ") SELECT d.{GROUP_KEY}");
     sql += &listed(group_names(rollup), |name| format!("d.{name}"));
     sql += &listed(&measures, |(_, value)| value.clone());
-    sql += " FROM delta d";
-    for number in 0..rollup.distinct.len() {
-        let _ = write!(sql, " LEFT JOIN changed{number} ON changed{number}.group_key = d.{GROUP_KEY}");
-    }
+    let _ = write!(sql, " FROM {}", changes(rollup));
     let _ = write!(sql, " WHERE {}", joined(&measures, " OR ", |(_, value)| format!("{value} <> 0")));
     let _ = write!(sql, " ORDER BY d.{GROUP_KEY} ON CONFLICT ({GROUP_KEY}) DO UPDATE SET ");
     sql += &joined(&measures, ", ", |(name, _)| format!("{0} = r.{0} + excluded.{0}", quoted(name)));
@@ -267,7 +295,7 @@ mod tests {
              FROM (SELECT given.sign, given.c0 AS g0 FROM given) AS k), \
              delta AS (SELECT group_key, g0, sum(sign) AS n FROM keyed GROUP BY group_key, g0), \
              written AS (INSERT INTO \"dws\".\"orders_by_day\" AS r (group_key, \"城 \"\"x\"\"\", \"orders\") \
-             SELECT d.group_key, d.g0, d.n FROM delta d WHERE d.n <> 0 ORDER BY d.group_key \
+             SELECT d.group_key, d.g0, d.n FROM delta AS d WHERE d.n <> 0 ORDER BY d.group_key \
              ON CONFLICT (group_key) DO UPDATE SET \"orders\" = r.\"orders\" + excluded.\"orders\" \
              RETURNING r.group_key, r.\"orders\" AS n) \
              SELECT array_agg(group_key) FILTER (WHERE n = 0), count(*) FILTER (WHERE n < 0) FROM written"
@@ -300,8 +328,10 @@ mod tests {
             "date_trunc('day', given.c0) AS bucket",
             "given.c6::numeric AS s0",
             "coalesce(sum(sign * s1) FILTER (WHERE s1 < 'Infinity' AND s1 > '-Infinity'), 0) AS s1",
-            "SELECT 'dws.orders_by_day', 'users', group_key, value, n FROM value0",
-            "LEFT JOIN changed0 ON changed0.group_key = d.group_key WHERE d.n <> 0 OR d.s0 <> 0",
+            "SELECT 'dws.orders_by_day', 'users', group_key, value, n, n FROM value0",
+            "(array_agg(bucket) FILTER (WHERE is_delta))[1] AS bucket",
+            "s0, s1, 0 AS u0 FROM delta UNION ALL SELECT group_key, false, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, n FROM changed0",
+            "GROUP BY group_key) AS d WHERE d.n <> 0 OR d.s0 <> 0 OR d.s1 <> 0 OR d.u0 <> 0 ORDER BY",
             "\"users\" = r.\"users\" + excluded.\"users\"",
             "(SELECT array_agg(value ORDER BY group_key, value) FROM counted0 WHERE rows = 0)",
         ] {
