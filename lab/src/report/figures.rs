@@ -215,8 +215,8 @@ impl Report {
             },
             Tile { name: "last batch", value: format!("{} ago", or_none(text("age")?)) },
             Tile {
-                name: "commit to warehouse, last hour",
-                value: format!("median {}, 99 % within {}", or_none(text("p50")?), or_none(text("p99")?)),
+                name: "commit to sink, median / 99 %",
+                value: format!("{} / {}", or_none(text("p50")?), or_none(text("p99")?)),
             },
         ];
         let mut warnings = Vec::new();

@@ -2,7 +2,7 @@
 
 use shared::failure::Failure;
 
-use super::figures::{Report, Section};
+use super::figures::{Kind, Report, Section};
 use super::plot::{Size, svg};
 
 const STYLE: &str = include_str!("page.css");
@@ -42,7 +42,11 @@ fn section(section: &Section) -> Result<String, Failure> {
             out += &format!("<figure class=\"{class}\" role=\"img\" aria-label=\"{title}\">{svg}</figure>\n");
         }
     }
-    Ok(out + &table(section) + "</section>\n")
+    // Many days or hours are read from the plot; their figures are there when they are asked for.
+    let is_long = section.plot.is_some_and(|plot| plot.kind == Kind::Columns);
+    let (open, close) =
+        if is_long { ("<details>\n<summary>figures</summary>\n", "</details>\n") } else { ("", "") };
+    Ok(out + open + &table(section) + close + "</section>\n")
 }
 
 fn table(section: &Section) -> String {
@@ -71,7 +75,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::figures::tests::example;
-    use super::super::figures::{Kind, Tile};
+    use super::super::figures::Tile;
     use super::*;
 
     #[test]

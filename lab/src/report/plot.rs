@@ -106,6 +106,11 @@ fn cut(text: &str, columns: usize) -> String {
     out
 }
 
+/// Where a segment ends.
+fn end(segment: usize, count: usize) -> SegmentValue<usize> {
+    if segment + 1 == count { SegmentValue::Last } else { SegmentValue::Exact(segment + 1) }
+}
+
 type Drawn = Result<(), String>;
 
 fn said(error: impl std::fmt::Display) -> String {
@@ -122,7 +127,7 @@ fn lying(svg: &mut String, section: &Section, values: &[f64], size: Size) -> Dra
     let mut chart = ChartBuilder::on(&root)
         .margin(4)
         .set_label_area_size(LabelAreaPosition::Left, room)
-        .build_cartesian_2d(0.0..most * (1.0 + size.values()), (0..count).into_segmented())
+        .build_cartesian_2d(0.0..most * (1.0 + size.values()), (0..count - 1).into_segmented())
         .map_err(said)?;
     let from_top = |at: usize| count - 1 - at;
     let label = |place: &SegmentValue<usize>| match place {
@@ -141,7 +146,7 @@ fn lying(svg: &mut String, section: &Section, values: &[f64], size: Size) -> Dra
         .map_err(said)?;
     let bars = values.iter().enumerate().map(|(at, value)| {
         let place = from_top(at);
-        let corners = [(0.0, SegmentValue::Exact(place)), (value.max(0.0), SegmentValue::Exact(place + 1))];
+        let corners = [(0.0, SegmentValue::Exact(place)), (value.max(0.0), end(place, count))];
         let mut bar = Rectangle::new(corners, BAR.filled());
         bar.set_margin(4, 4, 0, 0);
         bar
@@ -168,7 +173,7 @@ fn standing(svg: &mut String, section: &Section, values: &[f64], size: Size) -> 
         .margin(6)
         .set_label_area_size(LabelAreaPosition::Left, 46)
         .set_label_area_size(LabelAreaPosition::Bottom, 28)
-        .build_cartesian_2d((0..count).into_segmented(), 0.0..top)
+        .build_cartesian_2d((0..count - 1).into_segmented(), 0.0..top)
         .map_err(said)?;
     let label = |place: &SegmentValue<usize>| match place {
         SegmentValue::CenterOf(at) if *at < count => name(section, *at).to_owned(),
@@ -190,7 +195,7 @@ fn standing(svg: &mut String, section: &Section, values: &[f64], size: Size) -> 
         .map_err(said)?;
     let gap = if count > 40 { 0 } else { 1 };
     let columns = values.iter().enumerate().map(|(at, value)| {
-        let corners = [(SegmentValue::Exact(at), 0.0), (SegmentValue::Exact(at + 1), value.max(0.0))];
+        let corners = [(SegmentValue::Exact(at), 0.0), (end(at, count), value.max(0.0))];
         let mut column = Rectangle::new(corners, BAR.filled());
         column.set_margin(0, 0, gap, gap);
         column
