@@ -272,7 +272,13 @@ pub mod tests {
 
     pub fn example(kind: Kind, rows: &[(&str, &str)]) -> Section {
         let rows = rows.iter().map(|&(name, value)| vec![name.to_owned(), value.to_owned()]).collect();
-        Section { title: "Sales", note: "of a test", headings: &["", "amount"], rows, plot: Some(Plot { kind, value: 1 }) }
+        Section {
+            title: "Sales",
+            note: "of a test",
+            headings: &["", "amount"],
+            rows,
+            plot: Some(Plot { kind, value: 1 }),
+        }
     }
 
     #[test]

@@ -12,7 +12,9 @@ pub fn html(report: &Report) -> Result<String, Failure> {
     let tiles: String = report
         .tiles
         .iter()
-        .map(|tile| format!("<div class=\"tile\"><dt>{}</dt><dd>{}</dd></div>\n", escaped(tile.name), escaped(&tile.value)))
+        .map(|tile| {
+            format!("<div class=\"tile\"><dt>{}</dt><dd>{}</dd></div>\n", escaped(tile.name), escaped(&tile.value))
+        })
         .collect();
     let warnings: String =
         report.warnings.iter().map(|text| format!("<p class=\"warning\">{}</p>\n", escaped(text))).collect();
@@ -44,8 +46,7 @@ fn section(section: &Section) -> Result<String, Failure> {
     }
     // Many days or hours are read from the plot; their figures are there when they are asked for.
     let is_long = section.plot.is_some_and(|plot| plot.kind == Kind::Columns);
-    let (open, close) =
-        if is_long { ("<details>\n<summary>figures</summary>\n", "</details>\n") } else { ("", "") };
+    let (open, close) = if is_long { ("<details>\n<summary>figures</summary>\n", "</details>\n") } else { ("", "") };
     Ok(out + open + &table(section) + close + "</section>\n")
 }
 
@@ -74,8 +75,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figures::tests::example;
     use super::super::figures::Tile;
+    use super::super::figures::tests::example;
     use super::*;
 
     #[test]
@@ -84,13 +85,25 @@ mod tests {
             at: "2026-11-26 10:00:00 UTC".into(),
             tiles: vec![Tile { name: "sales", value: "¥1,000.00".into() }],
             warnings: vec!["a <script> is text".into()],
-            sections: vec![example(Kind::Bars, &[("<script>alert(1)</script>", "1,000.00")]), example(Kind::Columns, &[])],
+            sections: vec![
+                example(Kind::Bars, &[("<script>alert(1)</script>", "1,000.00")]),
+                example(Kind::Columns, &[]),
+            ],
         };
         let page = html(&report).unwrap();
-        assert!(!page.contains("<script") && !page.contains("src=") && !page.contains("url(") && !page.contains("@import"));
+        assert!(
+            !page.contains("<script") && !page.contains("src=") && !page.contains("url(") && !page.contains("@import")
+        );
         // The one address names SVG, and is not asked.
         assert_eq!(page.matches("http").count(), page.matches("http://www.w3.org/2000/svg").count());
-        for part in ["¥1,000.00", "class=\"number\">1,000.00", "nothing yet", "viewport", "prefers-color-scheme: dark", "@media print"] {
+        for part in [
+            "¥1,000.00",
+            "class=\"number\">1,000.00",
+            "nothing yet",
+            "viewport",
+            "prefers-color-scheme: dark",
+            "@media print",
+        ] {
             assert!(page.contains(part), "{part} is not in the page");
         }
     }

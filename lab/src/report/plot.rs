@@ -72,7 +72,9 @@ pub fn svg(section: &Section, size: Size) -> Result<Option<String>, Failure> {
         Kind::Bars => lying(&mut svg, section, &values, size),
         Kind::Columns => standing(&mut svg, section, &values, size),
     };
-    drawn.map_err(|why| Failure::new(FailureKind::Broken, format!("a plot of {:?} cannot be drawn: {why}", section.title)))?;
+    drawn.map_err(|why| {
+        Failure::new(FailureKind::Broken, format!("a plot of {:?} cannot be drawn: {why}", section.title))
+    })?;
     Ok(Some(classed(svg)))
 }
 
@@ -224,7 +226,8 @@ mod tests {
 
     #[test]
     fn columns_stand_for_each_value() {
-        let rows: Vec<(String, String)> = (0..24).map(|hour| (format!("{hour:02}"), (hour * 100).to_string())).collect();
+        let rows: Vec<(String, String)> =
+            (0..24).map(|hour| (format!("{hour:02}"), (hour * 100).to_string())).collect();
         let rows: Vec<(&str, &str)> = rows.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let svg = svg(&example(Kind::Columns, &rows), Size::Wide).unwrap().unwrap();
         assert_eq!(svg.matches("class=\"f-bar\"").count(), 24);
@@ -239,6 +242,9 @@ mod tests {
 
     #[test]
     fn a_wide_sign_counts_twice() {
-        assert_eq!((cut("北京上海", 8), cut("北京上海广", 8), cut("abc", 2)), ("北京上海".into(), "北京上…".into(), "a…".into()));
+        assert_eq!(
+            (cut("北京上海", 8), cut("北京上海广", 8), cut("abc", 2)),
+            ("北京上海".into(), "北京上…".into(), "a…".into())
+        );
     }
 }

@@ -16,8 +16,8 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio::runtime::Handle;
 
-use crate::checkpoint::{self, Place, SinkOffsets};
 use crate::catalog::Facts;
+use crate::checkpoint::{self, Place, SinkOffsets};
 use crate::letters::{Letters, acknowledged};
 use crate::rollups::register::{self, Asked};
 use crate::rollups::{Details, Fill, Rollup, Rollups, Surroundings as Between, examine};
@@ -242,7 +242,8 @@ async fn check_rollups(
     }
     // One that cannot be kept is no stranger to these settings.
     if findings.iter().all(|finding| finding.ok) {
-        let (rollups, tables) = (Rollups::new(right), Tables::new(tables.into_iter().map(|(table, _)| table).collect()));
+        let (rollups, tables) =
+            (Rollups::new(right), Tables::new(tables.into_iter().map(|(table, _)| table).collect()));
         let registered = register::read(connection, &Asked::of(&tables, &rollups)).await.map_err(unregistered)?;
         findings.extend(register::problems(&rollups, &registered).iter().map(Finding::problem));
     }

@@ -273,7 +273,12 @@ mod tests {
         let one = "[rollups.one]\ntable = \"a.b\"\nof = \"result.orders_latest\"\ngroups = \"city, order_status\"\ncount = \"n\"";
         let one = load("one", one).unwrap();
         assert_eq!((one.kept_rollups().len(), one.kept_rollups()["one"].groups.len()), (1, 2));
-        assert!(load("wrong-rollup", "[rollups.one]\ntable = \"a.b\"\nof = \"c.d\"\ncount = \"n\"").unwrap().validate().is_err());
+        assert!(
+            load("wrong-rollup", "[rollups.one]\ntable = \"a.b\"\nof = \"c.d\"\ncount = \"n\"")
+                .unwrap()
+                .validate()
+                .is_err()
+        );
     }
 
     #[test]

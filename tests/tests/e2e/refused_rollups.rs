@@ -17,9 +17,10 @@ const DAMAGES: [(&str, &str, &str); 6] = [
         r#"ALTER TABLE "dws"."orders_by_day" ADD COLUMN "users" bigint NOT NULL DEFAULT 0"#,
     ),
     (
-        "ALTER TABLE dws.orders_by_hour ALTER COLUMN amount TYPE numeric(10,2)",
-        "column amount of dws.orders_by_hour is numeric(10,2), not numeric",
-        r#"ALTER TABLE "dws"."orders_by_hour" ALTER COLUMN "amount" TYPE numeric"#,
+        // No view stands on this one.
+        "ALTER TABLE dws.orders_by_minute ALTER COLUMN amount TYPE numeric(10,2)",
+        "column amount of dws.orders_by_minute is numeric(10,2), not numeric",
+        r#"ALTER TABLE "dws"."orders_by_minute" ALTER COLUMN "amount" TYPE numeric"#,
     ),
     (
         "ALTER TABLE dws.orders_by_hour DROP CONSTRAINT orders_by_hour_pkey",
@@ -119,7 +120,8 @@ async fn settings_that_do_not_know_a_registered_one_do_not_write() {
     stack.configure(PG_SINKER, "[rollups]\n");
     stack.start(PG_SINKER);
     stack.ready().await;
-    let registered = "INSERT INTO tidemill.rollups (rollup, of_table, definition) VALUES ('dws.other', 'result.orders_latest', 'x')";
+    let registered =
+        "INSERT INTO tidemill.rollups (rollup, of_table, definition) VALUES ('dws.other', 'result.orders_latest', 'x')";
     run(&mut sink, registered).await;
     results.write_all_keys();
     let ended = stack.process(PG_SINKER).ended().await;

@@ -123,7 +123,8 @@ async fn figures_on_paper_and_on_the_page_are_those_of_the_tables() {
         }
     }
     let sales = format!("SELECT '¥' || to_char(sum(total_amount), 'FM999,999,999,990.00') FROM {SOLD}");
-    let unknown = "SELECT count(*) || ' (' || round(100.0 * count(*) / (SELECT count(*) FROM result.orders_latest), 2) || ' %)'
+    let unknown =
+        "SELECT count(*) || ' (' || round(100.0 * count(*) / (SELECT count(*) FROM result.orders_latest), 2) || ' %)'
         FROM result.orders_latest WHERE username = 'Unknown User'";
     for sql in [sales.as_str(), unknown] {
         let wanted: String = value(&mut sink, sql).await;

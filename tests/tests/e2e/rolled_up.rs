@@ -14,7 +14,12 @@ const INSTANCES: [&str; 2] = [PG_SINKER, SECOND];
 /// The default roll-ups: table, grain, groups, and whether users are counted.
 const ROLLUPS: [(&str, &str, &str, bool); 3] = [
     ("dws.orders_by_minute", "minute", "product_category_normalized, order_status", false),
-    ("dws.orders_by_hour", "hour", "city, user_city_tier, product_category_normalized, price_band, order_status", false),
+    (
+        "dws.orders_by_hour",
+        "hour",
+        "city, user_city_tier, product_category_normalized, price_band, order_status",
+        false,
+    ),
     ("dws.orders_by_day", "day", "city, user_city_tier, product_category_normalized, price_band, order_status", true),
 ];
 
@@ -49,7 +54,8 @@ async fn assert_equal(sink: &mut PgConnection) -> bool {
 
 /// Values are counted as often as they stand in their group, and none is left over.
 async fn assert_values_are_counted(sink: &mut PgConnection) {
-    let rows = "SELECT coalesce((SELECT sum(rows) FROM tidemill.rollup_values WHERE rollup = 'dws.orders_by_day'), 0)::bigint
+    let rows =
+        "SELECT coalesce((SELECT sum(rows) FROM tidemill.rollup_values WHERE rollup = 'dws.orders_by_day'), 0)::bigint
         - (SELECT count(*) FROM result.orders_latest WHERE user_id IS NOT NULL)";
     assert_eq!(value::<i64>(sink, rows).await, 0, "rows with a user, and rows counted for one");
     assert_eq!(value::<i64>(sink, "SELECT count(*) FROM tidemill.rollup_values WHERE rows <= 0").await, 0);
@@ -188,7 +194,8 @@ async fn one_that_is_taken_out_of_the_register_is_filled_anew_while_it_runs() {
     until_equal("the orders are there", 200, async || handled(&mut sink).await).await;
     until("it is complete", async || if assert_equal(&mut sink).await { Ok(()) } else { Err("not yet".into()) }).await;
 
-    run(&mut sink, "UPDATE dws.orders_by_day SET orders = orders + 7; INSERT INTO dws.orders_by_day VALUES ('x')").await;
+    run(&mut sink, "UPDATE dws.orders_by_day SET orders = orders + 7; INSERT INTO dws.orders_by_day VALUES ('x')")
+        .await;
     run(&mut sink, "UPDATE tidemill.rollup_values SET rows = rows + 1").await;
     run(&mut sink, "DELETE FROM tidemill.rollups WHERE rollup = 'dws.orders_by_day'").await;
     results.write_steps(300);

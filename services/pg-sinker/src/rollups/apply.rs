@@ -109,15 +109,19 @@ impl Emptied {
 
 /// Somebody wrote to the table or to the roll-up by hand.
 fn out_of_step(label: &str) -> Failure {
-    Failure::new(FailureKind::Refused, format!("a group of {label} would have less than no rows: it does not fit its table"))
-        .cure(format!("have it filled anew: DELETE FROM tidemill.rollups WHERE rollup = '{}'", label.replace('\'', "''")))
+    Failure::new(
+        FailureKind::Refused,
+        format!("a group of {label} would have less than no rows: it does not fit its table"),
+    )
+    .cure(format!("have it filled anew: DELETE FROM tidemill.rollups WHERE rollup = '{}'", label.replace('\'', "''")))
 }
 
 /// A roll-up that refuses what its table took is no fault of a record: nothing is set aside for it.
 fn trouble(label: &str, error: sqlx::Error) -> Trouble {
     match fault::of(&error) {
         Fault::Passing => Trouble::Passing(
-            Failure::new(FailureKind::Unreachable, format!("the sink does not take the rows ({label})")).caused_by(error),
+            Failure::new(FailureKind::Unreachable, format!("the sink does not take the rows ({label})"))
+                .caused_by(error),
         ),
         Fault::Data(_) | Fault::Lasting => Trouble::Lasting(
             Failure::new(FailureKind::Refused, format!("the sink refuses what changes in {label}"))

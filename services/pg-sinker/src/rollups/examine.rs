@@ -185,8 +185,7 @@ impl Examined<'_> {
                 format!("{}; postgres_sink/init/04_rollups.sql has the default ones", self.definition_sql(&name)),
             )];
         };
-        let mut problems =
-            access_problems(&name, facts, self.around.role, &["SELECT", "INSERT", "UPDATE", "DELETE"]);
+        let mut problems = access_problems(&name, facts, self.around.role, &["SELECT", "INSERT", "UPDATE", "DELETE"]);
         let wanted = self.wanted();
         for column in &wanted {
             problems.extend(self.own_column_problem(&name, facts, column));
@@ -302,7 +301,8 @@ impl Examined<'_> {
             pairs.iter().map(|(name, of)| format!("{} = {}", quoted(name), quoted(of))).collect::<Vec<_>>().join(", ")
         };
         let groups: Vec<String> = config.groups.iter().map(|group| quoted(group)).collect();
-        let time = config.grain.map_or_else(String::new, |grain| format!("{} {}", grain.as_str(), quoted(&config.time)));
+        let time =
+            config.grain.map_or_else(String::new, |grain| format!("{} {}", grain.as_str(), quoted(&config.time)));
         format!(
             "of {} ({}) time ({time}) groups ({}) count {} sums ({}) distinct ({})",
             table.name.sql(),

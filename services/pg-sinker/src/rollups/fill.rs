@@ -73,7 +73,8 @@ impl Fill {
     /// Fills what is not complete. False where it is another instance's turn.
     async fn fill_all(&self) -> Result<bool, Failure> {
         let timeout = self.timeout.as_millis().to_string();
-        let limits = [("statement_timeout", timeout.as_str()), ("idle_in_transaction_session_timeout", timeout.as_str())];
+        let limits =
+            [("statement_timeout", timeout.as_str()), ("idle_in_transaction_session_timeout", timeout.as_str())];
         let mut connection = self.sink.connect_with("pg-sinker-fill", &limits).await?;
         if self.look(&mut connection).await?.iter().all(|found| found.filled == Filled::All) {
             let _ = connection.close().await;

@@ -108,8 +108,10 @@ pub fn problems(rollups: &Rollups, registered: &[Registered]) -> Vec<Failure> {
     for rollup in &rollups.all {
         let Some(found) = known(registered, rollup) else { continue };
         if found.definition != rollup.definition {
-            let what =
-                format!("{} is kept by another definition than these settings have: {}", rollup.label, found.definition);
+            let what = format!(
+                "{} is kept by another definition than these settings have: {}",
+                rollup.label, found.definition
+            );
             problems.push(Failure::new(FailureKind::Settings, what).cure(format!(
                 "give every pg-sinker the same [rollups]; to have it filled anew by this one: {}",
                 again(&rollup.label)
@@ -182,7 +184,12 @@ mod tests {
             registered("dws.orders_by_day", &example().definition, Filled::All),
             registered("dws.it's", "of it", Filled::All),
         ];
-        assert!(progress(&rollups, &unknown).unwrap_err().chain().contains("give it up: DELETE FROM tidemill.rollups WHERE rollup = 'dws.it''s'"));
+        assert!(
+            progress(&rollups, &unknown)
+                .unwrap_err()
+                .chain()
+                .contains("give it up: DELETE FROM tidemill.rollups WHERE rollup = 'dws.it''s'")
+        );
         // It was deleted to be filled anew: another generation, not another person.
         assert_eq!(progress(&rollups, &[]).unwrap_err().kind, FailureKind::Refused);
     }

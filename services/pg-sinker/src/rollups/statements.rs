@@ -170,8 +170,9 @@ fn keyed(rollup: &Rollup) -> String {
     let groups = rollup.groups.iter().enumerate().map(|(number, at)| format!("given.c{at} AS g{number}"));
     let group: Vec<String> = bucket.into_iter().chain(groups).collect();
     let texts = joined(group_names(rollup), ", ", |name| format!("k.{name}::text"));
-    let mut sql =
-        format!("SELECT k.*, sha256(convert_to(json_build_array({texts})::text, 'UTF8')) AS {GROUP_KEY} FROM (SELECT given.sign");
+    let mut sql = format!(
+        "SELECT k.*, sha256(convert_to(json_build_array({texts})::text, 'UTF8')) AS {GROUP_KEY} FROM (SELECT given.sign"
+    );
     sql += &listed(group, |column| column);
     for (number, sum) in rollup.sums.iter().enumerate() {
         let _ = write!(sql, ", given.c{}::numeric AS s{number}", sum.of);
