@@ -1,8 +1,10 @@
 //! The service: looks at the sink and the topic, and builds the chain.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use actix::Actor as _;
+use clap::{ArgMatches, Command};
 use serde::Serialize;
 use shared::check::Finding;
 use shared::failure::Failure;
@@ -22,7 +24,7 @@ use crate::settings::{OnTombstone, Settings};
 use crate::tables::{Table, Tables};
 use crate::transaction::Plan;
 use crate::writer::{Writer, WriterSetup};
-use crate::{catalog, deleted_keys, tables};
+use crate::{catalog, deleted_keys, reconcile, tables};
 
 /// Topics of results are made by this service.
 const MAKER: &str = "dim-joiner";
@@ -38,7 +40,20 @@ impl Service for PgSinker {
     async fn check(config: &Settings) -> Vec<Finding> {
         let mut findings = check_sink(config).await;
         findings.extend(check_topics(config).await);
+        findings.extend(reconcile::open::check(config).await);
         findings
+    }
+
+    fn commands() -> Vec<Command> {
+        vec![reconcile::command::command()]
+    }
+
+    async fn run_command(config: &Settings, _name: &str, arguments: &ArgMatches) -> Result<ExitCode, Failure> {
+        reconcile::command::run(config, arguments).await
+    }
+
+    fn failed_command() -> ExitCode {
+        ExitCode::from(reconcile::command::FAILED)
     }
 
     async fn start(config: &Settings, surroundings: Surroundings) -> Result<Chain, Failure> {
@@ -93,10 +108,11 @@ fn build(config: &Settings, surroundings: Surroundings, tables: Tables) -> Resul
         start: SinkOffsets { sink: config.sink.clone(), place: place(config), runtime: Handle::current() },
         fate: fate.clone(),
         progress,
-        health,
+        health: health.clone(),
     })?;
+    let comparing = reconcile::schedule::spawn(config, fate.clone(), health)?;
     Feed::start_in_arbiter(&arbiter, |_| Feed::new(receiver, writer.recipient(), fate));
-    Ok(Chain { threads: vec![thread] })
+    Ok(Chain { threads: std::iter::once(thread).chain(comparing).collect() })
 }
 
 /// A table in `/api/state`.
@@ -117,10 +133,19 @@ fn about(table: &Table) -> About<'_> {
     About { table: &table.label, key, on_tombstone, columns: table.columns.len() }
 }
 
+/// pg-sinker's own tables, as far as they are used.
+fn own_tables(config: &Settings) -> Vec<TableName> {
+    let mut own = vec![checkpoint::table(), deleted_keys::table()];
+    if config.reconcile.is_scheduled() {
+        own.push(reconcile::kept::table());
+    }
+    own
+}
+
 /// The tables as they are to be written, or the first thing that stands in the way of one.
 async fn required_tables(config: &Settings) -> Result<Vec<Table>, Failure> {
     let mut connection = config.sink.connect(PgSinker::NAME).await?;
-    for name in [checkpoint::table(), deleted_keys::table()] {
+    for name in own_tables(config) {
         let facts = catalog::read(&mut connection, &name).await?;
         if let Some(problem) = tables::examine_own(&name, facts.as_ref(), &config.sink.user).into_iter().next() {
             return Err(problem);
@@ -147,7 +172,7 @@ async fn check_sink(config: &Settings) -> Vec<Finding> {
     let connected = config.sink.connect(PgSinker::NAME).await;
     let mut findings = vec![Finding::of(&connected, format!("the sink answers: {}", config.sink.address()))];
     if let Ok(mut connection) = connected {
-        for name in [checkpoint::table(), deleted_keys::table()] {
+        for name in own_tables(config) {
             findings.extend(check_own(&mut connection, &name, config).await);
         }
         for table in config.tables.values() {

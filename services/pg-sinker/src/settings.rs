@@ -10,6 +10,8 @@ use shared::kafka::KafkaConfig;
 use shared::pg::{PostgresConfig, TableName};
 use shared::run::ServiceConfig;
 
+use crate::reconcile::settings::ReconcileConfig;
+
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -20,6 +22,7 @@ pub struct Settings {
     /// By a free name, so that the environment can set each. Given at all, they replace the default tables as a whole.
     pub tables: BTreeMap<String, TableConfig>,
     pub writer: WriterConfig,
+    pub reconcile: ReconcileConfig,
     pub kafka: KafkaConfig,
     #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
@@ -90,6 +93,7 @@ impl Default for Settings {
             sink: default_sink(),
             tables: BTreeMap::from([("trail".to_owned(), trail), ("latest".to_owned(), latest)]),
             writer: WriterConfig::default(),
+            reconcile: ReconcileConfig::default(),
             kafka: KafkaConfig::default(),
             http: HttpConfig::on(HTTP_PORT),
             log: LogConfig::default(),
@@ -136,7 +140,8 @@ fn http<'de, D: Deserializer<'de>>(section: D) -> Result<HttpConfig, D::Error> {
     HttpConfig::on(HTTP_PORT).given(section)
 }
 
-fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+/// A list, or names with commas.
+pub fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Names {
@@ -201,7 +206,7 @@ impl ServiceConfig for Settings {
                 "set at least 1 millisecond",
             );
         }
-        Ok(())
+        self.reconcile.validate()
     }
 }
 

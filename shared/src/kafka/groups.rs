@@ -1,51 +1,51 @@
-//! How far groups have come, asked from outside of them.
+//! How far a group has come, asked from outside of it.
 
 use std::collections::BTreeMap;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::KafkaConfig;
 use super::bounds;
 use super::tail::Looker;
-use super::topics::{Topics, unreachable_broker};
+use super::topics::unreachable_broker;
 use crate::failure::Failure;
 
-/// Asks the broker of groups. These calls block while it answers.
-pub struct Groups {
+/// Asks the broker about a group, and is no member of it. Its calls block while the broker answers.
+pub struct Group {
     config: KafkaConfig,
-    service: String,
+    consumer: BaseConsumer<Looker>,
 }
 
-impl Groups {
-    pub fn new(config: &KafkaConfig, service: &str) -> Self {
-        Groups { config: config.clone(), service: service.to_owned() }
+impl Group {
+    pub fn new(config: &KafkaConfig, service: &str, group: &str) -> Result<Self, Failure> {
+        let consumer = config
+            .looker(service)
+            .set("group.id", group)
+            .create_with_context(Looker::default())
+            .map_err(|error| unreachable_broker(config, error))?;
+        Ok(Group { config: config.clone(), consumer })
     }
 
-    fn consumer(&self, client: &mut ClientConfig) -> Result<BaseConsumer<Looker>, Failure> {
-        client.create_with_context(Looker::default()).map_err(|error| unreachable_broker(&self.config, error))
-    }
-
-    /// The offsets behind the last records of a topic's partitions. A topic that nobody has made is empty.
+    /// The offsets behind the last records of a topic's partitions. A topic that nobody has made has none.
     pub fn ends(&self, topic: &str) -> Result<BTreeMap<i32, i64>, Failure> {
-        let topics = Topics::connect(&self.config, &self.service)?;
-        let partitions = topics.partitions(topic)?.unwrap_or_default();
-        let consumer = self.consumer(&mut self.config.looker(&self.service))?;
-        let found = bounds::of(&consumer, topic, 0..partitions, self.config.request_timeout())
-            .map_err(|error| unreachable_broker(&self.config, error))?;
-        Ok(found.into_iter().map(|(partition, bounds)| (partition, bounds.end)).collect())
+        let timeout = self.config.request_timeout();
+        let unreachable = |error| unreachable_broker(&self.config, error);
+        let metadata = self.consumer.fetch_metadata(Some(topic), timeout).map_err(unreachable)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        let partitions: Vec<i32> = found.into_iter().flat_map(|found| found.partitions()).map(|found| found.id()).collect();
+        let bounds = bounds::of(&self.consumer, topic, partitions, timeout).map_err(unreachable)?;
+        Ok(bounds.into_iter().map(|(partition, bounds)| (partition, bounds.end)).collect())
     }
 
-    /// What the group has committed; partitions without a commit are left out. Whoever asks is no member.
-    pub fn committed(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, Failure> {
-        let mut client = self.config.looker(&self.service);
-        let consumer = self.consumer(client.set("group.id", group))?;
+    /// What the group has committed; partitions without a commit are left out.
+    pub fn committed(&self, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, Failure> {
         let mut asked = TopicPartitionList::new();
         for &partition in partitions {
             asked.add_partition(topic, partition);
         }
-        let found = consumer
+        let found = self
+            .consumer
             .committed_offsets(asked, self.config.request_timeout())
             .map_err(|error| unreachable_broker(&self.config, error))?;
         let known = found.elements().into_iter().filter_map(|element| {

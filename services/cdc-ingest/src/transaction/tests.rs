@@ -379,7 +379,7 @@ impl Server {
         let last_key = rows.last().filter(|_| rows.len() == rows_max).map(|(id, _)| vec![id.to_string()]);
         let row = |(id, value): &(u8, String)| ChunkRow {
             key: key_of(*id),
-            value: format!("{{\"id\":{id},\"v\":\"{value}\"}}").into_bytes(),
+            value: Some(format!("{{\"id\":{id},\"v\":\"{value}\"}}").into_bytes()),
         };
         Chunk {
             table: 0,

@@ -7,14 +7,16 @@
 //! The ends of a topic are asked for once the stage that writes it is behind what was asked, so that everything up to L is below them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::kafka::KafkaConfig;
-use shared::kafka::groups::Groups;
+use shared::kafka::groups::Group;
 use shared::pg::refused;
 use shared::position::Lsn;
+use sqlx::Executor as _;
 use sqlx::postgres::PgConnection;
 
 use super::settings::ChainConfig;
@@ -42,14 +44,20 @@ impl Waiting<'_> {
         make_durable(source, at).await?;
         let slot = format!("slot {} of the source", self.config.slot);
         self.until(deadline, &slot, async || confirmed(source, &self.config.slot, at).await).await?;
-        for (topic, group) in self.config.topics.iter().zip(&self.config.groups) {
-            let ends = self.ends(topic).await?;
-            let what = format!("group {group}, which reads {topic},");
-            self.until(deadline, &what, async || self.committed(group, topic, &ends).await).await?;
+        for (topic, name) in self.config.topics.iter().zip(&self.config.groups) {
+            let group = self.group(name)?;
+            let ends = ask(&group, topic, |group, topic| group.ends(topic)).await?;
+            let what = format!("group {name}, which reads {topic},");
+            self.until(deadline, &what, async || committed(&group, topic, &ends).await).await?;
         }
-        let ends = self.ends(&self.place.topic).await?;
-        let what = format!("pg-sinker, which reads {},", self.place.topic);
+        let (group, topic) = (self.group(&self.place.group)?, &self.place.topic);
+        let ends = ask(&group, topic, |group, topic| group.ends(topic)).await?;
+        let what = format!("pg-sinker, which reads {topic},");
         self.until(deadline, &what, async || written(sink, self.place, &ends).await).await
+    }
+
+    fn group(&self, name: &str) -> Result<Arc<Group>, Failure> {
+        Group::new(self.kafka, "pg-sinker", name).map(Arc::new)
     }
 
     /// Asks again and again. An answer says what is still missing.
@@ -74,35 +82,31 @@ impl Waiting<'_> {
         }
         Ok(())
     }
+}
 
-    async fn ends(&self, topic: &str) -> Result<Ends, Failure> {
-        let topic = topic.to_owned();
-        self.ask(move |groups| groups.ends(&topic)).await
-    }
+/// In a task that may block.
+async fn ask<T: Send + 'static>(
+    group: &Arc<Group>,
+    topic: &str,
+    ask: impl FnOnce(&Group, &str) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let (group, topic) = (Arc::clone(group), topic.to_owned());
+    let asked = tokio::task::spawn_blocking(move || ask(&group, &topic)).await;
+    asked.map_err(|error| Failure::new(FailureKind::Broken, "the broker could not be asked").caused_by(error))?
+}
 
-    async fn committed(&self, group: &str, topic: &str, ends: &Ends) -> Result<Option<String>, Failure> {
-        let (group, asked, partitions) = (group.to_owned(), topic.to_owned(), ends.keys().copied().collect::<Vec<_>>());
-        let committed = self.ask(move |groups| groups.committed(&group, &asked, &partitions)).await?;
-        Ok(missing(ends, &committed))
-    }
-
-    async fn ask<T: Send + 'static>(
-        &self,
-        ask: impl FnOnce(&Groups) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let groups = Groups::new(self.kafka, "pg-sinker");
-        let asked = tokio::task::spawn_blocking(move || ask(&groups)).await;
-        asked.map_err(|error| Failure::new(FailureKind::Broken, "the broker could not be asked").caused_by(error))?
-    }
+async fn committed(group: &Arc<Group>, topic: &str, ends: &Ends) -> Result<Option<String>, Failure> {
+    let partitions: Vec<i32> = ends.keys().copied().collect();
+    let reached = ask(group, topic, move |group, topic| group.committed(topic, &partitions)).await?;
+    Ok(missing(ends, &reached))
 }
 
 /// What is behind, as text; `None` where nothing is.
 fn missing(ends: &Ends, reached: &Ends) -> Option<String> {
-    let behind = ends.iter().find_map(|(partition, end)| {
+    ends.iter().find_map(|(partition, end)| {
         let next = reached.get(partition).copied().unwrap_or_default();
         (next < *end).then(|| format!("partition {partition} is at {next} of {end}"))
-    });
-    behind
+    })
 }
 
 /// The position may stand in a buffer of the server, and on an idle one nothing brings it to disk, and thus into the stream: a message that
@@ -114,7 +118,6 @@ async fn make_durable(source: &mut PgConnection, at: Lsn) -> Result<(), Failure>
         .await
         .map_err(|error| refused("the position of the source cannot be read", error))?;
     if !flushed {
-        use sqlx::Executor as _;
         let message = "BEGIN READ WRITE; SELECT pg_logical_emit_message(true, 'tidemill', ''); COMMIT";
         if source.execute(sqlx::raw_sql(message)).await.is_err() {
             let _ = source.execute("ROLLBACK").await;
