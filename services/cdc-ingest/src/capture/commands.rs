@@ -141,6 +141,9 @@ impl Core {
         let (standing, source) =
             entry.map_or((Standing::Refused, None), |entry| (entry.standing, entry.source.clone()));
         let mut range = KeyRange { from: key_of(&body.from)?, to: key_of(&body.to)?, keys: keys_of(&body.keys)? };
+        if range.keys.is_some() && (range.from.is_some() || range.to.is_some()) {
+            return Err(Problem::bad_request("name keys, or from and to").into());
+        }
         let columns = source.as_ref().map_or(0, |source| source.key.len());
         let given = [&range.from, &range.to].into_iter().flatten().chain(range.keys.iter().flatten());
         if given.into_iter().any(|key| key.len() != columns) {
