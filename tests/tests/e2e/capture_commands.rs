@@ -125,7 +125,8 @@ async fn rows_of_a_list_of_keys_are_read_again_and_those_that_are_gone_get_tombs
     assert_eq!(found, [(350, true), (900, true), (5350, false), (5900, false), (7777, false)]);
     items.history(&stack).assert_nothing_twice();
     for wrong in [json!([]), json!([[1, 2]]), json!([["x"]])] {
-        let answer = send(&stack, "snapshot", &json!({ "table": "business.items", "keys": wrong })).await;
+        let body = json!({ "table": "business.items", "keys": wrong }).to_string();
+        let answer = send(&stack, "snapshot", Some(TOKEN), &body).await;
         assert_eq!(answer.page.status, 400, "{wrong}");
     }
 }
