@@ -59,7 +59,7 @@ impl Comparison<'_> {
         self.passed(at).await?;
         let mut judged = Judged::default();
         let (source_rows, sink_rows) = self.walk(&mut judged).await?;
-        let mut differences = self.explained(&judged.differences).await?;
+        let (mut differences, untold) = self.explained(&judged.differences).await;
         if heal {
             self.heal(&judged.differences, &mut differences).await?;
         }
@@ -76,6 +76,7 @@ impl Comparison<'_> {
             candidates: self.progress.candidates,
             changing: judged.changing.iter().map(|key| self.shown(key)).collect(),
             differences,
+            untold,
             cut_short: judged.cut_short,
         })
     }
@@ -170,18 +171,15 @@ impl Comparison<'_> {
             .collect())
     }
 
-    /// The differences with where each got lost, as far as the topics tell.
-    async fn explained(&mut self, found: &[(Key, Look)]) -> Result<Vec<Difference>, Failure> {
+    /// The differences with where each got lost, or why the topics could not tell.
+    async fn explained(&mut self, found: &[(Key, Look)]) -> (Vec<Difference>, Option<String>) {
         let names: Vec<String> = self.pair.columns.iter().map(|column| column.name.clone()).collect();
-        let places = match found.is_empty() || self.settings.reconcile.chain.slot.is_empty() {
-            true => HashMap::new(),
+        let (places, untold) = match found.is_empty() || self.settings.reconcile.chain.slot.is_empty() {
+            true => (HashMap::new(), None),
+            // The rows differ all the same.
             false => match self.places(found, &names).await {
-                Ok(places) => places,
-                // The rows differ all the same.
-                Err(failure) => {
-                    tracing::warn!("where rows got lost cannot be told: {}", failure.chain());
-                    HashMap::new()
-                }
+                Ok(places) => (places, None),
+                Err(failure) => (HashMap::new(), Some(failure.chain())),
             },
         };
         let difference = |(number, (key, look)): (usize, &(Key, Look))| Difference {
@@ -191,7 +189,7 @@ impl Comparison<'_> {
             place: places.get(&number).cloned(),
             healed: false,
         };
-        Ok(found.iter().enumerate().map(difference).collect())
+        (found.iter().enumerate().map(difference).collect(), untold)
     }
 
     async fn places(
@@ -225,17 +223,8 @@ impl Comparison<'_> {
         }
         let sink_table = self.pair.sink_table.to_string();
         let place = |(number, (_, look)): (usize, &(Key, Look))| {
-            let layer = |((topic, writer), newest): (&(&'_ str, &'_ str), &HashMap<usize, Newest>)| Layer {
-                topic,
-                writer,
-                found: newest.get(&number).map(|newest| Found {
-                    partition: newest.partition,
-                    offset: newest.offset,
-                    version: newest.version.fact,
-                    row: newest.row.clone(),
-                }),
-            };
-            let layers: Vec<Layer<'_>> = topics.iter().zip(&layers).map(layer).collect();
+            let layers: Vec<Layer<'_>> =
+                topics.iter().zip(&layers).map(|(stage, newest)| layer(*stage, newest.get(&number))).collect();
             let known = Known {
                 columns: names,
                 source: look.source_after.as_ref().map(|row| &row.texts),
@@ -267,6 +256,16 @@ impl Comparison<'_> {
         }
         Ok(())
     }
+}
+
+fn layer<'t>((topic, writer): (&'t str, &'t str), newest: Option<&Newest>) -> Layer<'t> {
+    let found = newest.map(|newest| Found {
+        partition: newest.partition,
+        offset: newest.offset,
+        version: newest.version.fact,
+        row: newest.row.clone(),
+    });
+    Layer { topic, writer, found }
 }
 
 fn kind(look: &Look) -> Kind {

@@ -84,7 +84,7 @@ pub fn alike((source, from): (&str, &Type), (sink, to): (&str, &Type)) -> Option
         }
         (_, Kind::Numeric) => both(format!("trim_scale({source}::text::{})", to.sql), format!("trim_scale({sink})")),
         (Kind::Integer, Kind::Integer) | (Kind::Text, Kind::Text) => both(source.to_owned(), sink.to_owned()),
-        (_, _) if from.kind == Kind::Blank && to.kind.is_text() || to.kind == Kind::Blank => both(cut(source), cut(sink)),
+        (Kind::Blank, Kind::Text) | (_, Kind::Blank) => both(cut(source), cut(sink)),
         // The pipeline writes other digits than a cast does.
         (Kind::Timestamp | Kind::TimestampTz, Kind::Text) => None,
         (_, Kind::Text) => both(format!("{source}::text"), sink.to_owned()),

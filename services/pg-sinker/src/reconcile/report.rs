@@ -27,6 +27,9 @@ pub struct Report {
     /// Keys of rows that changed at each look, and were not judged.
     pub changing: Vec<KeyShown>,
     pub differences: Vec<Difference>,
+    /// Why the topics could not tell where rows got lost, where they could not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untold: Option<String>,
     /// The comparison ended at the bound of differences: there may be more.
     pub cut_short: bool,
 }
@@ -130,6 +133,9 @@ impl Report {
         for difference in &self.differences {
             difference.write(&mut text);
         }
+        if let Some(why) = &self.untold {
+            let _ = writeln!(text, "  where they got lost cannot be told: {why}");
+        }
         for key in &self.changing {
             let _ = writeln!(text, "  {}  changed at each look: not judged", shown(key));
         }
@@ -185,7 +191,7 @@ impl Difference {
             Some(Place { first_without, writer, rejected: Some(letter), .. }) => {
                 let _ = writeln!(text, "      rejected by {writer} on its way to {first_without}: dead letter {letter}");
             }
-            None => text.push_str("      the topics do not tell where it got lost\n"),
+            None => {}
         }
     }
 }
@@ -226,6 +232,7 @@ mod tests {
                 difference("1", Kind::Missing, Vec::new(), Some("dlq 0/3: no")),
                 difference("2", Kind::Other, vec![status], None),
             ],
+            untold: None,
             cut_short: false,
         }
     }

@@ -138,15 +138,16 @@ fn numbered(row: &PgRow) -> Result<(i64, Row), sqlx::Error> {
 
 impl Sides for Connections<'_> {
     async fn sums(&mut self, range: &Range) -> Result<Both<Digest>, Failure> {
+        let Connections { source, sink, pair, source_worked } = self;
         let of_source = async {
             let begin = Instant::now();
-            let sum = sum(self.source, &self.pair.source, range).await;
-            (sum.map_err(unreadable(&self.pair.source_table)), begin.elapsed())
+            let sum = sum(source, &pair.source, range).await;
+            *source_worked += begin.elapsed();
+            sum.map_err(unreadable(&pair.source_table))
         };
-        let of_sink = sum(self.sink, &self.pair.sink, range);
-        let ((source, worked), sink) = tokio::join!(of_source, of_sink);
-        self.source_worked += worked;
-        Ok(Both { source: source?, sink: sink.map_err(unreadable(&self.pair.sink_table))? })
+        let of_sink = async { sum(sink, &pair.sink, range).await.map_err(unreadable(&pair.sink_table)) };
+        let (source, sink) = tokio::join!(of_source, of_sink);
+        Ok(Both { source: source?, sink: sink? })
     }
 
     async fn list(&mut self, range: &Range) -> Result<Both<Vec<(Key, String)>>, Failure> {
