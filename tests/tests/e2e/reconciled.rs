@@ -11,7 +11,7 @@ use crate::history::{History, header, order_key};
 use crate::process::Ended;
 use crate::service_page::{get, metric, state};
 use crate::stack::{CDC_INGEST, DIM_JOINER, DWD_CLEANER, PG_SINKER, Stack};
-use crate::table_page::{TOKEN, take_commands};
+use crate::table_page::{TOKEN, command, take_commands, until_goes_on};
 use crate::topics::{Foreign, write};
 use crate::until::until;
 use crate::whole_sink::until_sink_is_the_source;
@@ -36,14 +36,15 @@ async fn stack_with(interval_s: u32, rules: Option<&str>) -> Stack {
         ("CHAIN__TOPICS", format!("{},{}", names.ods_topic, names.dwd_topic)),
         ("CHAIN__GROUPS", format!("{name},{name}")),
         ("CHAIN__DEAD_LETTER_TOPICS", letters),
-        ("REPAIR__ADDRESS", address),
-        ("REPAIR__TOKEN", TOKEN.to_owned()),
+        ("CAPTURE__ADDRESS", address),
+        ("CAPTURE__TOKEN", TOKEN.to_owned()),
     ];
     for (key, value) in settings {
         stack.set(PG_SINKER, &format!("RECONCILE__{key}"), value);
     }
     // Positions are told often, so that a look is short.
     stack.set(CDC_INGEST, "SLOT__STATUS_INTERVAL_MS", 50);
+    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", 20);
     for service in [DWD_CLEANER, DIM_JOINER] {
         stack.set(service, "KAFKA__COMMIT_INTERVAL_MS", 50);
     }
@@ -265,6 +266,15 @@ async fn what_cannot_be_compared_says_why_and_what_to_do() {
     }
     let ended = reconcile(&mut stack, &["--pair", "nothing"]).await;
     assert!(ended.code == Some(2) && ended.output.contains("name one of latest"), "{}", ended.output);
+    let rows: Vec<String> = (10_000..12_000).map(|id| order_values(id, id)).collect();
+    run(&mut stack.source().await, &format!("{INTO_ORDERS} {}", rows.join(","))).await;
+    command(&stack, "snapshot", "business.orders").await;
+    command(&stack, "snapshot/pause", "business.orders").await;
+    let ended = reconcile(&mut stack, &[]).await;
+    assert!(ended.code == Some(2) && ended.output.contains("cdc-ingest is copying it"), "{}", ended.output);
+    command(&stack, "snapshot/resume", "business.orders").await;
+    until_goes_on(&stack, "business.orders").await;
+    assert_eq!(reconcile(&mut stack, &[]).await.code, Some(0));
     let checked = stack.command(PG_SINKER, &["check"], &[]).await;
     let words = "business.orders and result.orders_latest can be compared: order_id, user_id";
     assert!(checked.code == Some(0) && checked.output.contains(words), "{}", checked.output);

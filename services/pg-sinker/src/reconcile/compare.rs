@@ -9,12 +9,12 @@ use shared::position::Lsn;
 use shared::record::time;
 use sqlx::postgres::PgConnection;
 
+use super::capture;
 use super::chain::Waiting;
 use super::halving::{Key, Range, Side, Sides, differing};
 use super::judge::{Case, Look, Verdict};
 use super::lost::{Found, Known, Layer, Place};
 use super::pair::Pair;
-use super::repair;
 use super::report::{ColumnShown, Difference, KeyShown, Kind, Report};
 use super::search::{Newest, Wanted, search, writers};
 use super::sides::Connections;
@@ -55,6 +55,7 @@ impl Comparison<'_> {
     /// Compares all rows. With `heal`, rows that differ are read again, and judged once more.
     pub async fn run(&mut self, heal: bool) -> Result<Report, Failure> {
         let (begin, started_at) = (Instant::now(), time::milliseconds(time::now()));
+        capture::whole(&self.settings.reconcile.capture, &self.pair.source_table.to_string()).await?;
         let at = self.sides().source_rows(&[]).await?.1;
         self.passed(at).await?;
         let mut judged = Judged::default();
@@ -245,7 +246,8 @@ impl Comparison<'_> {
         if keys.is_empty() {
             return Ok(());
         }
-        repair::read_again(&self.settings.reconcile.repair, self.pair, &keys).await?;
+        let table = self.pair.source_table.to_string();
+        capture::read_again(&self.settings.reconcile.capture, &table, &keys).await?;
         let mut again = Judged::default();
         self.settle(keys.clone(), &mut again).await?;
         let is_open = |key: &Key| {

@@ -25,6 +25,7 @@ mod halving;
 mod sides;
 
 // Whether they differ in truth.
+mod capture;
 mod chain;
 mod judge;
 
@@ -32,8 +33,6 @@ mod judge;
 mod lost;
 mod search;
 mod topic_texts;
-
-mod repair;
 
 // Who does it, and what is said of it.
 mod compare;

@@ -36,7 +36,7 @@ pub struct ReconcileConfig {
     /// With so many rows that differ the comparison ends.
     pub differences_max: u32,
     pub chain: ChainConfig,
-    pub repair: RepairConfig,
+    pub capture: CaptureConfig,
 }
 
 /// A table of the source and the table of the sink that is to hold the same.
@@ -84,11 +84,11 @@ pub struct ChainConfig {
     pub search_timeout_ms: u64,
 }
 
-/// Where rows are ordered again.
+/// Where it is asked whether a table is being copied, and where rows are ordered again.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct RepairConfig {
-    /// Of cdc-ingest, the instance that holds the slot.
+pub struct CaptureConfig {
+    /// Of cdc-ingest, the instance that holds the slot; empty: it is not asked.
     pub address: String,
     /// Its `http.control_token`.
     pub token: Secret,
@@ -119,7 +119,7 @@ impl Default for ReconcileConfig {
             rounds_max: 5,
             differences_max: 1_000,
             chain: ChainConfig::default(),
-            repair: RepairConfig::default(),
+            capture: CaptureConfig::default(),
         }
     }
 }
@@ -138,9 +138,9 @@ impl Default for ChainConfig {
     }
 }
 
-impl Default for RepairConfig {
+impl Default for CaptureConfig {
     fn default() -> Self {
-        RepairConfig { address: "http://127.0.0.1:8081".into(), token: Secret::default(), timeout_ms: 60_000 }
+        CaptureConfig { address: "http://127.0.0.1:8081".into(), token: Secret::default(), timeout_ms: 60_000 }
     }
 }
 
