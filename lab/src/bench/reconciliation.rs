@@ -137,8 +137,7 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
 }
 
 async fn round(places: &Places, plan: &Plan, differing: u32) -> Result<Round, Failure> {
-    let (mut source, mut sink) =
-        (Backend::new(&places.source).await?, Backend::new(&places.sink).await?);
+    let (mut source, mut sink) = (Backend::new(&places.source).await?, Backend::new(&places.sink).await?);
     let (child, mut out) = Child::start_piped(Program {
         path: &plan.program,
         arguments: vec!["reconcile".into(), "--json".into()],
@@ -201,9 +200,10 @@ impl Backend {
     async fn look(&mut self) -> Result<(), Failure> {
         if self.process.is_none() {
             let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pg-sinker reconcile'";
-            let found: Option<i32> = sqlx::query_scalar(sql).fetch_optional(&mut self.connection).await.map_err(|error| {
-                Failure::new(FailureKind::Refused, "the server's processes cannot be listed").caused_by(error)
-            })?;
+            let found: Option<i32> =
+                sqlx::query_scalar(sql).fetch_optional(&mut self.connection).await.map_err(|error| {
+                    Failure::new(FailureKind::Refused, "the server's processes cannot be listed").caused_by(error)
+                })?;
             self.process = found.map(i32::unsigned_abs);
         }
         if let Some(stat) = self.process.and_then(Stat::of) {
@@ -221,7 +221,8 @@ impl Outcome {
     fn write(&self, paper: &mut Paper) {
         let Outcome { processors, rows, load_percent, .. } = self;
         paper.headline(format!("reconciliation of {rows} rows, load_percent {load_percent} ({processors} processors)"));
-        let mut table = Table::new(&["rows differ", "seconds", "rows/s", "source CPU s", "sink CPU s", "right", "load"]);
+        let mut table =
+            Table::new(&["rows differ", "seconds", "rows/s", "source CPU s", "sink CPU s", "right", "load"]);
         for round in &self.rounds {
             table.row(&[
                 round.differing.to_string(),

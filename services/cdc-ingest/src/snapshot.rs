@@ -464,7 +464,8 @@ mod tests {
 
     #[test]
     fn keys_of_a_list_are_read_or_known_to_be_gone() {
-        let keys: Vec<Vec<String>> = [["a", "1"], ["it's", "2"], ["c", "3"]].map(|key| key.map(str::to_owned).into()).into();
+        let keys: Vec<Vec<String>> =
+            [["a", "1"], ["it's", "2"], ["c", "3"]].map(|key| key.map(str::to_owned).into()).into();
         let range = KeyRange { keys: Some(keys.clone()), ..KeyRange::default() };
         assert_eq!(
             chunk_query(&orders(), &columns(), &ask(Some(["a", "1"]), range), 1),

@@ -33,7 +33,8 @@ impl Group {
         let unreachable = |error| unreachable_broker(&self.config, error);
         let metadata = self.consumer.fetch_metadata(Some(topic), timeout).map_err(unreachable)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-        let partitions: Vec<i32> = found.into_iter().flat_map(|found| found.partitions()).map(|found| found.id()).collect();
+        let partitions: Vec<i32> =
+            found.into_iter().flat_map(|found| found.partitions()).map(|found| found.id()).collect();
         let bounds = bounds::of(&self.consumer, topic, partitions, timeout).map_err(unreachable)?;
         Ok(bounds.into_iter().map(|(partition, bounds)| (partition, bounds.end)).collect())
     }

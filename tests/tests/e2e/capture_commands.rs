@@ -109,7 +109,10 @@ async fn a_range_of_keys_is_read_again_and_no_other_key_is_touched() {
 async fn rows_of_a_list_of_keys_are_read_again_and_those_that_are_gone_get_tombstones() {
     let (stack, items) = captured(BY_ID, ROWS).await;
     spoil(&stack, &items).await;
-    let writer = Writer::start(&stack, |dice| format!("UPDATE business.items SET mark = mark + 1 WHERE id = {}", 600 + dice.below(9))).await;
+    let writer = Writer::start(&stack, |dice| {
+        format!("UPDATE business.items SET mark = mark + 1 WHERE id = {}", 600 + dice.below(9))
+    })
+    .await;
     writer.further(20).await;
     let mark = stack.layers().end(&items.topic).unwrap();
     let keys = json!({ "table": "business.items", "keys": [[350], [5350], ["0900"], [900], [5900], [7777]] });
@@ -119,8 +122,11 @@ async fn rows_of_a_list_of_keys_are_read_again_and_those_that_are_gone_get_tombs
     items.until_judged_equal(&stack).await;
     let records = stack.layers().read(&items.topic, &mark, |_| true).unwrap();
     let id = |key: &str| serde_json::from_str::<Value>(key).unwrap()["id"].as_i64().unwrap();
-    let mut found: Vec<(i64, bool)> =
-        records.iter().map(|record| (id(&record.key), record.value.is_some())).filter(|(id, _)| !(600..609).contains(id)).collect();
+    let mut found: Vec<(i64, bool)> = records
+        .iter()
+        .map(|record| (id(&record.key), record.value.is_some()))
+        .filter(|(id, _)| !(600..609).contains(id))
+        .collect();
     found.sort_unstable();
     assert_eq!(found, [(350, true), (900, true), (5350, false), (5900, false), (7777, false)]);
     items.history(&stack).assert_nothing_twice();

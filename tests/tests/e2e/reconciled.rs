@@ -64,7 +64,8 @@ async fn reconcile(stack: &mut Stack, flags: &[&str]) -> Ended {
 /// The report of the only pair, and the exit code.
 async fn report(stack: &mut Stack, flags: &[&str]) -> (Option<i32>, Value) {
     let ended = reconcile(stack, &[&["--json"], flags].concat()).await;
-    let reports: Value = serde_json::from_str(&ended.output).unwrap_or_else(|error| panic!("{error}: {}", ended.output));
+    let reports: Value =
+        serde_json::from_str(&ended.output).unwrap_or_else(|error| panic!("{error}: {}", ended.output));
     (ended.code, reports[0].clone())
 }
 
@@ -82,8 +83,12 @@ fn changes(dice: &mut Dice) -> String {
     match dice.below(5) {
         0 => format!("DELETE FROM business.orders WHERE order_id = {id}"),
         1 => format!("{INTO_ORDERS} {} ON CONFLICT DO NOTHING", order_values(id, amount)),
-        2 => format!("UPDATE business.orders SET order_id = order_id + {IDS} WHERE order_id = {id} AND NOT EXISTS (SELECT FROM business.orders WHERE order_id = {id} + {IDS})"),
-        _ => format!("UPDATE business.orders SET total_amount = {amount}.25, order_status = 'PAID', updated_at = now() WHERE order_id BETWEEN {id} AND {id} + 3"),
+        2 => format!(
+            "UPDATE business.orders SET order_id = order_id + {IDS} WHERE order_id = {id} AND NOT EXISTS (SELECT FROM business.orders WHERE order_id = {id} + {IDS})"
+        ),
+        _ => format!(
+            "UPDATE business.orders SET total_amount = {amount}.25, order_status = 'PAID', updated_at = now() WHERE order_id BETWEEN {id} AND {id} + 3"
+        ),
     }
 }
 
@@ -105,7 +110,11 @@ async fn a_sink_that_is_right_is_equal_while_both_are_written_to() {
     let (code, report) = report(&mut stack, &[]).await;
     let rows: i64 = value(&mut stack.source().await, "SELECT count(*) FROM business.orders").await;
     assert_eq!((code, report["source_rows"].as_i64(), report["sink_rows"].as_i64()), (Some(0), Some(rows), Some(rows)));
-    assert_eq!((&report["changing"], report["ranges"].as_u64() > Some(3)), (&Value::Array(Vec::new()), true), "{report:#}");
+    assert_eq!(
+        (&report["changing"], report["ranges"].as_u64() > Some(3)),
+        (&Value::Array(Vec::new()), true),
+        "{report:#}"
+    );
 }
 
 /// A rule that rejects one status.
@@ -159,7 +168,10 @@ async fn damaged() -> Stack {
 
 fn of<'r>(report: &'r Value, order_id: &str) -> &'r Value {
     let differences = report["differences"].as_array().unwrap();
-    differences.iter().find(|found| found["key"]["order_id"] == order_id).unwrap_or_else(|| panic!("{order_id}: {report:#}"))
+    differences
+        .iter()
+        .find(|found| found["key"]["order_id"] == order_id)
+        .unwrap_or_else(|| panic!("{order_id}: {report:#}"))
 }
 
 fn columns(difference: &Value) -> Vec<&str> {
@@ -184,14 +196,19 @@ async fn every_damage_is_found_with_key_column_and_place_and_healed() {
         let at = (&difference["kind"], &difference["place"]["first_without"]);
         assert_eq!(at, (&Value::from(kind), &Value::from(first_without)), "{difference:#}");
         assert_eq!(columns(difference), wrong, "{difference:#}");
-        let is_rejected = difference["place"]["rejected"].as_str().is_some_and(|letter| letter.contains("rule `not_void`"));
+        let is_rejected =
+            difference["place"]["rejected"].as_str().is_some_and(|letter| letter.contains("rule `not_void`"));
         assert_eq!(is_rejected, order_id == "2004", "{difference:#}");
     }
-    let amount = of(&found, "2001")["columns"].as_array().unwrap().iter().find(|column| column["name"] == "total_amount");
+    let amount =
+        of(&found, "2001")["columns"].as_array().unwrap().iter().find(|column| column["name"] == "total_amount");
     assert_eq!((&amount.unwrap()["source"], &amount.unwrap()["sink"]), (&"5999".into(), &"1".into()));
 
     let told = reconcile(&mut stack, &[]).await;
-    for line in ["order_id=2002  missing in the sink", "NOT EQUAL: 4 rows differ, 1 rows are missing because they were rejected"] {
+    for line in [
+        "order_id=2002  missing in the sink",
+        "NOT EQUAL: 4 rows differ, 1 rows are missing because they were rejected",
+    ] {
         assert!(told.code == Some(1) && told.output.contains(line), "{}", told.output);
     }
 

@@ -108,11 +108,12 @@ impl Core {
             values.map(|(value, column)| format!("format('%s', {})", literal(value, column))).collect::<Vec<_>>()
         };
         let sql = format!("SELECT ARRAY[{}]::text[]", keys.iter().flat_map(text).collect::<Vec<_>>().join(", "));
-        let asked = self.ask(async |connection| match sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await {
-            Err(error) if is_about_values(&error) => Ok(Err(error)),
-            Err(error) => Err(refused_for_now(format!("keys of {} could not be looked at", source.name), error)),
-            Ok(texts) => Ok(Ok(texts)),
-        });
+        let asked =
+            self.ask(async |connection| match sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await {
+                Err(error) if is_about_values(&error) => Ok(Err(error)),
+                Err(error) => Err(refused_for_now(format!("keys of {} could not be looked at", source.name), error)),
+                Ok(texts) => Ok(Ok(texts)),
+            });
         let texts: Vec<String> = asked
             .await
             .map_err(Refused::Failure)?

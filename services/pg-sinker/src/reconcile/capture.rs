@@ -57,12 +57,10 @@ pub async fn whole(config: &CaptureConfig, table: &str) -> Result<(), Failure> {
     }
     let cannot = |what: String| Failure::new(FailureKind::Unreachable, format!("{table} cannot be compared: {what}"));
     match ask(config, table).await {
-        Ok(Standing::Copied) => {
-            Err(cannot("cdc-ingest is copying it".into()).cure("wait until the copy is done; /api/state of cdc-ingest shows it"))
-        }
-        Ok(Standing::Stopped(why)) => {
-            Err(cannot(format!("cdc-ingest does not carry it: {why}")).cure("mend that first; its rows are read again then"))
-        }
+        Ok(Standing::Copied) => Err(cannot("cdc-ingest is copying it".into())
+            .cure("wait until the copy is done; /api/state of cdc-ingest shows it")),
+        Ok(Standing::Stopped(why)) => Err(cannot(format!("cdc-ingest does not carry it: {why}"))
+            .cure("mend that first; its rows are read again then")),
         Ok(Standing::Whole | Standing::Unknown) | Err(_) => Ok(()),
     }
 }
@@ -101,7 +99,8 @@ async fn order(config: &CaptureConfig, table: &str, keys: &[Key], deadline: Inst
             ACCEPTED => return Ok(()),
             CONFLICT => in_time(config, deadline, table)?,
             _ => {
-                let refused = format!("cdc-ingest at {} does not read rows of {table} again: {}", config.address, answer.body);
+                let refused =
+                    format!("cdc-ingest at {} does not read rows of {table} again: {}", config.address, answer.body);
                 return Err(Failure::new(FailureKind::Refused, refused).cure(
                     "set reconcile.capture.address, and reconcile.capture.token to the http.control_token of cdc-ingest",
                 ));

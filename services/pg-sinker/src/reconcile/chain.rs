@@ -140,7 +140,8 @@ async fn confirmed(source: &mut PgConnection, slot: &str, at: Lsn) -> Result<Opt
         Failure::new(FailureKind::Unreachable, format!("there is no slot {slot} at the source"))
             .cure("start cdc-ingest, which makes it, or correct reconcile.chain.slot")
     })?;
-    Ok((!is_behind).then(|| format!("it is at {}, and {at} is asked for", confirmed.unwrap_or_else(|| "nothing".into()))))
+    Ok((!is_behind)
+        .then(|| format!("it is at {}, and {at} is asked for", confirmed.unwrap_or_else(|| "nothing".into()))))
 }
 
 async fn written(sink: &mut PgConnection, place: &Place, ends: &Ends) -> Result<Option<String>, Failure> {

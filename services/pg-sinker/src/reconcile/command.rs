@@ -22,9 +22,7 @@ const DIFFER: u8 = 1;
 pub const FAILED: u8 = 2;
 
 pub fn command() -> Command {
-    let flag = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
-    };
+    let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     Command::new(NAME)
         .about("Compare the sink with the source while both are written to; exit code 0: equal, 1: rows differ, 2: it could not be told")
         .arg(

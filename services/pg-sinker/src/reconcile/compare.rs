@@ -167,9 +167,7 @@ impl Comparison<'_> {
         let sink = sides.sink_rows(keys).await?;
         let (after, _) = sides.source_rows(keys).await?;
         let looks = before.into_iter().zip(sink).zip(after);
-        Ok(looks
-            .map(|((source_before, sink), source_after)| Look { source_before, sink, source_after })
-            .collect())
+        Ok(looks.map(|((source_before, sink), source_after)| Look { source_before, sink, source_after }).collect())
     }
 
     /// The differences with where each got lost, or why the topics could not tell.
@@ -193,11 +191,7 @@ impl Comparison<'_> {
         (found.iter().enumerate().map(difference).collect(), untold)
     }
 
-    async fn places(
-        &mut self,
-        found: &[(Key, Look)],
-        names: &[String],
-    ) -> Result<HashMap<usize, Place>, Failure> {
+    async fn places(&mut self, found: &[(Key, Look)], names: &[String]) -> Result<HashMap<usize, Place>, Failure> {
         let Settings { input, writer, kafka, reconcile, .. } = self.settings;
         let chain = &reconcile.chain;
         let topics = writers(&chain.topics, &chain.groups, &input.topic);
@@ -250,9 +244,8 @@ impl Comparison<'_> {
         capture::read_again(&self.settings.reconcile.capture, &table, &keys).await?;
         let mut again = Judged::default();
         self.settle(keys.clone(), &mut again).await?;
-        let is_open = |key: &Key| {
-            again.changing.contains(key) || again.differences.iter().any(|(differs, _)| differs == key)
-        };
+        let is_open =
+            |key: &Key| again.changing.contains(key) || again.differences.iter().any(|(differs, _)| differs == key);
         for ((key, _), difference) in found.iter().zip(differences) {
             difference.healed = keys.contains(key) && !is_open(key);
         }

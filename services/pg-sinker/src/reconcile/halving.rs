@@ -141,8 +141,8 @@ mod tests {
         }
 
         async fn list(&mut self, range: &Range) -> Result<Both<Vec<(Key, String)>>, Failure> {
-            let listed =
-                self.of(|table| within(table, range).map(|(key, row)| (vec![key.to_string()], row.to_string())).collect());
+            let listed = self
+                .of(|table| within(table, range).map(|(key, row)| (vec![key.to_string()], row.to_string())).collect());
             let listed: Both<Vec<_>> = listed;
             self.listed_max = self.listed_max.max(listed.source.len()).max(listed.sink.len());
             Ok(listed)

@@ -55,11 +55,6 @@ impl Case {
         self.differed = is_steady.then(|| look.clone());
         if self.looks >= looks_max { Verdict::Changing } else { Verdict::Open }
     }
-
-    /// The last look, which found a difference.
-    pub fn into_difference(self) -> Option<Look> {
-        self.differed
-    }
 }
 
 #[cfg(test)]

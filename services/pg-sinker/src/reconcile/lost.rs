@@ -68,7 +68,8 @@ impl Known<'_> {
     pub fn columns_that_differ(&self) -> Vec<String> {
         match (self.source, self.sink) {
             (Some(source), Some(sink)) => {
-                let differs = self.columns.iter().zip(source.iter().zip(sink)).filter(|(_, (source, sink))| source != sink);
+                let differs =
+                    self.columns.iter().zip(source.iter().zip(sink)).filter(|(_, (source, sink))| source != sink);
                 differs.map(|(name, _)| name.clone()).collect()
             }
             _ => Vec::new(),
@@ -183,7 +184,10 @@ mod tests {
     fn an_older_or_other_row_is_told_apart() {
         let (new, paid) = (|| found(4, Some("NEW")), || found(5, Some("PAID")));
         assert_eq!(said(Some("PAID"), [new(), new(), new()], Some("NEW")), is("ods", "it has another value of status"));
-        assert_eq!(said(Some("PAID"), [paid(), paid(), new()], Some("NEW")), is("results", "it has an older version of the row"));
+        assert_eq!(
+            said(Some("PAID"), [paid(), paid(), new()], Some("NEW")),
+            is("results", "it has an older version of the row")
+        );
         assert_eq!(
             said(Some("PAID"), [paid(), found(5, Some("?")), paid()], Some("?")),
             is("dwd", "it has another value of status")
@@ -214,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_rejected_row_is_known_by_its_letter() {
-        let letter = |topic: &str, offset| Rejected { topic: topic.into(), partition: 0, offset, letter: "dlq 0/3: no".into() };
+        let letter =
+            |topic: &str, offset| Rejected { topic: topic.into(), partition: 0, offset, letter: "dlq 0/3: no".into() };
         let paid = || found(5, Some("PAID"));
         let rejected = |letter: Rejected| place(Some("PAID"), [paid(), None, None], None, &[letter]).rejected;
         assert_eq!(rejected(letter("ods", 7)).as_deref(), Some("dlq 0/3: no"));

@@ -231,7 +231,9 @@ pub fn slow(pair: &PairConfig, described: &Described) -> Option<String> {
             "{} is compared in the order of bytes, which its index on {} does not have: each range reads the whole table, unless there is {index}",
             described.name, first.name
         )),
-        (false, false) => Some(format!("{} has no index on {}: each range reads the whole table", described.name, first.name)),
+        (false, false) => {
+            Some(format!("{} has no index on {}: each range reads the whole table", described.name, first.name))
+        }
         (false, true) => None,
     }
 }
@@ -254,12 +256,16 @@ pub mod tests {
     }
 
     fn source() -> Described {
-        described("b.o", &[("id", 20, "bigint"), ("status", 1043, "character varying(20)"), ("at", 1114, "timestamp(3)")])
+        described(
+            "b.o",
+            &[("id", 20, "bigint"), ("status", 1043, "character varying(20)"), ("at", 1114, "timestamp(3)")],
+        )
     }
 
     fn sink() -> Described {
         let own = [("record_version", 17, "bytea"), ("processed_time", 1114, "timestamp")];
-        let columns = [("id", 20, "bigint"), ("status", 25, "text"), ("city", 25, "text"), ("at", 1114, "timestamp(3)")];
+        let columns =
+            [("id", 20, "bigint"), ("status", 25, "text"), ("city", 25, "text"), ("at", 1114, "timestamp(3)")];
         described("r.o", &[&columns[..], &own[..]].concat())
     }
 

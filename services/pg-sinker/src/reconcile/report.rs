@@ -117,10 +117,8 @@ impl Report {
 
     /// For a person.
     pub fn text(&self) -> String {
-        let mut text = format!(
-            "{}: {} and {}, from {} on\n",
-            self.pair, self.source_table, self.sink_table, self.position
-        );
+        let mut text =
+            format!("{}: {} and {}, from {} on\n", self.pair, self.source_table, self.sink_table, self.position);
         let counts = self.counts();
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let rate = counts.compared as f64 / self.seconds.max(0.001);
@@ -189,7 +187,8 @@ impl Difference {
                 let _ = writeln!(text, "      lost at {first_without} ({writer}): {what}");
             }
             Some(Place { first_without, writer, rejected: Some(letter), .. }) => {
-                let _ = writeln!(text, "      rejected by {writer} on its way to {first_without}: dead letter {letter}");
+                let _ =
+                    writeln!(text, "      rejected by {writer} on its way to {first_without}: dead letter {letter}");
             }
             None => {}
         }

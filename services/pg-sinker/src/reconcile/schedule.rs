@@ -139,7 +139,9 @@ impl Schedule {
         let counts = report.counts();
         let Counts { differ, rejected, changing, compared } = counts;
         match report.is_equal() {
-            true => tracing::info!(pair = name, compared, changing, seconds = report.seconds, "the sink equals the source"),
+            true => {
+                tracing::info!(pair = name, compared, changing, seconds = report.seconds, "the sink equals the source")
+            }
             false => tracing::error!(
                 pair = name,
                 differ,

@@ -1,7 +1,7 @@
 //! Reads what the topics of the chain have of some keys: their newest records, and their dead letters. One pass over each partition that may
 //! hold one of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -104,7 +104,8 @@ impl Lookup {
 
     /// Those that may hold one of the keys: where the bytes of a key are known from its text, the one that it belongs to.
     fn partitions(&self, of_topic: i32) -> Vec<i32> {
-        let is_exact = |kind: &Kind| matches!(kind, Kind::Integer | Kind::Text | Kind::Uuid | Kind::Boolean | Kind::Date);
+        let is_exact =
+            |kind: &Kind| matches!(kind, Kind::Integer | Kind::Text | Kind::Uuid | Kind::Boolean | Kind::Date);
         if !self.kinds.iter().all(is_exact) {
             return (0..of_topic).collect();
         }
@@ -205,7 +206,6 @@ fn reason(value: Option<&[u8]>) -> String {
         None => "no reason is given".to_owned(),
     }
 }
-
 
 /// The topics of a chain with who writes each.
 pub fn writers<'a>(topics: &'a [String], groups: &'a [String], last: &'a str) -> Vec<(&'a str, &'a str)> {

@@ -22,7 +22,7 @@ pub const OF_A_HEAP: &str = "s.tableoid::text || s.ctid::text || s.xmin::text";
 /// Of the sink's rows.
 pub const OF_THE_SINK: &str = "encode(s.record_version, 'hex')";
 
-fn joined<T>(items: impl IntoIterator<Item = T>, separator: &str, text: impl Fn(T) -> String) -> String {
+fn joined<T>(items: impl IntoIterator<Item = T>, separator: &str, text: impl FnMut(T) -> String) -> String {
     items.into_iter().map(text).collect::<Vec<_>>().join(separator)
 }
 
@@ -44,7 +44,8 @@ impl SideSql {
         let upto = bound(range.upto.is_some(), "<=");
         let own = (!self.condition.is_empty()).then(|| format!("({})", self.condition));
         let conditions: Vec<String> = [after, upto, own].into_iter().flatten().collect();
-        let conditions = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        let conditions =
+            if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         format!("{} AS s{conditions}", self.from)
     }
 
@@ -137,7 +138,9 @@ mod tests {
             )
         );
         let filtered = SideSql { condition: "NOT gone".into(), ..side() };
-        assert!(filtered.rows_of(&range(false, true)).ends_with("<= ($1::text::text, $2::text::bigint) AND (NOT gone)"));
+        assert!(
+            filtered.rows_of(&range(false, true)).ends_with("<= ($1::text::text, $2::text::bigint) AND (NOT gone)")
+        );
         assert!(side().key_at(&range(true, false)).ends_with("ORDER BY s.\"shop\", s.\"id\" OFFSET $3::int8 LIMIT 1"));
     }
 
