@@ -304,3 +304,90 @@ async fn what_cannot_be_compared_says_why_and_what_to_do() {
     let grant = "GRANT SELECT ON \"business\".\"orders\" TO \"tidemill_reconcile\"";
     assert!(ended.code == Some(2) && ended.output.contains(grant), "{}", ended.output);
 }
+
+/// A source and a sink whose types differ as those of a pipeline do, filled by hand with what it would write.
+const THINGS: &str = "shop text{collation}, id int, price numeric(12,4), fine numeric, code char(5), at timestamp(6), zoned timestamptz, doc json,
+    docb jsonb, flag boolean, bytes bytea, ratio real, uid uuid, day date, name varchar(10), PRIMARY KEY (shop, id)";
+const THINGS_IN_THE_SINK: &str = "shop text, id bigint, price numeric, fine numeric(20,2), code text, at timestamp(3), zoned timestamp(3), doc jsonb,
+    docb text, flag text, bytes bytea, ratio float8, uid text, day date, name text, made text,
+    processed_time timestamp, source_commit_time timestamptz, record_version bytea NOT NULL DEFAULT '', PRIMARY KEY (shop, id)";
+
+const PAIRS: &str = r#"
+[reconcile]
+range_rows = 3
+leaf_rows = 1
+[reconcile.pairs.things]
+source_table = "business.things"
+sink_table = "result.things"
+key = ["shop", "id"]
+[reconcile.pairs.things.expressions]
+made = "upper(s.name)"
+[reconcile.chain]
+slot = ""
+"#;
+
+#[tokio::test]
+async fn values_of_two_servers_are_alike_where_the_pipeline_makes_them_so() {
+    let mut stack = Stack::new().await;
+    stack.configure(PG_SINKER, PAIRS);
+    let places = stack.places.source.clone();
+    for (key, value) in [("HOST", places.host), ("PORT", places.port.to_string()), ("DATABASE", places.database)] {
+        stack.set(PG_SINKER, &format!("RECONCILE__SOURCE__{key}"), value);
+    }
+    let (mut source, mut sink) = (stack.source().await, stack.sink().await);
+    let icu = "SELECT EXISTS (SELECT FROM pg_collation WHERE collname = 'und-x-icu')";
+    let collation = if value(&mut source, icu).await { " COLLATE \"und-x-icu\"" } else { "" };
+    let things = THINGS.replace("{collation}", collation);
+    run(
+        &mut source,
+        &format!("CREATE TABLE business.things ({things}); GRANT SELECT ON business.things TO tidemill_reconcile"),
+    )
+    .await;
+    run(
+        &mut sink,
+        &format!("CREATE TABLE result.things ({THINGS_IN_THE_SINK}); GRANT SELECT ON result.things TO tidemill_writer"),
+    )
+    .await;
+    for (shop, id) in [("a", 1), ("a", 2), ("B", 7), ("ä", 1), ("z", 1), ("北京", 3), ("", 1), ("Z", 40)] {
+        let row = format!(
+            "INSERT INTO business.things VALUES ('{shop}', {id}, 5.5, 0.125, 'ab', '2025-07-11 17:25:55.123456', '2025-07-11 17:25:55.12+02', \
+             '{{\"b\": 1,  \"a\": [null]}}', '{{\"k\": 1.50}}', true, '\\xdead', 0.1, '00000000-0000-0000-0000-00000000000{id}'::text::uuid, '2025-07-11', 'tea')"
+        )
+        .replace("000000000040'", "000000000004'");
+        run(&mut source, &row).await;
+        let row = format!(
+            "INSERT INTO result.things VALUES ('{shop}', {id}, 5.5000, 0.13, 'ab   ', '2025-07-11 17:25:55.123', '2025-07-11 15:25:55.120Z', \
+             '{{\"a\": [null], \"b\": 1}}', '{{\"k\": 1.50}}', 'true', '\\xdead', 0.1, '00000000-0000-0000-0000-00000000000{id}', '2025-07-11', 'tea', 'TEA')"
+        )
+        .replace("000000000040'", "000000000004'");
+        run(&mut sink, &row).await;
+    }
+    run(&mut source, "INSERT INTO business.things (shop, id, doc, docb) VALUES ('nulls', 1, 'null', 'null')").await;
+    run(&mut sink, "INSERT INTO result.things (shop, id) VALUES ('nulls', 1)").await;
+    let (code, equal) = report(&mut stack, &[]).await;
+    assert_eq!((code, equal["source_rows"].as_u64()), (Some(0), Some(9)), "{equal:#}");
+    let names = "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'result.things'::regclass AND attnum BETWEEN 3 AND 16";
+    let names: String = value(&mut sink, names).await;
+    for name in names.split(',') {
+        let wrong = format!("UPDATE result.things SET {name} = NULL WHERE shop = '北京'");
+        run(
+            &mut sink,
+            &format!("CREATE TABLE result.kept AS SELECT * FROM result.things WHERE shop = '北京'; {wrong}"),
+        )
+        .await;
+        let (code, found) = report(&mut stack, &[]).await;
+        let differences = found["differences"].as_array().unwrap();
+        assert_eq!((code, differences.len()), (Some(1), 1), "{name}: {found:#}");
+        assert_eq!((columns(&differences[0]), &differences[0]["key"]["shop"]), (vec![name], &"北京".into()));
+        let mended = format!(
+            "UPDATE result.things t SET {name} = k.{name} FROM result.kept k WHERE t.shop = k.shop; DROP TABLE result.kept"
+        );
+        run(&mut sink, &mended).await;
+    }
+    run(&mut sink, "UPDATE result.things SET shop = 'ä2' WHERE shop = 'ä'").await;
+    let (_, found) = report(&mut stack, &[]).await;
+    let mut kinds: Vec<&str> =
+        found["differences"].as_array().unwrap().iter().map(|found| found["kind"].as_str().unwrap()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["missing", "surplus"], "{found:#}");
+}

@@ -52,12 +52,14 @@ pub async fn describe(connection: &mut PgConnection, name: &TableName) -> Result
     .await
     .map_err(failed)?;
     let Some((oid, alone, is_table, readable)) = relation else { return Ok(None) };
-    // A domain counts as the type beneath. The database's own collation sorts by bytes where it is C.
+    // A domain counts as the type beneath. The database's own collation sorts by bytes where it is C, unless ICU has
+    // another one (PostgreSQL 15 and newer).
     let columns: Vec<ColumnRow> = sqlx::query_as(
         "SELECT a.attname::text, b.oid::int8, \
                 CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) ELSE format_type(a.atttypid, a.atttypmod) END, \
                 CASE a.attcollation WHEN 0 THEN true \
-                     WHEN 100 THEN (SELECT d.datcollate IN ('C', 'POSIX') FROM pg_database d WHERE d.datname = current_database()) \
+                     WHEN 100 THEN (SELECT d.datcollate IN ('C', 'POSIX') AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') <> 'i' \
+                                      FROM pg_database d WHERE d.datname = current_database()) \
                      ELSE (SELECT l.collcollate IN ('C', 'POSIX') FROM pg_collation l WHERE l.oid = a.attcollation) END IS TRUE, \
                 EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisvalid AND i.indkey[0] = a.attnum) \
          FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
