@@ -351,15 +351,13 @@ async fn values_of_two_servers_are_alike_where_the_pipeline_makes_them_so() {
     for (shop, id) in [("a", 1), ("a", 2), ("B", 7), ("ä", 1), ("z", 1), ("北京", 3), ("", 1), ("Z", 40)] {
         let row = format!(
             "INSERT INTO business.things VALUES ('{shop}', {id}, 5.5, 0.125, 'ab', '2025-07-11 17:25:55.123456', '2025-07-11 17:25:55.12+02', \
-             '{{\"b\": 1,  \"a\": [null]}}', '{{\"k\": 1.50}}', true, '\\xdead', 0.1, '00000000-0000-0000-0000-00000000000{id}'::text::uuid, '2025-07-11', 'tea')"
-        )
-        .replace("000000000040'", "000000000004'");
+             '{{\"b\": 1,  \"a\": [null]}}', '{{\"k\": 1.50}}', true, '\\xdead', 0.1, '00000000-0000-0000-0000-000000000001', '2025-07-11', 'tea')"
+        );
         run(&mut source, &row).await;
         let row = format!(
             "INSERT INTO result.things VALUES ('{shop}', {id}, 5.5000, 0.13, 'ab   ', '2025-07-11 17:25:55.123', '2025-07-11 15:25:55.120Z', \
-             '{{\"a\": [null], \"b\": 1}}', '{{\"k\": 1.50}}', 'true', '\\xdead', 0.1, '00000000-0000-0000-0000-00000000000{id}', '2025-07-11', 'tea', 'TEA')"
-        )
-        .replace("000000000040'", "000000000004'");
+             '{{\"a\": [null], \"b\": 1}}', '{{\"k\": 1.50}}', 'true', '\\xdead', 0.1, '00000000-0000-0000-0000-000000000001', '2025-07-11', 'tea', 'TEA')"
+        );
         run(&mut sink, &row).await;
     }
     run(&mut source, "INSERT INTO business.things (shop, id, doc, docb) VALUES ('nulls', 1, 'null', 'null')").await;
