@@ -133,19 +133,15 @@ fn about(table: &Table) -> About<'_> {
     About { table: &table.label, key, on_tombstone, columns: table.columns.len() }
 }
 
-/// pg-sinker's own tables, as far as they are used.
-fn own_tables(config: &Settings) -> Vec<TableName> {
-    let mut own = vec![checkpoint::table(), deleted_keys::table()];
-    if config.reconcile.is_scheduled() {
-        own.push(reconcile::kept::table());
-    }
-    own
+/// What the writer cannot do without.
+fn own_tables() -> [TableName; 2] {
+    [checkpoint::table(), deleted_keys::table()]
 }
 
 /// The tables as they are to be written, or the first thing that stands in the way of one.
 async fn required_tables(config: &Settings) -> Result<Vec<Table>, Failure> {
     let mut connection = config.sink.connect(PgSinker::NAME).await?;
-    for name in own_tables(config) {
+    for name in own_tables() {
         let facts = catalog::read(&mut connection, &name).await?;
         if let Some(problem) = tables::examine_own(&name, facts.as_ref(), &config.sink.user).into_iter().next() {
             return Err(problem);
@@ -172,7 +168,9 @@ async fn check_sink(config: &Settings) -> Vec<Finding> {
     let connected = config.sink.connect(PgSinker::NAME).await;
     let mut findings = vec![Finding::of(&connected, format!("the sink answers: {}", config.sink.address()))];
     if let Ok(mut connection) = connected {
-        for name in own_tables(config) {
+        // Without it nothing but the comparison fails.
+        let of_comparisons = config.reconcile.is_scheduled().then(reconcile::kept::table);
+        for name in own_tables().into_iter().chain(of_comparisons) {
             findings.extend(check_own(&mut connection, &name, config).await);
         }
         for table in config.tables.values() {

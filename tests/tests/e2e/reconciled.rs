@@ -271,7 +271,18 @@ async fn the_service_compares_by_itself_and_says_what_it_found() {
     stack.process(DWD_CLEANER).restart();
     until_metric(&stack, FAILED, "latest", |failed| failed == 0.0).await;
     until_metric(&stack, ROWS, "differ", |rows| rows == 0.0).await;
+    // Nor does it when the table is missing that keeps what was found.
+    run(&mut stack.sink().await, "ALTER TABLE tidemill.reconciliations RENAME TO away").await;
+    stack.process(PG_SINKER).kill();
+    stack.process(PG_SINKER).restart();
+    stack.ready().await;
+    until_metric(&stack, "tidemill_reconciliation_failures_total", "", |failures| failures > 0.0).await;
+    until_metric(&stack, FAILED, "latest", |failed| failed == 1.0).await;
+    run(&mut stack.source().await, "UPDATE business.orders SET quantity = 4 WHERE order_id = 2002").await;
+    until_sink_is_the_source(&stack).await;
     assert_eq!(state(&stack, PG_SINKER).await["generation"]["number"], 1);
+    let checked = stack.command(PG_SINKER, &["check"], &[]).await;
+    assert!(checked.code == Some(1) && checked.output.contains("04_reconciliation.sql"), "{}", checked.output);
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ impl Schedule {
                     && let Err(failure) = self.look().await
                 {
                     metrics::RECONCILIATION_FAILURES.inc();
-                    self.tell(&failure);
+                    self.cannot_look(&failure);
                 }
                 tokio::time::sleep(look_every).await;
             };
@@ -76,6 +76,15 @@ impl Schedule {
                 () = fate.draining() => return,
             }
         }
+    }
+
+    /// Not even what was found before can be shown.
+    fn cannot_look(&mut self, failure: &Failure) {
+        for pair in self.config.reconcile.pairs.keys() {
+            metrics::RECONCILIATION_FAILED.with_label_values(&[pair]).set(1);
+        }
+        self.health.page(PAGE, json!({ "failure": failure.chain() }));
+        self.tell(failure);
     }
 
     fn tell(&mut self, failure: &Failure) {
