@@ -105,7 +105,12 @@ impl Comparison<'_> {
             let mut sides = self.sides();
             sides.begin().await?;
             let from = Range { after: after.take(), upto: None };
-            let upto = sides.key_at(Side::Source, &from, u64::from(settings.reconcile.range_rows)).await?;
+            let range_rows = u64::from(settings.reconcile.range_rows);
+            // Behind the source's last rows the sink may have any number of its own.
+            let upto = match sides.key_at(Side::Source, &from, range_rows).await? {
+                None => sides.key_at(Side::Sink, &from, range_rows).await?,
+                upto => upto,
+            };
             let range = Range { upto: upto.clone(), ..from };
             let sums = sides.sums(&range).await?;
             let leaf_rows = u64::from(settings.reconcile.leaf_rows);
