@@ -26,6 +26,9 @@ Stages:
             the options of stages go behind it
   scale     two instances of dwd-cleaner and of dim-joiner against one, beside two copying processes against one
 
+  reconcile  pg-sinker compares large tables of source and sink, equal ones and with a few rows that differ: rows a second,
+            processor time of the servers
+
 Options of every stage:
   --json FILE          write the figures to this file as well
 
@@ -75,6 +78,12 @@ Options of stages:
                          another of the services in every round: with other settings, or another build; can be repeated
   --calm-s SECONDS       longest wait, before each turn, for others on the     30
                          machine to become quiet
+
+Options of reconcile:
+  --rows N             rows on both sides                                      1000000
+  --differing N        rows that differ, in the second half of the rounds      10
+  --rounds N           how often, with equal tables and with others            3
+  --load-percent N     of the time so much the source works at most            50
 
 Options of scale: --rows, --users, --rounds (3), --calm-s, as of stages
 
@@ -289,6 +298,15 @@ scale() { # OPTION...
   lab bench scale --programs "$programs" --broker-pid "$(cat "$TIDEMILL_STATE/kafka/pid")" --logs "$TIDEMILL_STATE/log" "$@"
 }
 
+# --- reconcile --------------------------------------------------------------------------------------------------------
+
+reconcile() { # OPTION...
+  build pg-sinker
+  start_servers source sink
+  headline "reconcile"
+  lab bench reconcile --program "$programs/pg-sinker" --logs "$TIDEMILL_STATE/log" "$@"
+}
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 main() {
@@ -301,7 +319,7 @@ main() {
   esac
   [ $# -eq 0 ] || shift
   case $stage in
-    capture | recovery | restore | reemission | stages | profile | scale) ;;
+    capture | recovery | restore | reemission | stages | profile | scale | reconcile) ;;
     '')
       usage >&2
       exit 2

@@ -16,6 +16,7 @@ mod variant;
 pub use self::hop::forward;
 
 pub mod capture;
+pub mod reconciliation;
 pub mod recovery;
 pub mod reemission;
 pub mod restore;

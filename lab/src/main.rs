@@ -118,6 +118,8 @@ enum Stage {
     Stages(bench::stages::Plan),
     /// Two instances of a stage against one
     Scale(bench::scale::Plan),
+    /// How long pg-sinker takes to compare the sink with the source
+    Reconcile(bench::reconciliation::Plan),
     /// Copy a topic unchanged; the other stages start it
     #[command(hide = true)]
     Forward(bench::forward::Order),
@@ -181,6 +183,9 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
         }
         Command::Bench { stage: Stage::Scale(plan), json } => {
             bench::scale::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Reconcile(plan), json } => {
+            bench::reconciliation::run(places, &plan, json, &mut paper, &mut progress).await
         }
         Command::Bench { stage: Stage::Forward(order), json: _ } => bench::forward::run(places, &order),
     }

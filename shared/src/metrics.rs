@@ -307,6 +307,67 @@ metric!(
         &["outcome"]
     )
 );
+metric!(
+    RECONCILIATION_ROWS,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_reconciliation_rows",
+        "pg-sinker: rows that the last comparison with the source found, by kind (differ, rejected, changing).",
+        &["pair", "kind"]
+    )
+);
+metric!(
+    RECONCILIATION_COMPARED,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_reconciliation_rows_compared",
+        "pg-sinker: rows of the last comparison with the source.",
+        &["pair"]
+    )
+);
+metric!(
+    RECONCILIATION_FINISHED,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_reconciliation_finished_timestamp_seconds",
+        "pg-sinker: when the last comparison with the source ended, whatever it found; 0: never.",
+        &["pair"]
+    )
+);
+metric!(
+    RECONCILIATION_MILLISECONDS,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_reconciliation_milliseconds",
+        "pg-sinker: how long the last comparison with the source took.",
+        &["pair"]
+    )
+);
+metric!(
+    RECONCILIATION_FAILED,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_reconciliation_failed",
+        "pg-sinker: 1 while the last comparison with the source could not be done.",
+        &["pair"]
+    )
+);
+metric!(
+    RECONCILIATION_FAILURES,
+    IntCounter,
+    register_int_counter!(
+        "tidemill_reconciliation_failures_total",
+        "pg-sinker: comparisons with the source that this instance could not do."
+    )
+);
+metric!(
+    RECONCILIATION_INTERVAL,
+    IntGauge,
+    register_int_gauge!(
+        "tidemill_reconciliation_interval_seconds",
+        "pg-sinker: how often the sink is compared with the source; 0: it is not."
+    )
+);
 metric!(READY, IntGauge, register_int_gauge!("tidemill_ready", "1 while /health/ready says ready."));
 metric!(
     UP,
@@ -350,6 +411,13 @@ pub fn start() {
     LazyLock::force(&TOAST_REREADS);
     LazyLock::force(&TOAST_ROWS_GONE);
     LazyLock::force(&COMMITS);
+    LazyLock::force(&RECONCILIATION_ROWS);
+    LazyLock::force(&RECONCILIATION_COMPARED);
+    LazyLock::force(&RECONCILIATION_FINISHED);
+    LazyLock::force(&RECONCILIATION_MILLISECONDS);
+    LazyLock::force(&RECONCILIATION_FAILED);
+    LazyLock::force(&RECONCILIATION_FAILURES);
+    LazyLock::force(&RECONCILIATION_INTERVAL);
     LazyLock::force(&READY);
     LazyLock::force(&UP);
 }

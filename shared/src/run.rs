@@ -51,14 +51,19 @@ pub trait Service: 'static {
         Vec::new()
     }
 
-    /// Carries one of them out.
+    /// Carries one of them out. Answers the exit code.
     fn run_command(
         _config: &Self::Config,
         name: &str,
         _arguments: &ArgMatches,
-    ) -> impl Future<Output = Result<(), Failure>> {
+    ) -> impl Future<Output = Result<ExitCode, Failure>> {
         let failure = Failure::new(FailureKind::Settings, format!("there is no command {name}"));
         async { Err(failure) }
+    }
+
+    /// The exit code of a command that failed, or could not begin.
+    fn failed_command() -> ExitCode {
+        ExitCode::FAILURE
     }
 
     /// Builds the chain, sink first, from durable positions.
@@ -130,7 +135,10 @@ pub fn main<S: Service>() -> ExitCode {
     let config = match loaded {
         Ok(config) => config,
         Err(failure) if checking => return report_findings(&[Finding::problem(&failure)]),
-        Err(failure) => return report_error::<S>(&failure),
+        Err(failure) => {
+            let code = report_error::<S>(&failure);
+            return if arguments.subcommand().is_some() { S::failed_command() } else { code };
+        }
     };
     let system = actix::System::new();
     if checking {
@@ -138,8 +146,11 @@ pub fn main<S: Service>() -> ExitCode {
     }
     if let Some((name, arguments)) = arguments.subcommand() {
         return match system.block_on(S::run_command(&config, name, arguments)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => report_error::<S>(&failure),
+            Ok(code) => code,
+            Err(failure) => {
+                report_error::<S>(&failure);
+                S::failed_command()
+            }
         };
     }
     if let Err(failure) = telemetry::start(config.log()) {

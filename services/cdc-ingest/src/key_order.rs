@@ -40,7 +40,7 @@ fn operator(column: &KeyColumn, place: usize) -> &str {
 }
 
 /// A value of a key's column as SQL.
-fn literal(value: &str, column: &KeyColumn) -> String {
+pub fn literal(value: &str, column: &KeyColumn) -> String {
     format!("'{}'::{}", value.replace('\'', "''"), column.sql_type)
 }
 

@@ -33,7 +33,15 @@ pub struct Chunk {
 #[derive(Debug)]
 pub struct ChunkRow {
     pub key: Vec<u8>,
-    pub value: Vec<u8>,
+    /// `None`: it was asked for by its key, and is not there.
+    pub value: Option<Vec<u8>>,
+}
+
+impl ChunkRow {
+    /// Of its value.
+    pub fn bytes(&self) -> usize {
+        self.value.as_ref().map_or(0, Vec::len)
+    }
 }
 
 /// What happened to a chunk that was offered.

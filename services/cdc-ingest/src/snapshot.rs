@@ -3,7 +3,7 @@
 //! No long transaction, no write to the source's tables, no lock but the one that every SELECT takes. A chunk's rows come by COPY in text
 //! form.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -18,7 +18,8 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use crate::catalog::{self, SourceColumn, SourceTable};
 use crate::copies::Ask;
 use crate::copy_text::CopyRow;
-use crate::key_order::{Order, compare};
+use crate::decode::Cell;
+use crate::key_order::{Order, compare, is_key};
 use crate::merge::{Chunk, ChunkRow};
 use crate::row::{Shape, ShapeError};
 use crate::settings::Settings;
@@ -129,7 +130,7 @@ impl Reading {
             };
             match self.take(&mut connection).await {
                 Ok(Try::Chunk(chunk)) => {
-                    let bytes: usize = chunk.rows.iter().map(|row| row.key.len() + row.value.len()).sum();
+                    let bytes: usize = chunk.rows.iter().map(|row| row.key.len() + row.bytes()).sum();
                     if bytes < self.settings.snapshot.chunk_bytes_max / 4 {
                         self.rows = self.rows.saturating_mul(2).min(self.settings.snapshot.chunk_rows);
                     }
@@ -182,7 +183,7 @@ impl Reading {
             .map_err(failed(&table.name))?;
         // Looked up anew for each chunk: a column may have come or gone since the last.
         let columns = catalog::columns(&mut transaction, &self.settings.slot.publication, &table.name).await?;
-        let rows_left = match self.estimates {
+        let rows_left = match self.estimates && self.asked.ask.range.keys.is_none() {
             true => Some(estimate(&mut transaction, table, &self.asked.ask).await.map_err(failed(&table.name))?),
             false => None,
         };
@@ -209,11 +210,10 @@ impl Reading {
         let read = Read { snapshot, read_at: source::position(&read_at)?, text, columns, rows_left };
         let chunk = read.chunk(table, &self.asked.ask, self.rows)?;
         let bytes_max = self.settings.kafka.topics.record_bytes_max;
-        match chunk.rows.iter().find(|row| record_bytes(&row.key, &row.value) > bytes_max) {
+        let bytes = |row: &ChunkRow| record_bytes(&row.key, row.value.as_deref().unwrap_or_default());
+        match chunk.rows.iter().find(|row| bytes(row) > bytes_max) {
             None => Ok(Try::Chunk(chunk)),
-            Some(row) => {
-                Err(Failure::new(FailureKind::Data, too_large(&row.key, record_bytes(&row.key, &row.value), bytes_max)))
-            }
+            Some(row) => Err(Failure::new(FailureKind::Data, too_large(&row.key, bytes(row), bytes_max))),
         }
     }
 }
@@ -276,9 +276,24 @@ fn names<'n>(names: impl Iterator<Item = &'n String>) -> String {
 /// The rows behind the last chunk, in the order of the key.
 fn chunk_query(table: &SourceTable, columns: &[SourceColumn], ask: &Ask, rows: u32) -> String {
     let columns = names(columns.iter().map(|column| &column.name));
+    if let Some((keys, _)) = ask.range.listed(ask.after.as_ref(), number_of(rows)) {
+        return listed_query(table, &columns, keys);
+    }
     let (from, condition) = (table.from_sql(), condition(table, ask));
     let key = names(table.key.iter().map(|column| &column.name));
     format!("COPY (SELECT {columns} FROM {from}{condition} ORDER BY {key} LIMIT {rows}) TO STDOUT")
+}
+
+fn number_of(rows: u32) -> usize {
+    usize::try_from(rows).unwrap_or(usize::MAX)
+}
+
+/// The rows with these keys.
+fn listed_query(table: &SourceTable, columns: &str, keys: &[Vec<String>]) -> String {
+    let any: Vec<String> = keys.iter().map(|key| format!("({})", is_key(&table.key, key))).collect();
+    let any = if any.is_empty() { "false".to_owned() } else { any.join(" OR ") };
+    let filter = table.filter.as_ref().map(|filter| format!(" AND ({filter})")).unwrap_or_default();
+    format!("COPY (SELECT {columns} FROM {} WHERE ({any}){filter}) TO STDOUT", table.from_sql())
 }
 
 fn condition(table: &SourceTable, ask: &Ask) -> String {
@@ -313,8 +328,19 @@ impl Read {
         };
         let snapshot: DatabaseSnapshot = self.snapshot.parse().map_err(|error| unreadable(Box::new(error)))?;
         let text = String::from_utf8(self.text).map_err(|error| unreadable(Box::new(error)))?;
-        let (read, last_key) = read_rows(table, &self.columns, &text).map_err(|error| unreadable(Box::new(error)))?;
-        let last_key = last_key.filter(|_| read.len() >= usize::try_from(rows).unwrap_or(usize::MAX));
+        let (read, last_key) = match ask.range.listed(ask.after.as_ref(), number_of(rows)) {
+            None => {
+                let read = read_rows(table, &self.columns, &text);
+                let (read, last_key) = read.map_err(|error| unreadable(Box::new(error)))?;
+                let is_full = read.len() >= number_of(rows);
+                (read, last_key.filter(|_| is_full))
+            }
+            Some((keys, is_last)) => {
+                let read = read_listed(table, &self.columns, &text, keys);
+                let last_key = if is_last { None } else { keys.last().cloned() };
+                (read.map_err(|error| unreadable(Box::new(error)))?, last_key)
+            }
+        };
         Ok(Chunk {
             table: ask.table,
             ask: ask.ask,
@@ -342,12 +368,38 @@ fn read_rows(table: &SourceTable, columns: &[SourceColumn], text: &str) -> Resul
         let (mut key, mut value) = (Vec::new(), Vec::new());
         shape.write_key(cells.cells(), &mut key)?;
         shape.write_row(cells.cells(), &mut value);
-        rows.push(ChunkRow { key, value });
+        rows.push(ChunkRow { key, value: Some(value) });
         if lines.peek().is_none() {
             last_key = Some(shape.key_values(cells.cells()));
         }
     }
     Ok((rows, last_key))
+}
+
+/// The rows that were asked for by their keys, and those of the keys that are not there.
+fn read_listed(
+    table: &SourceTable,
+    columns: &[SourceColumn],
+    text: &str,
+    keys: &[Vec<String>],
+) -> Result<Vec<ChunkRow>, ShapeError> {
+    let (mut rows, _) = read_rows(table, columns, text)?;
+    let found: HashSet<Vec<u8>> = rows.iter().map(|row| row.key.clone()).collect();
+    let names = columns.iter().map(|column| (column.name.as_str(), column.type_oid));
+    let shape = Shape::new(&table.name, names, &table.key_names())?;
+    for values in keys {
+        let value_of = |column: &SourceColumn| {
+            let at = table.key.iter().position(|key| key.name == column.name)?;
+            values.get(at).map(String::as_str)
+        };
+        let cells = columns.iter().map(|column| value_of(column).map_or(Cell::Null, Cell::Text));
+        let mut key = Vec::new();
+        shape.write_key(cells, &mut key)?;
+        if !found.contains(&key) {
+            rows.push(ChunkRow { key, value: None });
+        }
+    }
+    Ok(rows)
 }
 
 #[cfg(test)]
@@ -384,7 +436,7 @@ mod tests {
     #[test]
     fn a_range_and_a_filter_bound_what_is_read() {
         let key = |note: &str| Some(vec![note.to_owned(), "1".to_owned()]);
-        let range = KeyRange { from: key("a"), to: key("z") };
+        let range = KeyRange { from: key("a"), to: key("z"), keys: None };
         let filtered = SourceTable { filter: Some("order_id > 5".into()), ..orders() };
         let condition = |ask: &Ask| {
             let query = chunk_query(&filtered, &columns(), ask, 10);
@@ -406,7 +458,29 @@ mod tests {
     fn rows_of_a_chunk_are_those_of_the_stream() {
         let (rows, last_key) = read_rows(&orders(), &columns(), "1\ta\\nb\n2\t北京\n").unwrap();
         assert_eq!(rows[0].key, br#"{"note":"a\nb","order_id":1}"#);
-        assert_eq!(String::from_utf8_lossy(&rows[1].value), r#"{"order_id":2,"note":"北京"}"#);
+        assert_eq!(rows[1].value.as_deref(), Some(r#"{"order_id":2,"note":"北京"}"#.as_bytes()));
         assert_eq!(last_key.unwrap(), ["北京", "2"]);
+    }
+
+    #[test]
+    fn keys_of_a_list_are_read_or_known_to_be_gone() {
+        let keys: Vec<Vec<String>> =
+            [["a", "1"], ["it's", "2"], ["c", "3"]].map(|key| key.map(str::to_owned).into()).into();
+        let range = KeyRange { keys: Some(keys.clone()), ..KeyRange::default() };
+        assert_eq!(
+            chunk_query(&orders(), &columns(), &ask(Some(["a", "1"]), range), 1),
+            "COPY (SELECT \"order_id\", \"note\" FROM ONLY \"business\".\"orders\" \
+             WHERE ((\"note\" = 'it''s'::text AND \"order_id\" = '2'::bigint))) TO STDOUT"
+        );
+        let rows = read_listed(&orders(), &columns(), "1\ta\n", &keys).unwrap();
+        let found: Vec<(&[u8], bool)> = rows.iter().map(|row| (row.key.as_slice(), row.value.is_some())).collect();
+        assert_eq!(
+            found,
+            [
+                (&br#"{"note":"a","order_id":1}"#[..], true),
+                (&br#"{"note":"it's","order_id":2}"#[..], false),
+                (&br#"{"note":"c","order_id":3}"#[..], false)
+            ]
+        );
     }
 }

@@ -97,7 +97,7 @@ pub struct TableState {
     pub stopped: Option<String>,
 }
 
-/// Keys from and to, both included, as text; open where absent.
+/// Keys from and to, both included, as text; open where absent. Or a list of keys: what is not there of them is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRange {
@@ -105,6 +105,8 @@ pub struct KeyRange {
     pub from: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Vec<Vec<String>>>,
 }
 
 impl TableState {
@@ -122,7 +124,15 @@ impl TableState {
 
 impl KeyRange {
     pub fn is_all(&self) -> bool {
-        self.from.is_none() && self.to.is_none()
+        self.from.is_none() && self.to.is_none() && self.keys.is_none()
+    }
+
+    /// Of a list of keys the first so many behind one of them, and whether they are the last; `None` where there is no list.
+    pub fn listed(&self, after: Option<&Vec<String>>, most: usize) -> Option<(&[Vec<String>], bool)> {
+        let keys = self.keys.as_deref()?;
+        let done = after.and_then(|after| keys.iter().position(|key| key == after)).map_or(0, |at| at + 1);
+        let rest = keys.get(done..).unwrap_or_default();
+        Some((rest.get(..most.max(1)).unwrap_or(rest), rest.len() <= most.max(1)))
     }
 }
 
@@ -217,7 +227,7 @@ mod tests {
             oid: 16_390,
             rows: 5,
             last_key: Some(vec!["a".into(), "1".into()]),
-            range: KeyRange { from: Some(vec!["a".into(), "0".into()]), to: None },
+            range: KeyRange { from: Some(vec!["a".into(), "0".into()]), ..KeyRange::default() },
             sweep_below: Some(Version { epoch: 2, ..Version::default() }),
             ..TableState::default()
         };
@@ -231,6 +241,18 @@ mod tests {
         }
         assert_eq!(state, CaptureState { slot: Some(slot), tables: BTreeMap::from([("b.o".into(), table)]) });
         assert!(state.apply("s", b"{}", None).is_err());
+    }
+
+    #[test]
+    fn a_list_of_keys_is_read_part_by_part() {
+        let keys: Vec<Vec<String>> = ["c", "a", "b"].map(|key| vec![key.to_owned()]).into();
+        let range = KeyRange { keys: Some(keys.clone()), ..KeyRange::default() };
+        assert!(!range.is_all());
+        assert_eq!(range.listed(None, 2), Some((&keys[..2], false)));
+        assert_eq!(range.listed(Some(&keys[1]), 2), Some((&keys[2..], true)));
+        assert_eq!(range.listed(None, 3), Some((&keys[..], true)));
+        assert_eq!(range.listed(Some(&keys[2]), 3), Some((&keys[3..], true)));
+        assert_eq!(KeyRange::default().listed(None, 3), None);
     }
 
     #[test]

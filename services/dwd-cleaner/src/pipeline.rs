@@ -1,5 +1,7 @@
 //! The chain of dwd-cleaner: checked, built sink first, started behind the tail of its output.
 
+use std::process::ExitCode;
+
 use actix::prelude::*;
 use clap::{ArgMatches, Command};
 use shared::check::Finding;
@@ -46,8 +48,8 @@ impl Service for DwdCleaner {
         commands::all()
     }
 
-    async fn run_command(config: &Settings, name: &str, arguments: &ArgMatches) -> Result<(), Failure> {
-        commands::run(config, name, arguments).await
+    async fn run_command(config: &Settings, name: &str, arguments: &ArgMatches) -> Result<ExitCode, Failure> {
+        commands::run(config, name, arguments).await.map(|()| ExitCode::SUCCESS)
     }
 
     async fn start(

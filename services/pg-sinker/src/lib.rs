@@ -44,6 +44,9 @@ mod transaction;
 mod letters;
 mod writer;
 
+// Whether the sink is the source.
+mod reconcile;
+
 mod pipeline;
 
 pub use pipeline::PgSinker;

@@ -1,8 +1,10 @@
 //! The service: looks at the sink and the topic, and builds the chain.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use actix::Actor as _;
+use clap::{ArgMatches, Command};
 use serde::Serialize;
 use shared::check::Finding;
 use shared::failure::{Failure, FailureKind};
@@ -25,7 +27,7 @@ use crate::settings::{OnTombstone, Settings};
 use crate::tables::{Table, Tables};
 use crate::transaction::Plan;
 use crate::writer::{Writer, WriterSetup};
-use crate::{catalog, deleted_keys, tables};
+use crate::{catalog, deleted_keys, reconcile, tables};
 
 /// Topics of results are made by this service.
 const MAKER: &str = "dim-joiner";
@@ -41,7 +43,20 @@ impl Service for PgSinker {
     async fn check(config: &Settings) -> Vec<Finding> {
         let mut findings = check_sink(config).await;
         findings.extend(check_topics(config).await);
+        findings.extend(reconcile::open::check(config).await);
         findings
+    }
+
+    fn commands() -> Vec<Command> {
+        vec![reconcile::command::command()]
+    }
+
+    async fn run_command(config: &Settings, _name: &str, arguments: &ArgMatches) -> Result<ExitCode, Failure> {
+        reconcile::command::run(config, arguments).await
+    }
+
+    fn failed_command() -> ExitCode {
+        ExitCode::from(reconcile::command::FAILED)
     }
 
     async fn start(config: &Settings, surroundings: Surroundings) -> Result<Chain, Failure> {
@@ -107,10 +122,11 @@ fn build(config: &Settings, surroundings: Surroundings, tables: Tables, rollups:
         start: SinkOffsets { sink: config.sink.clone(), place: place(config), runtime: Handle::current() },
         fate: fate.clone(),
         progress,
-        health,
+        health: health.clone(),
     })?;
+    let comparing = reconcile::schedule::spawn(config, fate.clone(), health)?;
     Feed::start_in_arbiter(&arbiter, |_| Feed::new(receiver, writer.recipient(), fate));
-    Ok(Chain { threads: vec![thread] })
+    Ok(Chain { threads: std::iter::once(thread).chain(comparing).collect() })
 }
 
 /// A table in `/api/state`.
@@ -201,7 +217,9 @@ async fn check_sink(config: &Settings) -> Vec<Finding> {
     let connected = config.sink.connect(PgSinker::NAME).await;
     let mut findings = vec![Finding::of(&connected, format!("the sink answers: {}", config.sink.address()))];
     let Ok(mut connection) = connected else { return findings };
-    for name in own_tables() {
+    // Without it nothing but the comparison fails.
+    let of_comparisons = config.reconcile.is_scheduled().then(reconcile::kept::table);
+    for name in own_tables().into_iter().chain(of_comparisons) {
         findings.extend(check_own(&mut connection, &name, config).await);
     }
     let mut writable = Vec::new();

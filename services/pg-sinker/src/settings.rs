@@ -10,6 +10,7 @@ use shared::kafka::KafkaConfig;
 use shared::pg::{PostgresConfig, TableName};
 use shared::run::ServiceConfig;
 
+use crate::reconcile::settings::ReconcileConfig;
 use crate::rollups::declared::{self, FillConfig, RollupConfig};
 
 /// All settings.
@@ -25,6 +26,7 @@ pub struct Settings {
     pub rollups: BTreeMap<String, RollupConfig>,
     pub fill: FillConfig,
     pub writer: WriterConfig,
+    pub reconcile: ReconcileConfig,
     pub kafka: KafkaConfig,
     #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
@@ -97,6 +99,7 @@ impl Default for Settings {
             rollups: declared::by_default(),
             fill: FillConfig::default(),
             writer: WriterConfig::default(),
+            reconcile: ReconcileConfig::default(),
             kafka: KafkaConfig::default(),
             http: HttpConfig::on(HTTP_PORT),
             log: LogConfig::default(),
@@ -225,7 +228,7 @@ impl ServiceConfig for Settings {
                 "set at least 1 millisecond",
             );
         }
-        Ok(())
+        self.reconcile.validate()
     }
 }
 

@@ -229,7 +229,8 @@ pub fn examine_own(name: &TableName, facts: Option<&Facts>, role: &str) -> Vec<F
     match facts {
         None => vec![problem(
             format!("table {name} does not exist in the sink"),
-            "run postgres_sink/init/02_tidemill.sql, 03_writer_role.sql and 04_rollups.sql in the sink database".into(),
+            "run postgres_sink/init/02_tidemill.sql, 03_writer_role.sql, 04_rollups.sql and 06_reconciliation.sql in the sink database"
+                .into(),
         )],
         Some(facts) => access_problems(name, facts, role, needed_privileges(OnTombstone::Delete)),
     }

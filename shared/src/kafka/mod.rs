@@ -2,6 +2,7 @@
 
 pub mod bounds;
 mod client_log;
+pub mod groups;
 pub mod partitioner;
 pub mod progress;
 pub mod publisher;

@@ -9,6 +9,11 @@ pub fn milliseconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S.%3f").to_string()
 }
 
+/// The text form of a moment in milliseconds since 1970; empty where it lies beyond all calendars.
+pub fn at_millisecond(at: i64) -> String {
+    Timestamp::from_millisecond(at).map(milliseconds).unwrap_or_default()
+}
+
 /// Reads the text form; `None` for any other text.
 pub fn parse(text: &str) -> Option<Timestamp> {
     text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp())
@@ -28,6 +33,7 @@ mod tests {
         let at = Timestamp::from_microsecond(1_752_226_555_100_999).unwrap();
         assert_eq!(milliseconds(at), "2025-07-11 09:35:55.100");
         assert_eq!(parse("2025-07-11 09:35:55.100"), Timestamp::from_microsecond(1_752_226_555_100_000).ok());
+        assert_eq!(at_millisecond(1_752_226_555_100), "2025-07-11 09:35:55.100");
         assert_eq!(parse("now"), None);
     }
 }

@@ -106,6 +106,38 @@ async fn a_range_of_keys_is_read_again_and_no_other_key_is_touched() {
 }
 
 #[tokio::test]
+async fn rows_of_a_list_of_keys_are_read_again_and_those_that_are_gone_get_tombstones() {
+    let (stack, items) = captured(BY_ID, ROWS).await;
+    spoil(&stack, &items).await;
+    let writer = Writer::start(&stack, |dice| {
+        format!("UPDATE business.items SET mark = mark + 1 WHERE id = {}", 600 + dice.below(9))
+    })
+    .await;
+    writer.further(20).await;
+    let mark = stack.layers().end(&items.topic).unwrap();
+    let keys = json!({ "table": "business.items", "keys": [[350], [5350], ["0900"], [900], [5900], [7777]] });
+    command_with(&stack, "snapshot", &keys).await;
+    until_goes_on(&stack, "business.items").await;
+    writer.stop().await;
+    items.until_judged_equal(&stack).await;
+    let records = stack.layers().read(&items.topic, &mark, |_| true).unwrap();
+    let id = |key: &str| serde_json::from_str::<Value>(key).unwrap()["id"].as_i64().unwrap();
+    let mut found: Vec<(i64, bool)> = records
+        .iter()
+        .map(|record| (id(&record.key), record.value.is_some()))
+        .filter(|(id, _)| !(600..609).contains(id))
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, [(350, true), (900, true), (5350, false), (5900, false), (7777, false)]);
+    items.history(&stack).assert_nothing_twice();
+    for wrong in [json!([]), json!([[1, 2]]), json!([["x"]])] {
+        let body = json!({ "table": "business.items", "keys": wrong }).to_string();
+        let answer = send(&stack, "snapshot", Some(TOKEN), &body).await;
+        assert_eq!(answer.page.status, 400, "{wrong}");
+    }
+}
+
+#[tokio::test]
 async fn a_range_of_a_key_with_several_columns_is_compared_as_the_table_compares_it() {
     // In the language's order é stands between e and f, and lower case before upper case; not so by bytes.
     let key = "place text COLLATE business.by_language, n int, PRIMARY KEY (place, n)";

@@ -26,7 +26,12 @@ fn some_keys(service: &str) -> &'static [&'static str] {
         CDC_INGEST => &["\n[tables.orders]", "\nchunk_rows = 5000", "\nport = 8081"],
         DWD_CLEANER => &["\n[[rules]]\nname = \"price_tier\"", "\n\"电子产品\" = \"ELECTRONICS\"", "\nPENDING = "],
         DIM_JOINER => &["\n[dimensions.columns.map]", "\n\"北京\" = ", "\nregistered_max = 100000"],
-        _ => &["\n[tables.trail]", "\non_tombstone = \"keep\"", "\ndeleted_keys_keep_days = 8"],
+        _ => &[
+            "\n[tables.trail]",
+            "\non_tombstone = \"keep\"",
+            "\ndeleted_keys_keep_days = 8",
+            "\n[reconcile.source]\nhost = ",
+        ],
     }
 }
 

@@ -56,6 +56,9 @@ mod cleaned_users;
 mod guide;
 mod replayed;
 
+// Right, and it is proved while all goes on.
+mod reconciled;
+
 // Right: any table of the source is in its topic, whatever its columns, keys and changes are.
 mod capture_changes;
 mod capture_identities;

@@ -3,6 +3,7 @@
 //! | command | body | does |
 //! |---|---|---|
 //! | `snapshot` | `{"table":"business.orders","from":[1],"to":[100]}` | reads the table, or a range of its keys (both ends included), again while all runs |
+//! | `snapshot` | `{"table":"business.orders","keys":[[1],[7]]}` | reads these rows again; those that are not there get tombstones, whether the topic has them or not |
 //! | `snapshot/pause` | `{"table":"business.orders"}` | holds its copy |
 //! | `snapshot/resume` | the same | lets it go on where it was held |
 //! | `snapshot/cancel` | the same | gives it up; what was copied stays in the topic |
@@ -19,7 +20,8 @@ use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::{Core, Standing};
 use crate::catalog::SourceTable;
-use crate::key_order::literals;
+use crate::copies::Copy;
+use crate::key_order::{literal, literals};
 use crate::state::KeyRange;
 
 const KNOWN: [&str; 4] = ["snapshot", "snapshot/pause", "snapshot/resume", "snapshot/cancel"];
@@ -32,7 +34,12 @@ struct Body {
     from: Option<Vec<Value>>,
     #[serde(default)]
     to: Option<Vec<Value>>,
+    #[serde(default)]
+    keys: Option<Vec<Vec<Value>>>,
 }
+
+/// Keys of one command: they are kept in the state topic until they are read.
+const KEYS_MAX: usize = 1_000;
 
 impl Core {
     pub(super) async fn command(&mut self, Command { name, body, reply }: Command) -> Result<(), Failure> {
@@ -94,6 +101,32 @@ impl Core {
         Ok(())
     }
 
+    /// The keys in the text that the server writes: `07` is `7`. Each once.
+    async fn as_written(&mut self, source: &SourceTable, keys: &[Vec<String>]) -> Result<Vec<Vec<String>>, Refused> {
+        let text = |key: &Vec<String>| {
+            let values = key.iter().zip(&source.key);
+            values.map(|(value, column)| format!("format('%s', {})", literal(value, column))).collect::<Vec<_>>()
+        };
+        let sql = format!("SELECT ARRAY[{}]::text[]", keys.iter().flat_map(text).collect::<Vec<_>>().join(", "));
+        let asked =
+            self.ask(async |connection| match sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await {
+                Err(error) if is_about_values(&error) => Ok(Err(error)),
+                Err(error) => Err(refused_for_now(format!("keys of {} could not be looked at", source.name), error)),
+                Ok(texts) => Ok(Ok(texts)),
+            });
+        let texts: Vec<String> = asked
+            .await
+            .map_err(Refused::Failure)?
+            .map_err(|error| Problem::bad_request(format!("no key of {}: {error}", source.name)))?;
+        let mut written: Vec<Vec<String>> = Vec::new();
+        for key in texts.chunks(source.key.len().max(1)) {
+            if !written.iter().any(|known| known == key) {
+                written.push(key.to_vec());
+            }
+        }
+        Ok(written)
+    }
+
     fn named(&self, name: &str) -> Result<usize, Problem> {
         let is_meant = |table: &super::Table| {
             table.state_name == name || table.source.as_ref().is_some_and(|source| source.name.to_string() == name)
@@ -108,13 +141,24 @@ impl Core {
         let entry = self.tables.get(table);
         let (standing, source) =
             entry.map_or((Standing::Refused, None), |entry| (entry.standing, entry.source.clone()));
-        let range = KeyRange { from: key_of(&body.from)?, to: key_of(&body.to)? };
+        let mut range = KeyRange { from: key_of(&body.from)?, to: key_of(&body.to)?, keys: keys_of(&body.keys)? };
+        if range.keys.is_some() && (range.from.is_some() || range.to.is_some()) {
+            return Err(Problem::bad_request("name keys, or from and to").into());
+        }
         let columns = source.as_ref().map_or(0, |source| source.key.len());
-        if [&range.from, &range.to].into_iter().flatten().any(|bound| bound.len() != columns) {
+        let given = [&range.from, &range.to].into_iter().flatten().chain(range.keys.iter().flatten());
+        if given.into_iter().any(|key| key.len() != columns) {
             return Err(Problem::bad_request(format!("the key of {} has {columns} columns", body.table)).into());
         }
         if let Some(source) = &source {
             self.check_values(source, &range).await?;
+        }
+        if let (Some(source), Some(keys)) = (&source, &range.keys) {
+            if standing != Standing::Carried || self.copies.get(table).is_some_and(Copy::is_open) {
+                let why = format!("{} is being copied, or is not carried: its rows come with the copy", body.table);
+                return Err(Problem::conflict(why).into());
+            }
+            range.keys = Some(self.as_written(source, keys).await?);
         }
         match (standing, source) {
             (Standing::Carried, _) => Ok(self.begin_copy(table, range)?),
@@ -162,6 +206,15 @@ fn key_of(values: &Option<Vec<Value>>) -> Result<Option<Vec<String>>, Problem> {
     values.as_ref().map(|values| values.iter().map(text).collect()).transpose()
 }
 
+fn keys_of(keys: &Option<Vec<Vec<Value>>>) -> Result<Option<Vec<Vec<String>>>, Problem> {
+    let Some(keys) = keys else { return Ok(None) };
+    if keys.is_empty() || keys.len() > KEYS_MAX {
+        return Err(Problem::bad_request(format!("name 1 to {KEYS_MAX} keys")));
+    }
+    let key = |key: &Vec<Value>| Ok(key_of(&Some(key.clone()))?.unwrap_or_default());
+    keys.iter().map(key).collect::<Result<_, _>>().map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +227,10 @@ mod tests {
             Ok(Some(vec!["a".into(), "9223372036854775807".into(), "true".into()]))
         );
         assert_eq!(key("null"), Ok(None));
+        let keys = |json: &str| keys_of(&serde_json::from_str(json).unwrap());
+        assert_eq!(keys("[[1],[\"a\"]]"), Ok(Some(vec![vec!["1".to_owned()], vec!["a".to_owned()]])));
+        assert_eq!(keys("null"), Ok(None));
+        assert!(keys("[]").is_err() && keys("[[null]]").is_err());
         for wrong in ["[1.5]", "[null]", "[[1]]", "[\"\\u0000\"]"] {
             assert_eq!(key(wrong).unwrap_err().status, 400, "{wrong}");
         }

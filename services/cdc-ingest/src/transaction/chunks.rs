@@ -56,8 +56,9 @@ impl Assembler {
         self.last = self.last.max(Version { epoch: self.epoch, lsn: behind, index: Version::SNAPSHOT, part: 0 });
         for row in chunk.rows.iter().filter(|row| !newer.contains(row.key.as_slice())) {
             let Some(place) = self.place(chunk.table, &row.key) else { continue };
-            let header = Header::new(Operation::Snapshot, self.next_snapshot_version());
-            self.send(chunk.table, place, &row.key, &header, Some(&row.value), out);
+            let operation = if row.value.is_some() { Operation::Snapshot } else { Operation::Delete };
+            let header = Header::new(operation, self.next_snapshot_version());
+            self.send(chunk.table, place, &row.key, &header, row.value.as_deref(), out);
         }
         let rows = chunk.rows.len() as u64;
         *self.taken.entry((chunk.table, Operation::Snapshot)).or_default() += rows;

@@ -1,0 +1,288 @@
+//! A pair from its first range to its last, and what differs judged and traced.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use shared::failure::Failure;
+use shared::generation::Fate;
+use shared::position::Lsn;
+use shared::record::time;
+use sqlx::postgres::PgConnection;
+
+use super::capture;
+use super::chain::Waiting;
+use super::halving::{Key, Range, Side, Sides, differing};
+use super::judge::{Case, Look, Verdict};
+use super::lost::{Found, Known, Layer, Place};
+use super::pair::Pair;
+use super::report::{ColumnShown, Difference, KeyShown, Kind, Report};
+use super::search::{Newest, Wanted, search, writers};
+use super::sides::Connections;
+use super::topic_texts::as_in_the_sink;
+use crate::checkpoint::Place as Offsets;
+use crate::settings::Settings;
+
+/// What is said while it goes on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    pub rows: u64,
+    pub ranges: u64,
+    pub candidates: u64,
+    pub differences: usize,
+}
+
+/// A comparison with its connections.
+pub struct Comparison<'c> {
+    pub settings: &'c Settings,
+    pub pair: &'c Pair,
+    pub source: PgConnection,
+    pub sink: PgConnection,
+    pub fate: &'c Fate,
+    pub progress: Progress,
+    /// Told of each range.
+    pub watch: &'c mut dyn FnMut(&Pair, &Progress),
+}
+
+/// What is known so far.
+#[derive(Default)]
+struct Judged {
+    changing: Vec<Key>,
+    differences: Vec<(Key, Look)>,
+    cut_short: bool,
+}
+
+impl Comparison<'_> {
+    /// Compares all rows. With `heal`, rows that differ are read again, and judged once more.
+    pub async fn run(&mut self, heal: bool) -> Result<Report, Failure> {
+        let (begin, started_at) = (Instant::now(), time::milliseconds(time::now()));
+        capture::whole(&self.settings.reconcile.capture, &self.pair.source_table.to_string()).await?;
+        let at = self.sides().source_rows(&[]).await?.1;
+        self.passed(at).await?;
+        let mut judged = Judged::default();
+        let (source_rows, sink_rows) = self.walk(&mut judged).await?;
+        let (mut differences, untold) = self.explained(&judged.differences).await;
+        if heal {
+            self.heal(&judged.differences, &mut differences).await?;
+        }
+        Ok(Report {
+            pair: self.pair.name.clone(),
+            source_table: self.pair.source_table.to_string(),
+            sink_table: self.pair.sink_table.to_string(),
+            started_at,
+            seconds: begin.elapsed().as_secs_f64(),
+            position: at.to_string(),
+            source_rows,
+            sink_rows,
+            ranges: self.progress.ranges,
+            candidates: self.progress.candidates,
+            changing: judged.changing.iter().map(|key| self.shown(key)).collect(),
+            differences,
+            untold,
+            cut_short: judged.cut_short,
+        })
+    }
+
+    fn sides(&mut self) -> Connections<'_> {
+        Connections::new(&mut self.source, &mut self.sink, self.pair)
+    }
+
+    fn shown(&self, key: &Key) -> KeyShown {
+        self.pair.key.iter().zip(key).map(|(column, value)| (column.name.clone(), value.clone())).collect()
+    }
+
+    async fn passed(&mut self, at: Lsn) -> Result<(), Failure> {
+        let Settings { input, kafka, reconcile, .. } = self.settings;
+        let place = Offsets { group: input.group.clone(), topic: input.topic.clone() };
+        let waiting = Waiting { config: &reconcile.chain, kafka, place: &place, fate: self.fate };
+        waiting.passed(&mut self.source, &mut self.sink, at).await
+    }
+
+    /// Range by range. Answers the rows of either side.
+    async fn walk(&mut self, judged: &mut Judged) -> Result<(u64, u64), Failure> {
+        let (settings, mut after, mut candidates) = (self.settings, None, Vec::new());
+        let (mut source_rows, mut sink_rows) = (0, 0);
+        loop {
+            let mut sides = self.sides();
+            sides.begin().await?;
+            let from = Range { after: after.take(), upto: None };
+            let range_rows = u64::from(settings.reconcile.range_rows);
+            // Behind the source's last rows the sink may have any number of its own.
+            let upto = match sides.key_at(Side::Source, &from, range_rows).await? {
+                None => sides.key_at(Side::Sink, &from, range_rows).await?,
+                upto => upto,
+            };
+            let range = Range { upto: upto.clone(), ..from };
+            let sums = sides.sums(&range).await?;
+            let leaf_rows = u64::from(settings.reconcile.leaf_rows);
+            let found = differing(&mut sides, range, sums, leaf_rows).await?;
+            sides.end().await?;
+            let pause = settings.reconcile.pause(sides.source_worked);
+            (source_rows, sink_rows) = (source_rows + sums.source.rows, sink_rows + sums.sink.rows);
+            self.progress.rows = source_rows.max(sink_rows);
+            self.progress.ranges += 1;
+            self.progress.candidates += found.len() as u64;
+            candidates.extend(found);
+            let is_last = upto.is_none();
+            let at_a_time = usize::try_from(settings.reconcile.candidates_max).unwrap_or(usize::MAX);
+            while candidates.len() >= at_a_time || (is_last && !candidates.is_empty()) {
+                let rest = candidates.split_off(at_a_time.min(candidates.len()));
+                let part = std::mem::replace(&mut candidates, rest);
+                self.settle(part, judged).await?;
+                if judged.cut_short {
+                    return Ok((source_rows, sink_rows));
+                }
+            }
+            (self.watch)(self.pair, &self.progress);
+            if is_last {
+                return Ok((source_rows, sink_rows));
+            }
+            after = upto;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Looks at rows until each is judged.
+    async fn settle(&mut self, keys: Vec<Key>, judged: &mut Judged) -> Result<(), Failure> {
+        let differences_max = usize::try_from(self.settings.reconcile.differences_max).unwrap_or(usize::MAX);
+        let mut open: Vec<(Key, Case)> = keys.into_iter().map(|key| (key, Case::default())).collect();
+        while !open.is_empty() {
+            let keys: Vec<Key> = open.iter().map(|(key, _)| key.clone()).collect();
+            let looks = self.look(&keys).await?;
+            let mut still = Vec::new();
+            for ((key, mut case), look) in open.into_iter().zip(looks) {
+                match case.judge(&look, self.settings.reconcile.rounds_max) {
+                    Verdict::Equal => {}
+                    Verdict::Open => still.push((key, case)),
+                    Verdict::Changing => judged.changing.push(key),
+                    Verdict::Differs if judged.differences.len() >= differences_max => judged.cut_short = true,
+                    Verdict::Differs => judged.differences.push((key, look)),
+                }
+            }
+            open = still;
+            self.progress.differences = judged.differences.len();
+        }
+        Ok(())
+    }
+
+    /// One look at rows on both sides, with the pipeline's whole way between.
+    async fn look(&mut self, keys: &[Key]) -> Result<Vec<Look>, Failure> {
+        let (before, at) = self.sides().source_rows(keys).await?;
+        self.passed(at).await?;
+        let mut sides = self.sides();
+        let sink = sides.sink_rows(keys).await?;
+        let (after, _) = sides.source_rows(keys).await?;
+        let looks = before.into_iter().zip(sink).zip(after);
+        Ok(looks.map(|((source_before, sink), source_after)| Look { source_before, sink, source_after }).collect())
+    }
+
+    /// The differences with where each got lost, or why the topics could not tell.
+    async fn explained(&mut self, found: &[(Key, Look)]) -> (Vec<Difference>, Option<String>) {
+        let names: Vec<String> = self.pair.columns.iter().map(|column| column.name.clone()).collect();
+        let (places, untold) = match found.is_empty() || self.settings.reconcile.chain.slot.is_empty() {
+            true => (HashMap::new(), None),
+            // The rows differ all the same.
+            false => match self.places(found, &names).await {
+                Ok(places) => (places, None),
+                Err(failure) => (HashMap::new(), Some(failure.chain())),
+            },
+        };
+        let difference = |(number, (key, look)): (usize, &(Key, Look))| Difference {
+            key: self.shown(key),
+            kind: kind(look),
+            columns: columns(&names, look),
+            place: places.get(&number).cloned(),
+            healed: false,
+        };
+        (found.iter().enumerate().map(difference).collect(), untold)
+    }
+
+    async fn places(&mut self, found: &[(Key, Look)], names: &[String]) -> Result<HashMap<usize, Place>, Failure> {
+        let Settings { input, writer, kafka, reconcile, .. } = self.settings;
+        let chain = &reconcile.chain;
+        let topics = writers(&chain.topics, &chain.groups, &input.topic);
+        let wanted = Wanted {
+            key: self.pair.key.clone(),
+            keys: found.iter().map(|(key, _)| key.clone()).collect(),
+            columns: names.to_vec(),
+            topics: topics.iter().map(|(topic, _)| (*topic).to_owned()).collect(),
+            dead_letter_topics: chain.dead_letter_topics.iter().chain([&writer.dead_letter_topic]).cloned().collect(),
+            timeout: Duration::from_millis(chain.search_timeout_ms),
+        };
+        let sightings = search(kafka, self.fate, wanted).await?;
+        let mut layers: Vec<HashMap<usize, Newest>> = Vec::new();
+        for newest in sightings.newest {
+            layers.push(as_in_the_sink(&mut self.sink, self.pair, newest).await?);
+        }
+        // What cleaning makes is not in the topic in front of it.
+        if let Some(first) = layers.first_mut() {
+            let rows = first.values_mut().filter_map(|newest| newest.row.as_mut());
+            rows.for_each(|row| {
+                let made = row.iter_mut().zip(&self.pair.columns).filter(|(_, column)| column.is_made);
+                made.for_each(|(value, _)| *value = None);
+            });
+        }
+        let sink_table = self.pair.sink_table.to_string();
+        let place = |(number, (_, look)): (usize, &(Key, Look))| {
+            let layers: Vec<Layer<'_>> =
+                topics.iter().zip(&layers).map(|(stage, newest)| layer(*stage, newest.get(&number))).collect();
+            let known = Known {
+                columns: names,
+                source: look.source_after.as_ref().map(|row| &row.texts),
+                layers: &layers,
+                rejected: sightings.rejected.get(&number).map_or(&[], Vec::as_slice),
+                sink_table: &sink_table,
+                sink: look.sink.as_ref().map(|row| &row.texts),
+            };
+            (number, known.place())
+        };
+        Ok(found.iter().enumerate().map(place).collect())
+    }
+
+    /// Has the rows read again, but for those that a stage would reject again, and marks those that are equal then.
+    async fn heal(&mut self, found: &[(Key, Look)], differences: &mut [Difference]) -> Result<(), Failure> {
+        let to_heal = found.iter().zip(differences.iter()).filter(|(_, difference)| !difference.is_rejected());
+        let keys: Vec<Key> = to_heal.map(|((key, _), _)| key.clone()).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let table = self.pair.source_table.to_string();
+        capture::read_again(&self.settings.reconcile.capture, &table, &keys).await?;
+        let mut again = Judged::default();
+        self.settle(keys.clone(), &mut again).await?;
+        let is_open =
+            |key: &Key| again.changing.contains(key) || again.differences.iter().any(|(differs, _)| differs == key);
+        for ((key, _), difference) in found.iter().zip(differences) {
+            difference.healed = keys.contains(key) && !is_open(key);
+        }
+        Ok(())
+    }
+}
+
+fn layer<'t>((topic, writer): (&'t str, &'t str), newest: Option<&Newest>) -> Layer<'t> {
+    let found = newest.map(|newest| Found {
+        partition: newest.partition,
+        offset: newest.offset,
+        version: newest.version.fact,
+        row: newest.row.clone(),
+    });
+    Layer { topic, writer, found }
+}
+
+fn kind(look: &Look) -> Kind {
+    match (&look.source_after, &look.sink) {
+        (Some(_), None) => Kind::Missing,
+        (None, _) => Kind::Surplus,
+        _ => Kind::Other,
+    }
+}
+
+fn columns(names: &[String], look: &Look) -> Vec<ColumnShown> {
+    let (Some(source), Some(sink)) = (&look.source_after, &look.sink) else { return Vec::new() };
+    let values = names.iter().zip(source.texts.iter().zip(&sink.texts)).filter(|(_, (source, sink))| source != sink);
+    let shown = |(name, (source, sink)): (&String, (&Option<String>, &Option<String>))| ColumnShown {
+        name: name.clone(),
+        source: Some(source.clone()),
+        sink: Some(sink.clone()),
+    };
+    values.map(shown).collect()
+}

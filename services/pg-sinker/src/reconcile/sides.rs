@@ -1,0 +1,178 @@
+//! The two connections: short read-only transactions, so that neither server keeps old rows for long.
+
+use std::time::{Duration, Instant};
+
+use shared::failure::{Failure, FailureKind};
+use shared::pg::{PostgresConfig, refused};
+use shared::position::Lsn;
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
+
+use super::digest::Digest;
+use super::halving::{Both, Key, Range, Side, Sides};
+use super::judge::Row;
+use super::pair::Pair;
+use super::settings::ReconcileConfig;
+use super::statement::SideSql;
+
+const SERVICE: &str = "pg-sinker reconcile";
+
+/// A connection on which nothing can be written, and no statement takes more than one processor or longer than the bound.
+pub async fn connect(server: &PostgresConfig, config: &ReconcileConfig) -> Result<PgConnection, Failure> {
+    let timeout = config.statement_timeout_ms.to_string();
+    let settings = [
+        ("default_transaction_read_only", "on"),
+        ("statement_timeout", timeout.as_str()),
+        ("max_parallel_workers_per_gather", "0"),
+        ("jit", "off"),
+        // The bounds of a range decide whether its index is used.
+        ("plan_cache_mode", "force_custom_plan"),
+    ];
+    server.connect_with(SERVICE, &settings).await
+}
+
+/// Both sides of a pair.
+pub struct Connections<'c> {
+    pub source: &'c mut PgConnection,
+    pub sink: &'c mut PgConnection,
+    pub pair: &'c Pair,
+    /// How long the source worked.
+    pub source_worked: Duration,
+}
+
+/// The same rows for all statements until the end.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+async fn run(connection: &mut PgConnection, sql: &str) -> Result<(), Failure> {
+    let done = connection.execute(AssertSqlSafe(sql.to_owned())).await;
+    done.map(|_| ()).map_err(|error| refused(format!("{sql} was refused"), error))
+}
+
+fn unreadable(table: impl std::fmt::Display) -> impl FnOnce(sqlx::Error) -> Failure {
+    move |error| refused(format!("the rows of {table} cannot be compared"), error)
+}
+
+impl<'c> Connections<'c> {
+    pub fn new(source: &'c mut PgConnection, sink: &'c mut PgConnection, pair: &'c Pair) -> Self {
+        Connections { source, sink, pair, source_worked: Duration::ZERO }
+    }
+
+    /// Both stand still from the next statement on.
+    pub async fn begin(&mut self) -> Result<(), Failure> {
+        run(self.source, BEGIN).await?;
+        run(self.sink, BEGIN).await
+    }
+
+    pub async fn end(&mut self) -> Result<(), Failure> {
+        run(self.source, "COMMIT").await?;
+        run(self.sink, "COMMIT").await
+    }
+
+    /// The rows of the source with these keys, in their order, and a position behind everything that they show.
+    pub async fn source_rows(&mut self, keys: &[Key]) -> Result<(Vec<Option<Row>>, Lsn), Failure> {
+        let found = rows(self.source, &self.pair.source, &self.pair.source_table, keys).await?;
+        let read = "SELECT pg_current_wal_insert_lsn()::text";
+        let at: String = sqlx::query_scalar(read)
+            .fetch_one(&mut *self.source)
+            .await
+            .map_err(|error| refused("the position of the source cannot be read", error))?;
+        let at = at.parse().map_err(|error| {
+            Failure::new(FailureKind::Data, "the position of the source cannot be read").caused_by(error)
+        })?;
+        Ok((found, at))
+    }
+
+    /// The rows of the sink with these keys, in their order.
+    pub async fn sink_rows(&mut self, keys: &[Key]) -> Result<Vec<Option<Row>>, Failure> {
+        rows(self.sink, &self.pair.sink, &self.pair.sink_table, keys).await
+    }
+}
+
+fn bound<'q>(sql: String, range: &'q Range) -> sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments> {
+    let values = range.after.iter().chain(&range.upto).flatten();
+    values.fold(sqlx::query(AssertSqlSafe(sql)), |query, value| query.bind(value))
+}
+
+async fn sum(connection: &mut PgConnection, sql: &SideSql, range: &Range) -> Result<Digest, sqlx::Error> {
+    let row = bound(sql.sums(range), range).fetch_one(connection).await?;
+    let (high, low): (String, String) = (row.try_get(1)?, row.try_get(2)?);
+    Digest::read(row.try_get(0)?, &high, &low).map_err(|failure| sqlx::Error::Decode(Box::new(failure)))
+}
+
+async fn list(connection: &mut PgConnection, sql: &SideSql, range: &Range) -> Result<Vec<(Key, String)>, sqlx::Error> {
+    let rows = bound(sql.list(range), range).fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+async fn rows(
+    connection: &mut PgConnection,
+    sql: &SideSql,
+    table: impl std::fmt::Display,
+    keys: &[Key],
+) -> Result<Vec<Option<Row>>, Failure> {
+    let mut query = sqlx::query(AssertSqlSafe(sql.rows_by_key()));
+    for at in 0..sql.key.len() {
+        query = query.bind(keys.iter().map(|key| key.get(at).cloned()).collect::<Vec<Option<String>>>());
+    }
+    let read = query.fetch_all(connection).await.map_err(unreadable(&table))?;
+    let mut found: Vec<Option<Row>> = vec![None; keys.len()];
+    for row in &read {
+        let (number, row) = numbered(row).map_err(unreadable(&table))?;
+        if let Some(place) = usize::try_from(number - 1).ok().and_then(|at| found.get_mut(at)) {
+            // A second row of the key: together they are like no row of the other side.
+            *place = Some(match place.take() {
+                None => row,
+                Some(other) => Row {
+                    identity: format!("{} {}", other.identity, row.identity),
+                    texts: other.texts.into_iter().chain(row.texts).collect(),
+                },
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn numbered(row: &PgRow) -> Result<(i64, Row), sqlx::Error> {
+    Ok((row.try_get(0)?, Row { identity: row.try_get(1)?, texts: row.try_get(2)? }))
+}
+
+impl Sides for Connections<'_> {
+    async fn sums(&mut self, range: &Range) -> Result<Both<Digest>, Failure> {
+        let Connections { source, sink, pair, source_worked } = self;
+        let of_source = async {
+            let begin = Instant::now();
+            let sum = sum(source, &pair.source, range).await;
+            *source_worked += begin.elapsed();
+            sum.map_err(unreadable(&pair.source_table))
+        };
+        let of_sink = async { sum(sink, &pair.sink, range).await.map_err(unreadable(&pair.sink_table)) };
+        let (source, sink) = tokio::join!(of_source, of_sink);
+        Ok(Both { source: source?, sink: sink? })
+    }
+
+    async fn list(&mut self, range: &Range) -> Result<Both<Vec<(Key, String)>>, Failure> {
+        let source = list(self.source, &self.pair.source, range).await.map_err(unreadable(&self.pair.source_table))?;
+        let sink = list(self.sink, &self.pair.sink, range).await.map_err(unreadable(&self.pair.sink_table))?;
+        Ok(Both { source, sink })
+    }
+
+    async fn key_at(&mut self, side: Side, range: &Range, rows: u64) -> Result<Option<Key>, Failure> {
+        let begin = Instant::now();
+        let offset = i64::try_from(rows.saturating_sub(1)).unwrap_or(i64::MAX);
+        let (connection, sql, table) = match side {
+            Side::Source => (&mut *self.source, &self.pair.source, &self.pair.source_table),
+            Side::Sink => (&mut *self.sink, &self.pair.sink, &self.pair.sink_table),
+        };
+        let asked = bound(sql.key_at(range), range).bind(offset).fetch_optional(connection).await;
+        if side == Side::Source {
+            self.source_worked += begin.elapsed();
+        }
+        let row = asked.map_err(unreadable(table))?;
+        row.map(|row| row.try_get(0)).transpose().map_err(unreadable(table))
+    }
+}
+
+/// A server that does not say good-bye changes nothing.
+pub async fn close(connection: PgConnection) {
+    let _ = connection.close().await;
+}
