@@ -23,7 +23,7 @@ pub struct RuleConfig {
 }
 
 /// What becomes of a row that fails.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFail {
     /// The row goes to the dead letters.
@@ -36,7 +36,7 @@ pub enum OnFail {
 }
 
 /// What a column is that the row does not have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Absent {
     /// A reason to reject the row: rule and table do not fit.
@@ -47,7 +47,7 @@ pub enum Absent {
 }
 
 /// What a rule does. `column` is read, `to` is the column that is added.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Kind {
     /// A value by its name in a list.
@@ -185,7 +185,7 @@ impl Kind {
 }
 
 /// A band: all below the bound that are in no band before it. One without a bound takes the rest.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Band {
     #[serde(default)]
@@ -194,7 +194,7 @@ pub struct Band {
 }
 
 /// `a <= b`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Relation {
     #[serde(rename = "<")]
     Less,

@@ -587,7 +587,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
                 Ok(())
             }
             Err(mpsc::error::TrySendError::Full(FromReader::Batch(back))) => {
-                self.context.progress.complete(&[]);
+                self.context.progress.take_back();
                 self.batch = back;
                 self.blocked_since.get_or_insert_with(Instant::now);
                 Ok(())
