@@ -163,7 +163,7 @@ pub struct ReemissionConfig {
 pub struct MissingConfig {
     /// Rows that are missing and of which a list is kept, by dimension.
     pub registered_max: usize,
-    /// Of these `/api/missing` shows the oldest.
+    /// Of these `/api/v1/missing` shows the oldest.
     pub shown_max: usize,
     /// Facts that wait for a row (mode `wait`). Beyond it the oldest go out with the defaults before their time, and are counted.
     pub waiting_facts_max: usize,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use shared::scalar::Scalar;
 
@@ -10,7 +10,7 @@ use crate::decimal::Decimal;
 use crate::fold::Difference;
 
 /// A rule: its name, what it does, and what happens to a row that it cannot be done to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct RuleConfig {
     /// Stands in dead letters, metrics and marks.
     pub name: String,
@@ -19,6 +19,7 @@ pub struct RuleConfig {
     pub default: Option<Scalar>,
     /// What a column is that the row does not have.
     pub absent: Absent,
+    #[serde(flatten)]
     pub kind: Kind,
 }
 
@@ -211,7 +212,8 @@ pub enum Relation {
 }
 
 /// A number or a time, as text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Bound(pub String);
 
 impl<'de> Deserialize<'de> for Bound {

@@ -99,7 +99,7 @@ fn build(config: &Settings, surroundings: Surroundings, tables: Tables) -> Resul
     Ok(Chain { threads: vec![thread] })
 }
 
-/// A table in `/api/state`.
+/// A table in `/api/v1/state`.
 #[derive(Serialize)]
 struct About<'a> {
     table: &'a str,

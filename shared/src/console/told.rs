@@ -165,20 +165,36 @@ impl Pipeline {
         Shown { now_ms, here: self.own.clone(), trouble: told.trouble.clone(), instances: instances.collect() }
     }
 
+    /// The topics that lead to the sink, in the order of the data: what a row goes through.
+    pub fn way(&self) -> Vec<String> {
+        let places = self.lock().by_instance.values().map(topology).collect::<Vec<_>>();
+        let mut way: Vec<String> = Vec::new();
+        let mut next = places.iter().find(|place| place.sink.is_some()).and_then(|place| place.input.clone());
+        while let Some(topic) = next.filter(|topic| !way.contains(topic)) {
+            let writer = places.iter().find(|place| place.outputs.contains(&topic));
+            next = writer.and_then(|place| place.input.clone());
+            way.insert(0, topic);
+        }
+        way
+    }
+
     /// The topics of the pipeline: those that its instances name, and those that a captured table goes to.
     pub fn topics(&self) -> BTreeMap<String, Role> {
         let told = self.lock();
         let mut topics = BTreeMap::new();
         for entry in told.by_instance.values() {
-            let topology = entry.value.get("topology").cloned().unwrap_or_default();
-            let topology: Topology = serde_json::from_value(topology).unwrap_or_default();
-            topics.extend(topology.topics().map(|(topic, role)| (topic.to_owned(), role)));
+            topics.extend(topology(entry).topics().map(|(topic, role)| (topic.to_owned(), role)));
             let tables = entry.value.pointer("/state/details/snapshot").and_then(Value::as_object);
             let captured = tables.into_iter().flatten().filter_map(|(_, table)| table.get("topic")?.as_str());
             topics.extend(captured.map(|topic| (topic.to_owned(), Role::Rows)));
         }
         topics
     }
+}
+
+fn topology(entry: &Entry) -> Topology {
+    let told = entry.value.get("topology").cloned().unwrap_or_default();
+    serde_json::from_value(told).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -247,6 +263,24 @@ mod tests {
         let topics: Vec<(String, Role)> = pipeline.topics().into_iter().collect();
         let wanted = [("cdc_state", Role::State), ("dlq", Role::DeadLetters), ("dwd", Role::Rows), ("ods_b", Role::Rows)];
         assert_eq!(topics, wanted.map(|(topic, role)| (topic.to_owned(), role)));
+    }
+
+    #[test]
+    fn the_way_leads_to_the_sink() {
+        let pipeline = Pipeline::new(instance("own"), &ConsoleConfig::default());
+        assert_eq!(pipeline.way(), Vec::<String>::new());
+        let places = [
+            ("a", r#"{"source":"db","outputs":["users","ods"]}"#),
+            ("b", r#"{"input":"ods","outputs":["dwd"]}"#),
+            ("c", r#"{"input":"dwd","beside":["users"],"outputs":["result"]}"#),
+            ("d", r#"{"input":"result","sink":"db"}"#),
+        ];
+        for (service, place) in places {
+            take(&pipeline, service, 1, &format!(",\"topology\":{place}"));
+        }
+        assert_eq!(pipeline.way(), ["ods", "dwd", "result"]);
+        take(&pipeline, "e", 1, r#","topology":{"input":"result","outputs":["ods"]}"#);
+        assert_eq!(pipeline.way().len(), 3, "a ring has an end");
     }
 
     #[test]

@@ -389,7 +389,7 @@ fn commit<S: StartPoint>(consumer: &BaseConsumer<Assignments<S>>) {
     }
 }
 
-/// A partition in `/api/state`.
+/// A partition in `/api/v1/state`.
 #[derive(Serialize)]
 struct PartitionState {
     partition: i32,
