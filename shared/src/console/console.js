@@ -57,7 +57,6 @@ const worst = numbers => { const found = numbers.filter(one => one !== null && o
 
 let pipeline = null;        // the last answer of /api/v1/pipeline
 let trouble = null;         // why there is none
-let own_pages = {};         // pages of this service alone
 const history = { rows: [], p99: [] };
 const HISTORY_MAX = 120;
 
@@ -257,7 +256,7 @@ function details_of(stages) {
   const lags = live.flatMap(found => (figures(found).lag ?? []).map(lag => [lag.topic, number(lag.partition), number(lag.records), `${found.service} ${found.instance}`])).sort((a, b) => a[0].localeCompare(b[0]) || a[1] - b[1]);
   const copies = live.flatMap(found => Object.entries(details(found).snapshot ?? {}));
   const slots = live.map(found => details(found).slot).filter(Boolean);
-  const dimensions = live.flatMap(found => Object.entries(details(found).join?.dimensions ?? {}).map(([name, told]) => [name, number(told.rows), bytes(told.bytes), number(told.missing), told.missing ? duration(told.oldest_missing_s) : '–', found.instance]));
+  const dimensions = live.flatMap(found => Object.entries(details(found).join?.dimensions ?? {}).map(([name, told]) => [name, number(told.rows), bytes(told.bytes), told.missing ? h('a', { href: `${safe_url(found.told.url)}/api/v1/missing` }, number(told.missing)) : '0', told.missing ? duration(told.oldest_missing_s) : '–', found.instance]));
   const letters = live.flatMap(found => Object.entries(figures(found).rejected ?? {}).map(([reason, count]) => [found.service, reason, number(count), (found.told.topology.dead_letters ?? []).map(name => h('a', { href: `#/topics?topic=${encodeURIComponent(name)}` }, name))]));
   const restarts = stages.flatMap(stage => stage.all).flatMap(found => (found.told.state?.restarts ?? []).map(one => [one.at, `${found.service} ${found.instance}`, one.kind, one.why])).sort((a, b) => b[0].localeCompare(a[0]));
   const copy = ([name, told]) => [name, told.topic, h('progress', { max: '100', value: `${told.percent}`, 'aria-label': `copy of ${name}` }), `${told.percent} %`, number(told.rows), told.rows_a_second === undefined ? '–' : number(told.rows_a_second), told.seconds_left === undefined ? '–' : duration(told.seconds_left), told.stopped ? `stopped: ${told.stopped}` : told.paused ? 'paused' : told.done ? 'done' : 'copying'];
@@ -432,7 +431,10 @@ function draw() {
   const status = document.getElementById('status');
   if (!pipeline) { status.textContent = trouble ? `no answer: ${trouble}` : '…'; return }
   const stages = stages_of(pipeline), ill = stages.filter(stage => standing_of(stage));
-  status.replaceChildren(h('span', { class: `dot ${trouble ? 'bad' : ill.some(stage => standing_of(stage) === 'bad') ? 'bad' : ill.length ? 'warn' : ''}` }), trouble ? `no answer: ${trouble}` : ill.length ? `look at ${ill.map(stage => stage.name).join(', ')}` : 'all is well', ` · page of ${pipeline.here.service}`);
+  const kind = trouble || ill.some(stage => standing_of(stage) === 'bad') ? 'bad' : ill.length ? 'warn' : '';
+  const words = trouble ? `no answer: ${trouble}` : ill.length ? `look at ${ill.map(stage => stage.name).join(', ')}` : 'all is well';
+  // Only what is new is said to who listens to the page.
+  patch(status, h('p', { id: 'status', role: 'status' }, h('span', { class: `dot ${kind}` }), `${words} · page of ${pipeline.here.service}`));
   VIEWS[name](query);
 }
 
