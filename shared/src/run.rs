@@ -247,7 +247,13 @@ async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
 
 /// Where a browser finds the page of this instance.
 fn page_url(http: &HttpConfig, console: &ConsoleConfig) -> String {
-    if console.url.is_empty() { format!("http://{}:{}", http.host, http.port) } else { console.url.clone() }
+    if !console.url.is_empty() {
+        return console.url.clone();
+    }
+    // Who listens on every address has a name, at least among its neighbours.
+    let is_any = ["0.0.0.0", "::", "[::]"].contains(&http.host.as_str());
+    let host = is_any.then(|| std::env::var("HOSTNAME").ok()).flatten().unwrap_or_else(|| http.host.clone());
+    format!("http://{host}:{}", http.port)
 }
 
 /// Gives signs of life for as long as the thread that this runs in goes on.

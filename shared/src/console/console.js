@@ -460,7 +460,7 @@ document.addEventListener('click', event => {
   if (button) command(button.dataset.command, { table: button.dataset.table });
 });
 
-addEventListener('hashchange', () => { draw(); document.getElementById('main').focus({ preventScroll: true }) });
+addEventListener('hashchange', () => { if (place()[0] === 'topics') look_at_topics(); draw(); document.getElementById('main').focus({ preventScroll: true }) });
 addEventListener('resize', draw_lines);
 
 (async function go_on() {
