@@ -20,7 +20,7 @@ The tests find the servers by what scripts/servers.sh env prints, the script its
 programs by TIDEMILL_BIN_DIR. CARGO_TARGET_DIR, TIDEMILL_DOWNLOADS and TIDEMILL_FAILED_TEST_LOGS (a folder, for the logs
 of tests that failed) are heeded.
 
-The tests of the console want Chromium (apt-get install chromium).
+The tests of the console want Chromium, that of the dashboard Prometheus (apt-get install chromium prometheus).
 EOF
 }
 

@@ -101,6 +101,7 @@ mod servers_down;
 mod console_api;
 mod console_page;
 mod console_pipeline;
+mod dashboard;
 mod documented_metrics;
 mod documented_settings;
 mod pages;
