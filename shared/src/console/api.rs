@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpRequest, HttpResponse, Route, web};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _, Route, web};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -45,10 +45,10 @@ pub type Resource = (&'static str, Vec<(Method, Route)>);
 pub fn resources() -> Vec<Resource> {
     let get = |route: Route| vec![(Method::GET, route)];
     vec![
-        ("/", get(web::get().to(async || asset("text/html; charset=utf-8", include_str!("console.html"))))),
-        ("/console.css", get(web::get().to(async || asset("text/css; charset=utf-8", include_str!("console.css"))))),
-        ("/console.js", get(web::get().to(async || asset("text/javascript; charset=utf-8", include_str!("console.js"))))),
-        ("/api/openapi.json", get(web::get().to(async || asset("application/json", OPENAPI)))),
+        ("/", get(web::get().to(|| async { asset("text/html; charset=utf-8", include_str!("console.html")) }))),
+        ("/console.css", get(web::get().to(|| async { asset("text/css; charset=utf-8", include_str!("console.css")) }))),
+        ("/console.js", get(web::get().to(|| async { asset("text/javascript; charset=utf-8", include_str!("console.js")) }))),
+        ("/api/openapi.json", get(web::get().to(|| async { asset("application/json", OPENAPI) }))),
         ("/api/v1/state", get(web::get().to(state))),
         ("/api/v1/configuration", get(web::get().to(configuration))),
         ("/api/v1/pipeline", get(web::get().to(pipeline))),

@@ -38,15 +38,15 @@ pub struct Telling<'a> {
 
 impl Telling<'_> {
     /// The record's value, within the bound: what is longest stays out where it does not fit.
-    pub fn encode(mut self, bytes_max: usize) -> Vec<u8> {
+    pub fn encode(self, bytes_max: usize) -> Vec<u8> {
         let whole = serde_json::to_vec(&self).unwrap_or_default();
         if whole.len() <= bytes_max {
             return whole;
         }
         let too_long = Value::String(format!("left out: longer than console.state_bytes_max, {bytes_max}"));
-        self.state.details = BTreeMap::from([("note", too_long.clone())]);
-        self.configuration = &too_long;
-        serde_json::to_vec(&self).unwrap_or_default()
+        let mut state = self.state.clone();
+        state.details = BTreeMap::from([("note", too_long.clone())]);
+        serde_json::to_vec(&Telling { state, configuration: &too_long, ..self }).unwrap_or_default()
     }
 }
 

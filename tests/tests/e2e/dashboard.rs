@@ -67,6 +67,14 @@ fn queries() -> Vec<String> {
     targets.map(|target| target["expr"].as_str().unwrap().replace("$__rate_interval", "30s")).collect()
 }
 
+#[test]
+fn every_alert_fires_when_it_should() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../monitoring/alerts.test.yml");
+    let tested = Command::new("promtool").args(["test", "rules"]).arg(rules).output();
+    let tested = tested.unwrap_or_else(|error| panic!("promtool: {error}. apt-get install prometheus"));
+    assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
+}
+
 #[tokio::test]
 async fn every_query_of_the_dashboard_has_an_answer() {
     let stack = Stack::started().await;
