@@ -191,7 +191,7 @@ function topology(stages) {
     const { place, depth } = stage, node = `stage-${at}`;
     column(1 + 2 * depth).push(stage_card(stage, at));
     const base = (text, column_at, name) => {
-      if (!nodes.has(text)) { nodes.set(text, name); column(column_at).push(h('div', { class: 'base', 'data-node': name }, text)) }
+      if (!nodes.has(text)) { nodes.set(text, name); column(column_at).push(h('div', { class: 'base', 'data-node': name, title: text }, text.split('/').pop())) }
       return nodes.get(text);
     };
     if (place.source) edges.push([base(place.source, 2 * depth, `source-${at}`), node, rate_of(stage, 'records_in') > 0]);
@@ -253,7 +253,10 @@ const safe_url = url => /^https?:\/\//.test(url ?? '') ? url : '#';
 
 function details_of(stages) {
   const live = stages.flatMap(stage => stage.live), N = 'number';
-  const lags = live.flatMap(found => (figures(found).lag ?? []).map(lag => [lag.topic, number(lag.partition), number(lag.records), `${found.service} ${found.instance}`])).sort((a, b) => a[0].localeCompare(b[0]) || a[1] - b[1]);
+  const lags = live.filter(found => figures(found).lag?.length).map(found => {
+    const lag = figures(found).lag;
+    return [lag[0].topic, found.instance, number(figures(found).lag_records), lag.map(one => `${one.partition}: ${number(one.records)}`).join(' · ')];
+  });
   const copies = live.flatMap(found => Object.entries(details(found).snapshot ?? {}));
   const slots = live.map(found => details(found).slot).filter(Boolean);
   const dimensions = live.flatMap(found => Object.entries(details(found).join?.dimensions ?? {}).map(([name, told]) => [name, number(told.rows), bytes(told.bytes), told.missing ? h('a', { href: `${safe_url(found.told.url)}/api/v1/missing` }, number(told.missing)) : '0', told.missing ? duration(told.oldest_missing_s) : '–', found.instance]));
@@ -262,7 +265,7 @@ function details_of(stages) {
   const copy = ([name, told]) => [name, told.topic, h('progress', { max: '100', value: `${told.percent}`, 'aria-label': `copy of ${name}` }), `${told.percent} %`, number(told.rows), told.rows_a_second === undefined ? '–' : number(told.rows_a_second), told.seconds_left === undefined ? '–' : duration(told.seconds_left), told.stopped ? `stopped: ${told.stopped}` : told.paused ? 'paused' : told.done ? 'done' : 'copying'];
   const section = (title, ...content) => h('section', {}, h('h2', {}, title), ...content);
   return h('div', { class: 'columns' },
-    section('Lag by partition', lags.length ? table([['Topic'], ['Partition', N], ['Records', N], ['Instance']], lags, 'Lag by partition') : h('p', { class: 'soft' }, 'No instance owns a partition.')),
+    section('Lag by partition', lags.length ? table([['Topic'], ['Read by'], ['Records', N], ['Partition: records', 'wide']], lags, 'Lag by partition') : h('p', { class: 'soft' }, 'No instance owns a partition.')),
     section('Copies of tables', copies.length ? table([['Table'], ['Topic'], [''], ['', N], ['Rows', N], ['Rows / s', N], ['Left'], ['', 'wide']], copies.map(copy), 'Copies of tables') : h('p', { class: 'soft' }, 'No cdc-ingest tells of any.')),
     when_any(slots, section('Replication slot', slots.map(slot => table([['', ''], ['', 'wide']], [
       ['name', `${slot.name}, publication ${slot.publication}`], ['WAL status', `${slot.wal_status ?? '–'}`], ['not confirmed', `${bytes(slot.lag_bytes)}, ${number(slot.lag_seconds)} s`], ['kept by the source', bytes(slot.retained_wal_bytes)],

@@ -116,6 +116,19 @@ mod tests {
     use std::time::Duration;
 
     #[test]
+    fn a_batch_that_did_not_go_is_not_in_the_chain() {
+        let progress = Progress::new(Lease::new(Duration::from_secs(1)), Fate::default());
+        progress.issue();
+        let first = progress.begun_mut().front().copied();
+        progress.issue();
+        progress.take_back();
+        assert_eq!((progress.begun_mut().len(), progress.begun_mut().front().copied()), (1, first));
+        assert!(!progress.is_drained());
+        progress.complete(&[]);
+        assert!(progress.is_drained() && progress.begun_mut().is_empty());
+    }
+
+    #[test]
     fn positions_follow_completed_batches_of_owned_partitions() {
         let progress = Progress::new(Lease::new(Duration::from_secs(1)), Fate::default());
         progress.assign(0, 5);
