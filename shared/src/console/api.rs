@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpRequest, HttpResponse, ResponseError as _, Route, web};
+use actix_web::{HttpRequest, HttpResponse, Route, web};
 use serde::Deserialize;
 use serde_json::Value;
 

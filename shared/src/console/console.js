@@ -182,7 +182,7 @@ function topology(stages) {
     const rate = sum(stages.map(stage => rate_of(stage, 'records_out', name)));
     if (!nodes.has(name)) {
       nodes.set(name, `topic-${nodes.size}`);
-      column(2 + 2 * depth).push(h('div', { class: 'topic', 'data-node': nodes.get(name) }, h('a', { href: `#/topics?topic=${encodeURIComponent(name)}` }, name), h('br'), `${number(rate)} / s`, lag ? ` · ${number(lag)} behind` : ''));
+      column(2 + 2 * depth).push(h('div', { class: 'topic', 'data-node': nodes.get(name) }, h('a', { href: `#/topics?topic=${encodeURIComponent(name)}` }, name.split(/(?<=_)/).map(part => [part, h('wbr')])), h('br'), `${number(rate)} / s`, lag ? ` · ${number(lag)} behind` : ''));
     }
     if (writer !== undefined) edges.push([writer, nodes.get(name), rate > 0]);
     return [nodes.get(name), rate > 0];

@@ -143,7 +143,7 @@ impl Buckets {
             .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()))
             .filter(|(bound, _)| bound.is_finite())
             .collect();
-        buckets.push((f64::INFINITY, histogram.sample_count()));
+        buckets.push((f64::INFINITY, histogram.get_sample_count()));
         Buckets(buckets)
     }
 

@@ -30,7 +30,7 @@ impl Description {
         let schema = json!({ "allOf": [schema], "components": self.0["components"] });
         let validator = jsonschema::draft202012::new(&schema).unwrap();
         let wrong: Vec<String> =
-            validator.iter_errors(value).map(|error| format!("{error} at {}", error.instance_path)).collect();
+            validator.iter_errors(value).map(|error| format!("{error} at {}", error.instance_path())).collect();
         assert!(wrong.is_empty(), "{wrong:#?} in {value}");
     }
 
