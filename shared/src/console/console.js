@@ -146,6 +146,7 @@ function tiles(stages) {
   const missing = sum(live.flatMap(found => Object.values(details(found).join?.dimensions ?? {})).map(dimension => dimension.missing));
   const slots = live.map(found => details(found).slot).filter(Boolean);
   const minutes = slots.map(slot => slot.minutes_left).filter(left => left !== null && left !== undefined);
+  const restarts = live.flatMap(found => found.told.state?.restarts ?? []).filter(one => pipeline.now_ms - utc(one.at) < 600_000).length;
   const most_waiting = worst(live.map(found => figures(found).waiting_percent)) ?? 0;
   return h('dl', { class: 'tiles' },
     tile('Changes a second', number(history.rows.at(-1) ?? 0), 'captured from the source', '', history.rows),
@@ -155,7 +156,7 @@ function tiles(stages) {
     tile('Slot', minutes.length ? `${number(Math.min(...minutes))} min` : slots.length ? 'safe' : '–', slots.map(slot => `${bytes(slot.retained_wal_bytes)} of WAL kept`).join(', '), minutes.some(left => left < 60) ? 'bad' : ''),
     tile('Missing rows', number(missing), 'that facts name and nobody knows', missing ? 'warn' : ''),
     tile('Dead letters', number(letters), 'since the services started', letters ? 'warn' : ''),
-    tile('Restarts', number(sum(live.map(found => (found.told.state?.restarts ?? []).length))), 'of chains; the last ones', ''));
+    tile('Restarts', number(restarts), 'of chains, in the last ten minutes'));
 }
 
 function stage_card(stage, at) {
@@ -261,10 +262,10 @@ function details_of(stages) {
   const slots = live.map(found => details(found).slot).filter(Boolean);
   const dimensions = live.flatMap(found => Object.entries(details(found).join?.dimensions ?? {}).map(([name, told]) => [name, number(told.rows), bytes(told.bytes), told.missing ? h('a', { href: `${safe_url(found.told.url)}/api/v1/missing` }, number(told.missing)) : '0', told.missing ? duration(told.oldest_missing_s) : '–', found.instance]));
   const letters = live.flatMap(found => Object.entries(figures(found).rejected ?? {}).map(([reason, count]) => [found.service, reason, number(count), (found.told.topology.dead_letters ?? []).map(name => h('a', { href: `#/topics?topic=${encodeURIComponent(name)}` }, name))]));
-  const restarts = stages.flatMap(stage => stage.all).flatMap(found => (found.told.state?.restarts ?? []).map(one => [one.at, `${found.service} ${found.instance}`, one.kind, one.why])).sort((a, b) => b[0].localeCompare(a[0]));
+  const restarts = stages.flatMap(stage => stage.all).flatMap(found => (found.told.state?.restarts ?? []).map(one => [one.at, found.instance, one.kind, one.why])).sort((a, b) => b[0].localeCompare(a[0]));
   const copy = ([name, told]) => [name, told.topic, h('progress', { max: '100', value: `${told.percent}`, 'aria-label': `copy of ${name}` }), `${told.percent} %`, number(told.rows), told.rows_a_second === undefined ? '–' : number(told.rows_a_second), told.seconds_left === undefined ? '–' : duration(told.seconds_left), told.stopped ? `stopped: ${told.stopped}` : told.paused ? 'paused' : told.done ? 'done' : 'copying'];
   const section = (title, ...content) => h('section', {}, h('h2', {}, title), ...content);
-  return h('div', { class: 'columns' },
+  return [h('div', { class: 'columns' },
     section('Lag by partition', lags.length ? table([['Topic'], ['Read by'], ['Records', N], ['Partition: records', 'wide']], lags, 'Lag by partition') : h('p', { class: 'soft' }, 'No instance owns a partition.')),
     section('Copies of tables', copies.length ? table([['Table'], ['Topic'], [''], ['', N], ['Rows', N], ['Rows / s', N], ['Left'], ['', 'wide']], copies.map(copy), 'Copies of tables') : h('p', { class: 'soft' }, 'No cdc-ingest tells of any.')),
     when_any(slots, section('Replication slot', slots.map(slot => table([['', ''], ['', 'wide']], [
@@ -272,8 +273,8 @@ function details_of(stages) {
       ['until it is in danger', slot.safe_wal_bytes === null ? 'the source sets no bound (max_slot_wal_keep_size)' : `${bytes(slot.safe_wal_bytes)}${slot.minutes_left === null ? '' : `, ${number(slot.minutes_left)} min at this rate`}`], ['WAL a minute', bytes(slot.wal_bytes_a_minute)], ['position', `${slot.confirmed_lsn} of ${slot.server_lsn}`],
     ], 'Replication slot')))),
     when_any(dimensions, section('Dimensions', table([['Name'], ['Rows', N], ['Memory', N], ['Missing', N], ['Oldest missing'], ['Instance']], dimensions, 'Dimensions'))),
-    section('Dead letters', letters.length ? table([['Service'], ['Reason'], ['Count', N], ['Topic']], letters, 'Dead letters') : h('p', { class: 'soft' }, 'None since the services started.')),
-    section('Restarts', restarts.length ? table([['When, UTC'], ['Instance'], ['Kind'], ['Reason', 'wide']], restarts, 'Restarts') : h('p', { class: 'soft' }, 'No chain has been restarted since the services started.')));
+    section('Dead letters', letters.length ? table([['Service'], ['Reason'], ['Count', N], ['Topic']], letters, 'Dead letters') : h('p', { class: 'soft' }, 'None since the services started.'))),
+  section('Restarts', restarts.length ? table([['When, UTC'], ['Instance'], ['Kind'], ['Reason', 'wide']], restarts, 'Restarts') : h('p', { class: 'soft' }, 'No chain has been restarted since the services started.'))];
 }
 
 function view_pipeline() {
@@ -308,14 +309,14 @@ function indent(text) {
 
 const OPERATIONS = { r: 'copied', c: 'inserted', u: 'updated', d: 'deleted' };
 
-function record(found) {
+function record(found, is_open) {
   const header = found.headers.find(one => one.name === 'tidemill'), told = Object.fromEntries((text_of(header?.value) ?? '').split(' ').map(field => field.split('=')));
   const value = text_of(found.value), since = told.ts && found.at ? utc(found.at) - Number(told.ts) / 1000 : null;
   return h('article', { class: 'record' },
     h('p', {}, h('strong', {}, OPERATIONS[told.op] ?? 'record'), h('span', {}, `${found.topic} ${found.partition}:${found.offset}`), h('span', {}, found.at ?? ''), told.ts && h('span', { class: 'soft' }, `commit ${time_us(Number(told.ts))}`), since !== null && h('span', { class: 'soft' }, `+${ms(Math.max(0, since))}`), told.v && h('span', { class: 'soft' }, `version ${told.v}`)),
     h('p', {}, 'key ', h('code', {}, text_of(found.key) ?? 'none')),
     found.headers.map(one => h('p', { class: 'small soft' }, `header ${one.name}: `, h('code', {}, text_of(one.value) ?? 'null'))),
-    value === null ? h('p', { class: 'soft' }, 'no value: the row is gone') : h('details', { open: true }, h('summary', { class: 'small' }, `value, ${bytes(found.bytes)}`), h('pre', { tabindex: '0' }, pretty(value))));
+    value === null ? h('p', { class: 'soft' }, 'no value: the row is gone') : h('details', { open: is_open }, h('summary', { class: 'small' }, `value, ${bytes(found.bytes)}: `, h('span', { class: 'soft' }, value.length > 100 ? `${value.slice(0, 100)}…` : value)), h('pre', { tabindex: '0' }, pretty(value))));
 }
 
 const failed = error => h('p', { class: 'note bad', role: 'alert' }, error);
@@ -333,11 +334,11 @@ function view_follow(query) {
 }
 
 function followed_shown(answer) {
-  const layer = found => h('li', { class: found.records.length ? '' : 'none' }, h('div', { class: 'card' }, h('h3', {}, found.topic), h('p', { class: 'soft small' }, `partition ${found.partition}, key `, h('code', {}, found.key), found.older_left_out ? ` · searched from offset ${found.searched_from} on; older records were left out` : ''), found.records.length ? found.records.map(record) : h('p', {}, 'not there')));
+  const layer = found => h('li', { class: found.records.length ? '' : 'none' }, h('div', { class: 'card' }, h('h3', {}, found.topic), h('p', { class: 'soft small' }, `partition ${found.partition}, key `, h('code', {}, found.key), found.older_left_out ? ` · searched from offset ${found.searched_from} on; older records were left out` : ''), found.records.length ? found.records.map(one => record(one, true)) : h('p', {}, 'not there')));
   return [
     answer.cut && h('p', { class: 'note' }, 'There was more than is shown at a time; the newest is shown.'),
     answer.layers.length ? h('ol', { class: 'way' }, answer.layers.map(layer)) : h('p', { class: 'note' }, 'No topic has such a key.'),
-    h('h2', {}, 'Dead letters'), answer.dead_letters.length ? h('div', { class: 'card' }, answer.dead_letters.map(record)) : h('p', { class: 'soft' }, 'None of this row.'),
+    h('h2', {}, 'Dead letters'), answer.dead_letters.length ? h('div', { class: 'card' }, answer.dead_letters.map(one => record(one, true))) : h('p', { class: 'soft' }, 'None of this row.'),
   ];
 }
 
@@ -377,7 +378,7 @@ function view_topics(query) {
     chosen && [h('h2', {}, `Records of ${chosen}`),
       h('form', { class: 'ask card', id: 'records-form', 'data-topic': chosen }, field('Partition (all)', 'partition', { value: query.get('partition') ?? '' }), field('From offset (the newest)', 'from', { value: query.get('from') ?? '' }), field('How many', 'limit', { value: query.get('limit') ?? '20' }), h('button', { class: 'main' }, 'Show')),
       topics.records_error && failed(topics.records_error),
-      topics.records && h('div', { class: 'card', id: 'records' }, topics.records.cut && h('p', { class: 'note' }, 'There were more bytes than are shown at a time.'), topics.records.records.length ? topics.records.records.map(record) : h('p', { class: 'soft' }, 'No records there.'))]);
+      topics.records && h('div', { class: 'card', id: 'records' }, topics.records.cut && h('p', { class: 'note' }, 'There were more bytes than are shown at a time.'), topics.records.records.length ? topics.records.records.map(one => record(one, false)) : h('p', { class: 'soft' }, 'No records there.'))]);
 }
 
 // --- view: control ---------------------------------------------------------------------------------------------------------------------
