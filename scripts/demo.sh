@@ -161,6 +161,7 @@ export_addresses() {
     name=$(shout "$service")
     export "${name}__KAFKA__BROKERS=$TIDEMILL_KAFKA_BROKERS"
     export "${name}__HTTP__PORT=$(service_port "$service")"
+    export "${name}__CONSOLE__RECORDS=open" # all of it is on this machine, and made up
     export "TIDEMILL_${name}_URL=http://127.0.0.1:$(service_port "$service")"
   done
 }

@@ -19,6 +19,8 @@ These come first, in any order. The end-to-end tests of the first copy alone, on
 The tests find the servers by what scripts/servers.sh env prints, the script itself by TIDEMILL_SERVERS_SH, and the
 programs by TIDEMILL_BIN_DIR. CARGO_TARGET_DIR, TIDEMILL_DOWNLOADS and TIDEMILL_FAILED_TEST_LOGS (a folder, for the logs
 of tests that failed) are heeded.
+
+The tests of the console want Chromium, that of the dashboard Prometheus (apt-get install chromium prometheus).
 EOF
 }
 

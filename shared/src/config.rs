@@ -8,7 +8,7 @@ use std::path::Path;
 
 use ::config::{Config, Environment, File, FileFormat};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::failure::{Failure, FailureKind};
 
@@ -70,6 +70,13 @@ impl Secret {
     }
 }
 
+/// On a page as in a log: whether there is one, never which.
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if self.0.is_empty() { "" } else { "***" })
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
@@ -77,7 +84,7 @@ impl fmt::Debug for Secret {
 }
 
 /// How often a failed chain is built again, and when the process gives up.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RestartConfig {
     /// Wait before the first restart; doubled for each further one.
@@ -106,7 +113,7 @@ impl Default for RestartConfig {
 }
 
 /// Where the service answers over HTTP.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct HttpConfig {
     /// Address to bind: `127.0.0.1` for this machine only, `0.0.0.0` for all.
     pub host: String,
@@ -117,6 +124,10 @@ pub struct HttpConfig {
     pub hang_max_ms: u64,
     /// What `Authorization: Bearer …` must say for a command. Empty: commands are refused.
     pub control_token: Secret,
+    /// Another address for commands. Empty: that of the pages.
+    pub control_host: String,
+    /// Another port for commands, which has the pages as well; the port of the pages then takes none. 0: that of the pages.
+    pub control_port: u16,
 }
 
 impl HttpConfig {
@@ -128,7 +139,15 @@ impl HttpConfig {
             bind_wait_ms: 2_000,
             hang_max_ms: 60_000,
             control_token: Secret::default(),
+            control_host: String::new(),
+            control_port: 0,
         }
+    }
+
+    /// Where commands are taken: host and port. `None`: with the pages.
+    pub fn control_address(&self) -> Option<(&str, u16)> {
+        let host = if self.control_host.is_empty() { &self.host } else { &self.control_host };
+        (self.control_port != 0).then_some((host.as_str(), self.control_port))
     }
 
     /// Reads a section over these defaults, so that naming one key leaves the others as they are.
@@ -141,6 +160,8 @@ impl HttpConfig {
             bind_wait_ms: Option<u64>,
             hang_max_ms: Option<u64>,
             control_token: Option<Secret>,
+            control_host: Option<String>,
+            control_port: Option<u16>,
         }
         let given = Given::deserialize(section)?;
         Ok(HttpConfig {
@@ -149,12 +170,14 @@ impl HttpConfig {
             bind_wait_ms: given.bind_wait_ms.unwrap_or(self.bind_wait_ms),
             hang_max_ms: given.hang_max_ms.unwrap_or(self.hang_max_ms),
             control_token: given.control_token.unwrap_or(self.control_token),
+            control_host: given.control_host.unwrap_or(self.control_host),
+            control_port: given.control_port.unwrap_or(self.control_port),
         })
     }
 }
 
 /// What is logged, and how.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// A level (`info`) or a filter (`info,cdc_ingest=debug`).
@@ -164,7 +187,7 @@ pub struct LogConfig {
 }
 
 /// The forms of a log line.
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Human,
@@ -230,6 +253,8 @@ mod tests {
         assert_eq!(config.map.get("电子产品").unwrap(), "ELECTRONICS");
         assert_eq!(config.password.reveal(), "007");
         assert!(!format!("{config:?}").contains("007"));
+        assert_eq!(serde_json::to_string(&config.password).unwrap(), "\"***\"");
+        assert_eq!(serde_json::to_string(&Secret::default()).unwrap(), "\"\"");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!  http ──Command──▶ Control ──▶ the chain that runs now ──Reply──▶ http
 //! ```
 //!
-//! A command needs the token of `http.control_token`. Where none is set, commands are off. An error is a problem document (RFC 9457).
+//! A command needs the token of `http.control_token`. Where none is set, commands are off.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -54,12 +54,12 @@ impl Problem {
         Problem { status: 409, title: "conflict", detail: detail.into() }
     }
 
-    fn unavailable() -> Self {
-        Problem {
-            status: 503,
-            title: "not running",
-            detail: "the chain does not run just now; /health/ready says why".into(),
-        }
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Problem { status: 503, title: "unavailable", detail: detail.into() }
+    }
+
+    fn not_running() -> Self {
+        Problem::unavailable("the chain does not run just now; /health/ready says why")
     }
 }
 
@@ -87,9 +87,9 @@ impl Control {
         let command = Command { name: name.to_owned(), body, reply };
         match chain {
             Some(chain) if chain.try_send(command).is_ok() => {
-                answer.await.unwrap_or_else(|_| Err(Problem::unavailable()))
+                answer.await.unwrap_or_else(|_| Err(Problem::not_running()))
             }
-            _ => Err(Problem::unavailable()),
+            _ => Err(Problem::not_running()),
         }
     }
 }
@@ -100,8 +100,8 @@ pub fn authorised(token: &Secret, header: Option<&str>) -> Result<(), Problem> {
     if token.is_empty() {
         return Err(Problem {
             status: 403,
-            title: "commands are off",
-            detail: "set http.control_token to switch them on".into(),
+            title: "switched off",
+            detail: "it needs a token, and none is set: set http.control_token".into(),
         });
     }
     let given = header.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! What a service says of itself: is it ready, and what does it do just now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,18 +8,19 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::failure::Failure;
 use crate::metrics;
 use crate::pulse::Pulse;
 use crate::record::time;
 
-/// The state behind `/health` and `/api/state`, shared by all parts of a service.
+/// The state behind `/health` and `/api/v1/state`, shared by all parts of a service.
 #[derive(Clone)]
 pub struct Health {
     state: Arc<Mutex<State>>,
     pages: Arc<Mutex<BTreeMap<&'static str, Value>>>,
 }
 
-/// What `/api/state` shows.
+/// What `/api/v1/state` shows.
 #[derive(Debug, Clone, Serialize)]
 pub struct State {
     pub service: &'static str,
@@ -30,6 +31,8 @@ pub struct State {
     /// What readiness waits for; empty when ready.
     pub waiting_for: Vec<String>,
     pub generation: Generation,
+    /// The last restarts of the chain, newest first.
+    pub restarts: VecDeque<Restart>,
     /// What the service has to say beyond that: partitions, slot, snapshot, tables.
     pub details: BTreeMap<&'static str, Value>,
     #[serde(skip)]
@@ -47,6 +50,17 @@ pub struct Generation {
     pub last_failure: Option<String>,
     pub last_failure_at: Option<String>,
 }
+
+/// A generation that ended with a failure.
+#[derive(Debug, Clone, Serialize)]
+pub struct Restart {
+    pub at: String,
+    pub kind: &'static str,
+    pub why: String,
+}
+
+/// So many of the last restarts are shown.
+const RESTARTS_SHOWN: usize = 10;
 
 /// The life of a generation.
 #[derive(Debug, Clone, Copy, Serialize, Default, PartialEq, Eq)]
@@ -70,6 +84,7 @@ impl Health {
             ready: false,
             waiting_for: Vec::new(),
             generation: Generation { since: time::milliseconds(Timestamp::now()), ..Generation::default() },
+            restarts: VecDeque::new(),
             details: BTreeMap::new(),
             latches: BTreeMap::new(),
             pulse: Pulse::default(),
@@ -101,12 +116,17 @@ impl Health {
         self.lock().details.insert(name, value);
     }
 
-    /// Sets what `/api/<name>` shows: what is too long for the state.
+    /// Sets what `/api/v1/<name>` shows: what is too long for the state.
     pub fn page(&self, name: &'static str, value: Value) {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(name, value);
     }
 
-    /// What `/api/<name>` shows; `None` where the service has no such page.
+    /// The names of the pages that there are.
+    pub fn page_names(&self) -> Vec<&'static str> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// What `/api/v1/<name>` shows; `None` where the service has no such page.
     pub fn page_of(&self, name: &str) -> Option<Value> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
@@ -141,10 +161,13 @@ impl Health {
         Some(format!("the part `{part}` has given no sign for {} ms", silence.as_millis()))
     }
 
-    pub fn failed(&self, failure: &str) {
+    pub fn failed(&self, failure: &Failure) {
         let mut state = self.lock();
-        state.generation.last_failure = Some(failure.to_owned());
-        state.generation.last_failure_at = Some(time::milliseconds(Timestamp::now()));
+        let (at, kind, why) = (time::milliseconds(Timestamp::now()), failure.kind.as_str(), failure.chain());
+        state.generation.last_failure = Some(why.clone());
+        state.generation.last_failure_at = Some(at.clone());
+        state.restarts.push_front(Restart { at, kind, why });
+        state.restarts.truncate(RESTARTS_SHOWN);
     }
 
     pub fn state(&self) -> State {

@@ -27,6 +27,7 @@ pub mod pg;
 
 pub mod check;
 pub mod config;
+pub mod console;
 pub mod control;
 pub mod health;
 pub mod http;

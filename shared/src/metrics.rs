@@ -7,6 +7,12 @@ use prometheus::{
     register_int_counter, register_int_counter_vec, register_int_gauge, register_int_gauge_vec,
 };
 
+/// Upper bounds of the buckets of latencies.
+const LATENCY_BUCKETS_S: [f64; 24] = [
+    0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+
 macro_rules! metric {
     ($name:ident, $type:ty, $register:expr) => {
         pub static $name: LazyLock<$type> = LazyLock::new(|| $register.expect("metric names are unique"));
@@ -74,10 +80,18 @@ metric!(
             "tidemill_end_to_end_seconds",
             "From the commit at the source until this stage's output was acknowledged or committed."
         )
-        .buckets(vec![
-            0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-            10.0, 30.0, 60.0, 300.0
-        ])
+        .buckets(LATENCY_BUCKETS_S.to_vec())
+    )
+);
+metric!(
+    STAGE,
+    Histogram,
+    register_histogram!(
+        HistogramOpts::new(
+            "tidemill_stage_seconds",
+            "From the moment a batch was taken in until all that it became was acknowledged or committed."
+        )
+        .buckets(LATENCY_BUCKETS_S.to_vec())
     )
 );
 metric!(
@@ -260,7 +274,7 @@ metric!(
     IntGaugeVec,
     register_int_gauge_vec!(
         "tidemill_table_stopped",
-        "cdc-ingest: 1 while a table is not carried; /api/state says why and what to do.",
+        "cdc-ingest: 1 while a table is not carried; /api/v1/state says why and what to do.",
         &["table"]
     )
 );
@@ -384,6 +398,7 @@ pub fn start() {
     LazyLock::force(&REPLAYED);
     LazyLock::force(&REPEATS_DROPPED);
     LazyLock::force(&END_TO_END);
+    LazyLock::force(&STAGE);
     LazyLock::force(&LAG);
     LazyLock::force(&WAITING_MICROSECONDS);
     LazyLock::force(&GENERATIONS);

@@ -32,6 +32,13 @@ pub async fn get(url: &str, path: &str) -> Result<Page, Failure> {
     Ok(answer.page)
 }
 
+/// Asks for a page by any method, with the token where there is one.
+pub async fn request(method: &str, url: &str, path: &str, token: Option<&str>) -> Result<Answer, Failure> {
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let rest = if token.is_empty() { String::new() } else { format!("{token}\r\n") };
+    ask(url, &format!("{method} {path}"), &rest, PATIENCE_OF_COMMANDS).await
+}
+
 /// Posts a JSON body to `path`, with the token where there is one.
 pub async fn post(url: &str, path: &str, token: Option<&str>, body: &str) -> Result<Answer, Failure> {
     post_within(PATIENCE_OF_COMMANDS, url, path, token, body).await

@@ -1,6 +1,6 @@
 //! PostgreSQL: settings of a connection, and what its errors mean.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 
@@ -8,7 +8,7 @@ use crate::config::Secret;
 use crate::failure::{Failure, FailureKind};
 
 /// How to reach a PostgreSQL server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct PostgresConfig {
     pub host: String,
     pub port: u16,

@@ -9,12 +9,19 @@ use std::time::{Duration, Instant};
 
 use actix::{Arbiter, ArbiterHandle};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::check::{self, Finding};
 use crate::clock::Clock;
 use crate::config::{self, HttpConfig, LogConfig, RestartConfig};
+use crate::console::api::Api;
+use crate::console::look::Looker;
+use crate::console::settings::ConsoleConfig;
+use crate::console::teller::{About, Teller};
+use crate::console::told::{Instance, Pipeline};
+use crate::console::topology::Topology;
 use crate::control::Control;
 use crate::failure::{Failure, FailureKind};
 use crate::generation::{Fate, Lease};
@@ -24,11 +31,14 @@ use crate::said::Said;
 use crate::{http, metrics, pulse, telemetry};
 
 /// What every service's settings have.
-pub trait ServiceConfig: DeserializeOwned + Clone + Send + Sync + 'static {
+pub trait ServiceConfig: DeserializeOwned + Serialize + Clone + Send + Sync + 'static {
     fn http(&self) -> &HttpConfig;
     fn log(&self) -> &LogConfig;
     fn restart(&self) -> &RestartConfig;
     fn kafka(&self) -> &KafkaConfig;
+    fn console(&self) -> &ConsoleConfig;
+    /// Where the service stands in the pipeline.
+    fn topology(&self) -> Topology;
     /// Sections whose keys are data, with case (`rules.statuses`). The environment does not keep case, so they are set in the file only.
     const MAPS: &'static [&'static str] = &[];
     /// What can be seen to be wrong without asking any server.
@@ -129,6 +139,7 @@ pub fn main<S: Service>() -> ExitCode {
     let checking = arguments.subcommand_name() == Some("check");
     let loaded = config::load::<S::Config>(S::NAME, file.as_deref(), S::Config::MAPS).and_then(|config| {
         config.kafka().validate()?;
+        config.console().validate()?;
         config.validate()?;
         Ok(config)
     });
@@ -201,9 +212,35 @@ async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
     metrics::start();
     let health = Health::new(S::NAME, env!("CARGO_PKG_VERSION"));
     let control = Control::default();
-    let (server, handle) = http::serve(config.http(), health.clone(), control.clone()).await?;
-    actix::spawn(server);
+    let own = Instance {
+        service: S::NAME.to_owned(),
+        instance: config.kafka().instance(S::NAME),
+        port: config.http().port,
+    };
+    let pipeline = Pipeline::new(own, config.console());
+    let configuration = serde_json::to_value(config).unwrap_or_default();
+    let api = Api {
+        health: health.clone(),
+        control: control.clone(),
+        token: config.http().control_token.clone(),
+        pipeline: pipeline.clone(),
+        looker: Looker::new(config.kafka(), config.console(), S::NAME),
+        records: config.console().records,
+        configuration: configuration.clone(),
+    };
+    let serving = http::serve(config.http(), &health, api).await?;
+    let handles: Vec<_> = serving.iter().map(|serving| serving.handle.clone()).collect();
+    serving.into_iter().for_each(|serving| drop(actix::spawn(serving.server)));
     actix::spawn(beat(health.clone(), pulse::ROOT));
+    let about = About {
+        service: S::NAME,
+        url: page_url(config.http(), config.console()),
+        control_url: config.http().control_address().map(|(host, port)| format!("http://{host}:{port}")),
+        takes_commands: !config.http().control_token.reveal().is_empty(),
+        topology: config.topology(),
+        configuration,
+    };
+    let teller = Teller::start(config.console(), config.kafka(), about, health.clone(), pipeline);
     tracing::info!(
         "{} {} answers on http://{}:{}",
         S::NAME,
@@ -213,8 +250,25 @@ async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
     );
     let ended = generations::<S>(config, &health, &control).await;
     health.enter(Phase::Stopped);
-    handle.stop(true).await;
+    // An instance that gives up says no good-bye: the console goes on to show why.
+    if ended.is_ok() {
+        teller.stop().await;
+    }
+    for handle in handles {
+        handle.stop(true).await;
+    }
     ended
+}
+
+/// Where a browser finds the page of this instance.
+fn page_url(http: &HttpConfig, console: &ConsoleConfig) -> String {
+    if !console.url.is_empty() {
+        return console.url.clone();
+    }
+    // Who listens on every address has a name, at least among its neighbours.
+    let is_any = ["0.0.0.0", "::", "[::]"].contains(&http.host.as_str());
+    let host = is_any.then(|| std::env::var("HOSTNAME").ok()).flatten().unwrap_or_else(|| http.host.clone());
+    format!("http://{host}:{}", http.port)
 }
 
 /// Gives signs of life for as long as the thread that this runs in goes on.
@@ -256,7 +310,7 @@ async fn generations<S: Service>(config: &S::Config, health: &Health, control: &
             End::Failed { failure, lived, moved } => (failure, lived, moved),
         };
         metrics::GENERATION_FAILURES.with_label_values(&[failure.kind.as_str()]).inc();
-        health.failed(&failure.chain());
+        health.failed(&failure);
         if lived >= Duration::from_millis(config.restart().stable_after_ms) {
             (in_a_row, given_up_on) = (0, 0);
         }

@@ -2,6 +2,7 @@
 //! for TOML would make a float of it.
 
 use serde::de::{self, Deserialize, Deserializer};
+use serde::ser::{self, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::record::row::write_string;
@@ -37,6 +38,17 @@ impl Scalar {
 impl From<&str> for Scalar {
     fn from(text: &str) -> Self {
         Scalar::Text(text.to_owned())
+    }
+}
+
+impl Serialize for Scalar {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Scalar::Text(text) => serializer.serialize_str(text),
+            Scalar::Plain(json) => {
+                serde_json::from_str::<Value>(json).map_err(ser::Error::custom)?.serialize(serializer)
+            }
+        }
     }
 }
 

@@ -108,7 +108,7 @@ async fn start(places: &Places, plan: &Plan, topics: &Topics) -> Result<Start, F
     let first_result_seconds = first_result(&child, &layers, topics, &end).await?;
     ready(&child, &place).await?;
     let ready_seconds = child.started.elapsed().as_secs_f64();
-    let held = page::get(&place.url, "/api/state").await?;
+    let held = page::get(&place.url, "/api/v1/state").await?;
     let start = Start {
         first_result_seconds,
         ready_seconds,

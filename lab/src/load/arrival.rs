@@ -43,7 +43,7 @@ pub async fn wait_for_users(
         if last_progress.elapsed() > timeout {
             let what = format!("{arrived} of {wanted} first orders stand in the sink with their users");
             return Err(Failure::new(FailureKind::Refused, what)
-                .cure("look at /health/ready and /api/state of the services: one of them does not go on"));
+                .cure("look at /health/ready and /api/v1/state of the services: one of them does not go on"));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use shared::config::{HttpConfig, LogConfig, RestartConfig, Secret};
+use shared::console::settings::ConsoleConfig;
+use shared::console::topology::Topology;
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
 use shared::pg::{PostgresConfig, TableName};
@@ -12,7 +14,7 @@ use shared::run::ServiceConfig;
 use crate::transaction::Bounds;
 
 /// All settings.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     #[serde(deserialize_with = "source")]
@@ -26,12 +28,13 @@ pub struct Settings {
     pub kafka: KafkaConfig,
     #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
+    pub console: ConsoleConfig,
     pub log: LogConfig,
     pub restart: RestartConfig,
 }
 
 /// The replication slot and the publication.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SlotConfig {
     pub name: String,
@@ -51,7 +54,7 @@ pub struct SlotConfig {
 }
 
 /// A captured table.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableConfig {
     /// `schema.table`.
@@ -60,7 +63,7 @@ pub struct TableConfig {
 }
 
 /// Tables of the publication that no entry of `tables` names.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtherTablesConfig {
     /// The topic of such a table, with `{schema}` and `{table}`; empty: they are passed over.
@@ -68,7 +71,7 @@ pub struct OtherTablesConfig {
 }
 
 /// How the source's catalog and slot are looked at while the stream runs.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WatchConfig {
     pub interval_ms: u64,
@@ -77,7 +80,7 @@ pub struct WatchConfig {
 }
 
 /// The copies of tables, and bounds of their merge into the stream.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SnapshotConfig {
     pub tables_at_once: usize,
@@ -93,7 +96,7 @@ pub struct SnapshotConfig {
 }
 
 /// Where cdc-ingest keeps what it must know after a restart.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateConfig {
     pub topic: String,
@@ -134,6 +137,7 @@ impl Default for Settings {
             state: StateConfig::default(),
             kafka: KafkaConfig::default(),
             http: HttpConfig::on(HTTP_PORT),
+            console: ConsoleConfig::default(),
             log: LogConfig::default(),
             restart: RestartConfig::default(),
         }
@@ -234,6 +238,19 @@ impl ServiceConfig for Settings {
 
     fn kafka(&self) -> &KafkaConfig {
         &self.kafka
+    }
+
+    fn console(&self) -> &ConsoleConfig {
+        &self.console
+    }
+
+    fn topology(&self) -> Topology {
+        Topology {
+            source: Some(self.source.address()),
+            outputs: self.tables.values().map(|table| table.topic.clone()).collect(),
+            own: vec![self.state.topic.clone()],
+            ..Topology::default()
+        }
     }
 
     fn validate(&self) -> Result<(), Failure> {

@@ -62,7 +62,7 @@ impl Missing {
         oldest.map_or(0, |since| (now_us - since).max(0) / 1_000_000)
     }
 
-    /// What `/api/missing` says of a dimension.
+    /// What `/api/v1/missing` says of a dimension.
     pub fn page(&self, dimension: usize, now_us: i64) -> Value {
         let mut rows: Vec<(&Name, i64)> =
             self.rows.get(dimension).into_iter().flatten().map(|(name, since)| (name, *since)).collect();

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use shared::config::{HttpConfig, LogConfig, RestartConfig};
+use shared::console::settings::ConsoleConfig;
+use shared::console::topology::Topology;
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
 use shared::record::ods::{orders, users};
@@ -14,7 +16,7 @@ use shared::scalar::Scalar;
 use crate::plan::Plan;
 
 /// All settings.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub facts: FactsConfig,
@@ -26,12 +28,13 @@ pub struct Settings {
     pub kafka: KafkaConfig,
     #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
+    pub console: ConsoleConfig,
     pub log: LogConfig,
     pub restart: RestartConfig,
 }
 
 /// The table that is joined: where it comes from, and how much of it may be held.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FactsConfig {
     pub topic: String,
@@ -47,7 +50,7 @@ pub struct FactsConfig {
 }
 
 /// Where facts go that memory has no room for.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DiskConfig {
     /// A folder of this process alone; emptied at each start. Empty: more facts than memory may hold end the process with an error.
@@ -57,7 +60,7 @@ pub struct DiskConfig {
 }
 
 /// Facts that will change no more, and are forgotten.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExpiryConfig {
     /// A fact is forgotten so many hours after its time; 0: never.
@@ -70,7 +73,7 @@ pub struct ExpiryConfig {
 }
 
 /// A table that facts are joined with.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DimensionConfig {
     /// In metrics, messages and pages.
@@ -102,7 +105,7 @@ pub struct DimensionConfig {
 }
 
 /// Which version of a dimension's row a fact is joined with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// The row as it is now; a change sends its facts again.
@@ -115,7 +118,7 @@ pub enum Mode {
 }
 
 /// A column that a dimension gives to a fact.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ColumnConfig {
     /// The dimension's column.
@@ -135,7 +138,7 @@ pub struct ColumnConfig {
 }
 
 /// Where the results go.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutputConfig {
     pub topic: String,
@@ -145,7 +148,7 @@ pub struct OutputConfig {
 }
 
 /// Sending the facts of a changed row again.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReemissionConfig {
     /// Facts sent at a time; fresh ones go between.
@@ -155,12 +158,12 @@ pub struct ReemissionConfig {
 }
 
 /// Facts whose row is not known.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MissingConfig {
     /// Rows that are missing and of which a list is kept, by dimension.
     pub registered_max: usize,
-    /// Of these `/api/missing` shows the oldest.
+    /// Of these `/api/v1/missing` shows the oldest.
     pub shown_max: usize,
     /// Facts that wait for a row (mode `wait`). Beyond it the oldest go out with the defaults before their time, and are counted.
     pub waiting_facts_max: usize,
@@ -182,6 +185,7 @@ impl Default for Settings {
             missing: MissingConfig::default(),
             kafka: KafkaConfig::default(),
             http: HttpConfig::on(HTTP_PORT),
+            console: ConsoleConfig::default(),
             log: LogConfig::default(),
             restart: RestartConfig::default(),
         }
@@ -315,6 +319,20 @@ impl ServiceConfig for Settings {
 
     fn kafka(&self) -> &KafkaConfig {
         &self.kafka
+    }
+
+    fn console(&self) -> &ConsoleConfig {
+        &self.console
+    }
+
+    fn topology(&self) -> Topology {
+        Topology {
+            input: Some(self.facts.topic.clone()),
+            beside: self.dimensions.iter().map(|dimension| dimension.topic.clone()).collect(),
+            outputs: vec![self.output.topic.clone()],
+            dead_letters: vec![self.output.dead_letter_topic.clone()],
+            ..Topology::default()
+        }
     }
 
     fn validate(&self) -> Result<(), Failure> {

@@ -67,8 +67,9 @@ async fn replay(config: &Settings, arguments: &ArgMatches) -> Result<(), Failure
     let partition = arguments.get_one::<i32>("partition").copied();
     let mut instances: Vec<String> = arguments.get_many("at").into_iter().flatten().cloned().collect();
     if instances.is_empty() {
-        let host = if config.http.host == "0.0.0.0" { "127.0.0.1" } else { &config.http.host };
-        instances.push(format!("http://{host}:{}", config.http.port));
+        let (host, port) = config.http.control_address().unwrap_or((&config.http.host, config.http.port));
+        let host = if host == "0.0.0.0" { "127.0.0.1" } else { host };
+        instances.push(format!("http://{host}:{port}"));
     }
     for instance in &instances {
         let mut body = Body { from: given("from").unwrap_or_default(), to: given("to"), partition };

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// `-12.50` is -1250 with scale 2. It holds 38 digits, the most that a `numeric` column of a warehouse usually has.
 #[derive(Debug, Clone, Copy, Default)]
@@ -150,6 +150,12 @@ impl fmt::Display for Decimal {
         let filled = format!("{digits:0>width$}", width = scale + 1);
         let (whole, fraction) = filled.split_at(filled.len() - scale);
         write!(f, "{sign}{whole}.{fraction}")
+    }
+}
+
+impl Serialize for Decimal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Spellings that mean the same: full and half width, blanks, case.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;
 
 /// What does not count when two texts are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Difference {
     /// `ＡＢＣ１` and `ABC1`, `ｱ` and `ア`, `㈱` and `(株)`: Unicode's compatibility forms (NFKC).

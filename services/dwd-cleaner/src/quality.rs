@@ -57,7 +57,7 @@ pub struct Quality {
     rules: Vec<RuleQuality>,
 }
 
-/// The quality of a rule's rows in `/api/state`.
+/// The quality of a rule's rows in `/api/v1/state`.
 #[derive(Debug, Serialize, PartialEq)]
 pub struct RuleReport<'a> {
     rule: &'a str,

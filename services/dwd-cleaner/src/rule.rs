@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use shared::scalar::Scalar;
 
@@ -10,7 +10,7 @@ use crate::decimal::Decimal;
 use crate::fold::Difference;
 
 /// A rule: its name, what it does, and what happens to a row that it cannot be done to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct RuleConfig {
     /// Stands in dead letters, metrics and marks.
     pub name: String,
@@ -19,11 +19,12 @@ pub struct RuleConfig {
     pub default: Option<Scalar>,
     /// What a column is that the row does not have.
     pub absent: Absent,
+    #[serde(flatten)]
     pub kind: Kind,
 }
 
 /// What becomes of a row that fails.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFail {
     /// The row goes to the dead letters.
@@ -36,7 +37,7 @@ pub enum OnFail {
 }
 
 /// What a column is that the row does not have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Absent {
     /// A reason to reject the row: rule and table do not fit.
@@ -47,7 +48,7 @@ pub enum Absent {
 }
 
 /// What a rule does. `column` is read, `to` is the column that is added.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Kind {
     /// A value by its name in a list.
@@ -185,7 +186,7 @@ impl Kind {
 }
 
 /// A band: all below the bound that are in no band before it. One without a bound takes the rest.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Band {
     #[serde(default)]
@@ -194,7 +195,7 @@ pub struct Band {
 }
 
 /// `a <= b`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Relation {
     #[serde(rename = "<")]
     Less,
@@ -211,7 +212,8 @@ pub enum Relation {
 }
 
 /// A number or a time, as text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Bound(pub String);
 
 impl<'de> Deserialize<'de> for Bound {

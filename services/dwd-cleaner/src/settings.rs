@@ -1,7 +1,9 @@
 //! The settings of dwd-cleaner. `config/dwd-cleaner.toml` documents each key.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use shared::config::{HttpConfig, LogConfig, RestartConfig, Secret};
+use shared::console::settings::ConsoleConfig;
+use shared::console::topology::Topology;
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
 use shared::record::dwd;
@@ -14,7 +16,7 @@ use crate::plan::{Plan, Surroundings};
 use crate::rule::{Absent, Kind, OnFail, RuleConfig};
 
 /// All settings.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub input: InputConfig,
@@ -28,12 +30,13 @@ pub struct Settings {
     pub kafka: KafkaConfig,
     #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
+    pub console: ConsoleConfig,
     pub log: LogConfig,
     pub restart: RestartConfig,
 }
 
 /// Where the rows come from.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InputConfig {
     pub topic: String,
@@ -41,7 +44,7 @@ pub struct InputConfig {
 }
 
 /// Where the rows go.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutputConfig {
     pub topic: String,
@@ -51,7 +54,7 @@ pub struct OutputConfig {
 }
 
 /// Personal values.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PersonalConfig {
     /// Key of the rules of kind `hash`.
@@ -59,7 +62,7 @@ pub struct PersonalConfig {
 }
 
 /// What is kept of the quality of the rows.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QualityConfig {
     /// Rows are counted by rule in intervals of this length.
@@ -69,7 +72,7 @@ pub struct QualityConfig {
 }
 
 /// What `check` looks at.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckConfig {
     /// The rules are tried on so many of the last rows of each partition.
@@ -77,7 +80,7 @@ pub struct CheckConfig {
 }
 
 /// Putting dead letters back in.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplayConfig {
     /// Dead letters held at a time; the command goes on with the next ones by itself.
@@ -106,6 +109,7 @@ impl Default for Settings {
             replay: ReplayConfig::default(),
             kafka: KafkaConfig::default(),
             http: HttpConfig::on(HTTP_PORT),
+            console: ConsoleConfig::default(),
             log: LogConfig::default(),
             restart: RestartConfig::default(),
         }
@@ -231,6 +235,19 @@ impl ServiceConfig for Settings {
 
     fn kafka(&self) -> &KafkaConfig {
         &self.kafka
+    }
+
+    fn console(&self) -> &ConsoleConfig {
+        &self.console
+    }
+
+    fn topology(&self) -> Topology {
+        Topology {
+            input: Some(self.input.topic.clone()),
+            outputs: vec![self.output.topic.clone()],
+            dead_letters: vec![self.output.dead_letter_topic.clone()],
+            ..Topology::default()
+        }
     }
 
     fn validate(&self) -> Result<(), Failure> {

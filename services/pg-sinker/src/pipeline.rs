@@ -129,7 +129,7 @@ fn build(config: &Settings, surroundings: Surroundings, tables: Tables, rollups:
     Ok(Chain { threads: std::iter::once(thread).chain(comparing).collect() })
 }
 
-/// A table in `/api/state`.
+/// A table in `/api/v1/state`.
 #[derive(Serialize)]
 struct About<'a> {
     table: &'a str,

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use shared::config::{HttpConfig, LogConfig, RestartConfig, Secret};
+use shared::console::settings::ConsoleConfig;
+use shared::console::topology::Topology;
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
 use shared::pg::{PostgresConfig, TableName};
@@ -14,7 +16,7 @@ use crate::reconcile::settings::ReconcileConfig;
 use crate::rollups::declared::{self, FillConfig, RollupConfig};
 
 /// All settings.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub input: InputConfig,
@@ -30,12 +32,13 @@ pub struct Settings {
     pub kafka: KafkaConfig,
     #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
+    pub console: ConsoleConfig,
     pub log: LogConfig,
     pub restart: RestartConfig,
 }
 
 /// What is read.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InputConfig {
     pub topic: String,
@@ -44,7 +47,7 @@ pub struct InputConfig {
 }
 
 /// A table that is written.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableConfig {
     /// `schema.table`.
@@ -57,7 +60,7 @@ pub struct TableConfig {
 }
 
 /// What a deletion at the source does to a table.
-#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum OnTombstone {
     /// The row stays as it was written: a trail.
@@ -68,7 +71,7 @@ pub enum OnTombstone {
 }
 
 /// How it is written.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WriterConfig {
     /// Where records go that the database refuses.
@@ -102,6 +105,7 @@ impl Default for Settings {
             reconcile: ReconcileConfig::default(),
             kafka: KafkaConfig::default(),
             http: HttpConfig::on(HTTP_PORT),
+            console: ConsoleConfig::default(),
             log: LogConfig::default(),
             restart: RestartConfig::default(),
         }
@@ -202,6 +206,19 @@ impl ServiceConfig for Settings {
 
     fn kafka(&self) -> &KafkaConfig {
         &self.kafka
+    }
+
+    fn console(&self) -> &ConsoleConfig {
+        &self.console
+    }
+
+    fn topology(&self) -> Topology {
+        Topology {
+            input: Some(self.input.topic.clone()),
+            sink: Some(self.sink.address()),
+            dead_letters: vec![self.writer.dead_letter_topic.clone()],
+            ..Topology::default()
+        }
     }
 
     fn validate(&self) -> Result<(), Failure> {

@@ -14,12 +14,12 @@ pub mod topics;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, FailureKind};
 
 /// How to reach Kafka and how much may be on its way.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaConfig {
     /// `host:port`, several with commas.
@@ -58,7 +58,7 @@ pub struct KafkaConfig {
 }
 
 /// How topics are made where they are missing, and what present ones are held against.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TopicConfig {
     /// Partitions of the ODS topics. Later stages take the number of their input.
@@ -144,7 +144,8 @@ impl KafkaConfig {
         Duration::from_millis(self.session_timeout_ms * 2 / 3)
     }
 
-    fn instance(&self, service: &str) -> String {
+    /// The name of this instance.
+    pub fn instance(&self, service: &str) -> String {
         if !self.instance_id.is_empty() {
             return self.instance_id.clone();
         }
@@ -225,6 +226,18 @@ impl KafkaConfig {
             .set("message.max.bytes", self.topics.record_bytes_max.to_string())
             .set("queue.buffering.max.messages", self.producer_records_max.to_string())
             .set("queue.buffering.max.kbytes", self.producer_kilobytes_max.to_string());
+        client
+    }
+
+    /// The producer of states for the console: small, and nobody waits for it. A state that is not taken soon is of no use.
+    pub(crate) fn teller(&self, service: &str) -> ClientConfig {
+        let mut client = self.client(service);
+        client
+            .set("acks", "1")
+            .set("linger.ms", "0")
+            .set("compression.type", &self.compression)
+            .set("message.timeout.ms", "5000")
+            .set("queue.buffering.max.messages", "10");
         client
     }
 }

@@ -1,10 +1,12 @@
 //! What the reading thread and the last stage of a chain know of each other: how much is in flight, and what is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::generation::{Fate, Lease};
+use crate::metrics;
 
 /// Positions behind the acknowledgement, by partition, and the count of batches between.
 #[derive(Debug, Clone)]
@@ -20,6 +22,7 @@ struct Shared {
     draining: AtomicBool,
     issued: AtomicU64,
     completed: AtomicU64,
+    begun: Mutex<VecDeque<Instant>>,
     positions: Mutex<BTreeMap<i32, i64>>,
 }
 
@@ -39,7 +42,20 @@ impl Progress {
 
     /// A batch goes into the chain.
     pub fn issue(&self) {
+        self.begun_mut().push_back(Instant::now());
         self.shared.issued.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The batch that was issued last did not go: there was no place for it.
+    pub(crate) fn take_back(&self) {
+        self.begun_mut().pop_back();
+        self.shared.completed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Since when each batch is in the chain, oldest first. They leave it in the order in which they came; where a stage puts one of its own
+    /// between (a replay, a re-emission), two may stand in each other's place here.
+    fn begun_mut(&self) -> MutexGuard<'_, VecDeque<Instant>> {
+        self.shared.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A batch has left the chain for good: all that it became is acknowledged.
@@ -51,6 +67,9 @@ impl Progress {
                     *position = (*position).max(next);
                 }
             }
+        }
+        if let Some(begun) = self.begun_mut().pop_front() {
+            metrics::STAGE.observe(begun.elapsed().as_secs_f64());
         }
         self.shared.completed.fetch_add(1, Ordering::SeqCst);
         if !next_offsets.is_empty() {
@@ -95,6 +114,19 @@ impl Progress {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_batch_that_did_not_go_is_not_in_the_chain() {
+        let progress = Progress::new(Lease::new(Duration::from_secs(1)), Fate::default());
+        progress.issue();
+        let first = progress.begun_mut().front().copied();
+        progress.issue();
+        progress.take_back();
+        assert_eq!((progress.begun_mut().len(), progress.begun_mut().front().copied()), (1, first));
+        assert!(!progress.is_drained());
+        progress.complete(&[]);
+        assert!(progress.is_drained() && progress.begun_mut().is_empty());
+    }
 
     #[test]
     fn positions_follow_completed_batches_of_owned_partitions() {

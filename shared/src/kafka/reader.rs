@@ -389,7 +389,7 @@ fn commit<S: StartPoint>(consumer: &BaseConsumer<Assignments<S>>) {
     }
 }
 
-/// A partition in `/api/state`.
+/// A partition in `/api/v1/state`.
 #[derive(Serialize)]
 struct PartitionState {
     partition: i32,
@@ -596,7 +596,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
                 Ok(())
             }
             Err(mpsc::error::TrySendError::Full(FromReader::Batch(back))) => {
-                self.context.progress.complete(&[]);
+                self.context.progress.take_back();
                 self.batch = back;
                 self.blocked_since.get_or_insert_with(Instant::now);
                 Ok(())

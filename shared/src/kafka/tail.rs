@@ -1,6 +1,7 @@
 //! Reading outside of any group: the last record of a partition, and whole partitions to the end that stood when reading began.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -190,8 +191,18 @@ impl TailReader {
     fn scan_within(
         &self,
         topic: &str,
-        mut parts: BTreeMap<i32, Bounds>,
+        parts: BTreeMap<i32, Bounds>,
         visit: &mut dyn FnMut(&Record<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.scan_messages(topic, parts, &mut |message| visit(&record_of(message)).map(ControlFlow::Continue))
+    }
+
+    /// Reads within these bounds, in order for each partition, until all is read or `visit` has enough.
+    pub(crate) fn scan_messages(
+        &self,
+        topic: &str,
+        mut parts: BTreeMap<i32, Bounds>,
+        visit: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<(), Failure> {
         parts.retain(|_, bounds| !bounds.is_empty());
         if parts.is_empty() {
@@ -213,7 +224,7 @@ impl TailReader {
         &self,
         topic: &str,
         open: &mut BTreeMap<i32, i64>,
-        visit: &mut dyn FnMut(&Record<'_>) -> Result<(), Failure>,
+        visit: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<(), Failure> {
         let mut last_heard = Instant::now();
         while !open.is_empty() {
@@ -224,8 +235,8 @@ impl TailReader {
                 Some(Ok(message)) => {
                     let Some(&end) = open.get(&message.partition()) else { continue };
                     last_heard = Instant::now();
-                    if message.offset() < end {
-                        visit(&record_of(&message))?;
+                    if message.offset() < end && visit(&message)?.is_break() {
+                        return Ok(());
                     }
                     if message.offset() + 1 >= end {
                         open.remove(&message.partition());

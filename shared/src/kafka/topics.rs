@@ -57,7 +57,7 @@ impl<'a> Topics<'a> {
     pub async fn ensure(&self, spec: &TopicSpec) -> Result<(), Failure> {
         match self.partitions(&spec.name)? {
             Some(partitions) => self.hold_against(spec, partitions).await,
-            None => self.create(spec).await,
+            None => self.make(spec).await,
         }
     }
 
@@ -111,15 +111,23 @@ impl<'a> Topics<'a> {
         Ok(entry.and_then(|entry| entry.value).unwrap_or_default())
     }
 
-    async fn create(&self, spec: &TopicSpec) -> Result<(), Failure> {
+    async fn make(&self, spec: &TopicSpec) -> Result<(), Failure> {
         let topics = &self.config.topics;
         let (lag, retention) = (topics.compaction_lag_ms.to_string(), topics.tombstone_retention_ms.to_string());
         let record_bytes = topics.record_bytes_max.to_string();
-        let mut topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(topics.replication_factor))
-            .set("cleanup.policy", "compact")
-            .set("max.message.bytes", &record_bytes);
+        let mut settings = vec![("cleanup.policy", "compact"), ("max.message.bytes", record_bytes.as_str())];
         if spec.compacted {
-            topic = topic.set("min.compaction.lag.ms", &lag).set("delete.retention.ms", &retention);
+            settings.extend([("min.compaction.lag.ms", lag.as_str()), ("delete.retention.ms", retention.as_str())]);
+        }
+        self.create(&spec.name, spec.partitions, &settings).await
+    }
+
+    /// Makes a topic with these settings; one that somebody else made meanwhile stays as it is.
+    pub async fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), Failure> {
+        let replicas = TopicReplication::Fixed(self.config.topics.replication_factor);
+        let mut topic = NewTopic::new(name, partitions, replicas);
+        for (key, value) in settings {
+            topic = topic.set(key, value);
         }
         let options = AdminOptions::new().request_timeout(Some(self.config.request_timeout()));
         let answers = self
@@ -130,10 +138,10 @@ impl<'a> Topics<'a> {
         for answer in answers {
             match answer {
                 Ok(name) => {
-                    tracing::info!(topic = name, partitions = spec.partitions, "topic made");
-                    self.wait_for(spec).await?;
+                    tracing::info!(topic = name, partitions, "topic made");
+                    self.wait_for(&name, partitions).await?;
                 }
-                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => self.wait_for(spec).await?,
+                Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => self.wait_for(&name, partitions).await?,
                 Err((name, code)) => {
                     return Err(Failure::new(FailureKind::Refused, format!("topic `{name}` could not be made"))
                         .caused_by(KafkaError::AdminOp(code))
@@ -147,22 +155,22 @@ impl<'a> Topics<'a> {
 
 impl Topics<'_> {
     /// A topic that was just made is known to the broker, with a leader for each partition, a moment later.
-    async fn wait_for(&self, spec: &TopicSpec) -> Result<(), Failure> {
+    async fn wait_for(&self, topic: &str, partitions: i32) -> Result<(), Failure> {
         let deadline = Instant::now() + self.config.request_timeout();
         while Instant::now() < deadline {
             let timeout = self.config.request_timeout();
             let metadata = self
                 .admin
                 .inner()
-                .fetch_metadata(Some(&spec.name), timeout)
+                .fetch_metadata(Some(topic), timeout)
                 .map_err(|error| unreachable_broker(self.config, error))?;
             let led = metadata.topics().iter().flat_map(|topic| topic.partitions()).filter(|found| found.leader() >= 0);
-            if led.count() >= usize::try_from(spec.partitions).unwrap_or(usize::MAX) {
+            if led.count() >= usize::try_from(partitions).unwrap_or(usize::MAX) {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Err(Failure::new(FailureKind::Unreachable, format!("topic `{}` was made but has no leaders yet", spec.name))
+        Err(Failure::new(FailureKind::Unreachable, format!("topic `{topic}` was made but has no leaders yet"))
             .cure("look at the broker's log; the service tries again by itself"))
     }
 }

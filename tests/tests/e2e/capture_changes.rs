@@ -113,7 +113,7 @@ async fn what_a_savepoint_takes_back_never_was() {
 async fn until_copy_is_under_way(stack: &Stack, table: &str) {
     until(&format!("the copy of {table} is under way"), async || {
         let url = stack.url(CDC_INGEST);
-        let page = lab::page::get(&url, "/api/state").await.map_err(|failure| failure.chain())?;
+        let page = lab::page::get(&url, "/api/v1/state").await.map_err(|failure| failure.chain())?;
         let state: serde_json::Value = serde_json::from_str(&page.body).unwrap();
         let copy = &state["details"]["snapshot"][table];
         assert!(copy["done"] != true, "the copy was done before: it proves nothing");

@@ -215,7 +215,7 @@ const KILLS: u64 = 4;
 
 /// Rows that have come of all tables, and whether all are done.
 async fn copied(stack: &Stack) -> Result<(u64, bool), String> {
-    let page = lab::page::get(&stack.url(CDC_INGEST), "/api/state").await.map_err(|failure| failure.chain())?;
+    let page = lab::page::get(&stack.url(CDC_INGEST), "/api/v1/state").await.map_err(|failure| failure.chain())?;
     let state: Value = serde_json::from_str(&page.body).unwrap();
     let of = |table: &&str| state["details"]["snapshot"][format!("business.{table}")].clone();
     let shown: Vec<Value> = TABLES.iter().map(of).collect();

@@ -61,7 +61,7 @@ async fn write(source: &mut PgConnection, seed: u64, progress: &Progress) -> u64
 
 /// Rows that the copy has come to, by cdc-ingest's page, and whether it is done.
 async fn copied(stack: &Stack) -> Result<(i64, bool), String> {
-    let page = page::get(&stack.url(CDC_INGEST), "/api/state").await.map_err(|failure| failure.chain())?;
+    let page = page::get(&stack.url(CDC_INGEST), "/api/v1/state").await.map_err(|failure| failure.chain())?;
     let state: Value = serde_json::from_str(&page.body).unwrap();
     let copy = &state["details"]["snapshot"]["business.items"];
     copy["rows"].as_i64().zip(copy["done"].as_bool()).ok_or(page.body)

@@ -123,7 +123,7 @@ async fn a_category_a_check_a_column_and_a_dimension() {
     }
     until_latest(&stack, 2002, columns, "上海|Apple").await;
     until("no user is missing, and two products", async || {
-        let page = get(&stack, DIM_JOINER, "/api/missing").await.body;
+        let page = get(&stack, DIM_JOINER, "/api/v1/missing").await.body;
         let missing: serde_json::Value = serde_json::from_str(&page).map_err(|error| error.to_string())?;
         let products = ["AirPods Pro", "运动鞋"].iter().all(|name| missing["products"].to_string().contains(name));
         if missing["users"]["missing"] == 0 && missing["products"]["missing"] == 2 && products {

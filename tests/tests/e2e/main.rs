@@ -18,6 +18,7 @@ mod stack;
 mod until;
 
 // What a test does, and what it looks at.
+mod browser;
 mod busy;
 mod captured_table;
 mod capturing;
@@ -107,6 +108,11 @@ mod refused_topics;
 mod servers_down;
 
 // What the services say of themselves.
+mod console_api;
+mod console_page;
+mod console_pipeline;
+mod dashboard;
+mod documented_metrics;
 mod documented_settings;
 mod pages;
 mod secrets;

@@ -244,7 +244,7 @@ async fn the_service_compares_by_itself_and_says_what_it_found() {
     until_metric(&stack, "tidemill_reconciliation_rows_compared", "latest", |rows| rows == 5.0).await;
     run(&mut stack.sink().await, "UPDATE result.orders_latest SET quantity = 77777 WHERE order_id = 2001").await;
     until_metric(&stack, ROWS, "differ", |rows| rows == 1.0).await;
-    let page = get(&stack, PG_SINKER, "/api/reconciliation").await.body;
+    let page = get(&stack, PG_SINKER, "/api/v1/reconciliation").await.body;
     let pages: Value = serde_json::from_str(&page).unwrap();
     let report = &pages["pairs"]["latest"]["report"];
     assert_eq!(columns(of(report, "2001")), ["quantity"], "{pages:#}");
@@ -263,7 +263,7 @@ async fn the_service_compares_by_itself_and_says_what_it_found() {
     run(&mut stack.source().await, "UPDATE business.orders SET quantity = 3 WHERE order_id = 2002").await;
     let words = format!("which reads {}", stack.places.names.ods_topic);
     until("the page says who does not come through", async || {
-        let page = get(&stack, PG_SINKER, "/api/reconciliation").await.body;
+        let page = get(&stack, PG_SINKER, "/api/v1/reconciliation").await.body;
         if page.contains(&words) { Ok(()) } else { Err(page) }
     })
     .await;

@@ -158,7 +158,7 @@ async fn of_replicas_each_puts_back_what_it_owns() {
 
 /// The state of an instance that may just have been started.
 async fn lab_state(stack: &Stack, instance: &str) -> Result<Value, String> {
-    let page = lab::page::get(&stack.url(instance), "/api/state").await.map_err(|failure| failure.chain())?;
+    let page = lab::page::get(&stack.url(instance), "/api/v1/state").await.map_err(|failure| failure.chain())?;
     serde_json::from_str(&page.body).map_err(|error| error.to_string())
 }
 

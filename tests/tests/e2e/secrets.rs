@@ -52,7 +52,7 @@ async fn no_password_is_in_a_log_or_on_a_page() {
 
     for service in SERVICES {
         let mut seen = stack.process(service).log_text();
-        for path in ["/api/state", "/metrics", "/health/ready", "/"] {
+        for path in ["/api/v1/state", "/api/v1/configuration", "/api/v1/pipeline", "/metrics", "/health/ready", "/"] {
             seen.push_str(&page::get(&stack.url(service), path).await.unwrap().body);
         }
         seen.push_str(&stack.command(service, &["check"], &[]).await.output);

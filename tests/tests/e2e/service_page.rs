@@ -19,7 +19,7 @@ pub fn metric(page: &str, name: &str, labels: &str) -> Option<f64> {
 }
 
 pub async fn state(stack: &Stack, instance: &str) -> Value {
-    serde_json::from_str(&get(stack, instance, "/api/state").await.body).unwrap()
+    serde_json::from_str(&get(stack, instance, "/api/v1/state").await.body).unwrap()
 }
 
 /// How many partitions of its input an instance owns, by its state.

@@ -143,7 +143,9 @@ impl Stack {
         let port = *self.ports.entry(instance.to_owned()).or_insert_with(|| free_port().unwrap());
         let mut program = self.program(service, instance, &[]);
         if self.only_by_file.contains(instance) {
-            program.variables.retain(|(name, _)| !name.ends_with("TOPIC") && !name.ends_with("__GROUP"));
+            program.variables.retain(|(name, _)| {
+                name.ends_with("CONSOLE__TOPIC") || !name.ends_with("TOPIC") && !name.ends_with("__GROUP")
+            });
         }
         program.variables.push((variable(service, "HTTP__PORT"), port.to_string()));
         program.variables.push((variable(service, "KAFKA__INSTANCE_ID"), instance.to_owned()));
@@ -230,8 +232,9 @@ impl Stack {
                 ("WRITER__DEAD_LETTER_TOPIC", &dead_letters),
             ],
         };
-        let brokers = [("KAFKA__BROKERS", places.brokers.as_str())];
-        own.iter().chain(&brokers).map(|(key, value)| (variable(service, key), (*value).to_owned())).collect()
+        let told = self.told_topic();
+        let all = [("KAFKA__BROKERS", places.brokers.as_str()), ("CONSOLE__TOPIC", &told)];
+        own.iter().chain(&all).map(|(key, value)| (variable(service, key), (*value).to_owned())).collect()
     }
 
     /// The topic of a table that no setting names.
@@ -241,6 +244,11 @@ impl Stack {
 
     pub fn users_topic(&self) -> String {
         format!("{}_ods_users", self.name)
+    }
+
+    /// The topic in which the instances tell their state.
+    pub fn told_topic(&self) -> String {
+        format!("{}_tidemill_state", self.name)
     }
 
     pub fn dead_letter_topic(&self, service: &str) -> String {

@@ -20,7 +20,7 @@ pub async fn table_state(stack: &Stack, table: &str) -> Value {
 /// Waits until the table's part of the state is as wanted.
 pub async fn until_table(stack: &Stack, table: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     until(&format!("{table} {what}"), async || {
-        let page = page::get(&stack.url(CDC_INGEST), "/api/state").await.map_err(|failure| failure.chain())?;
+        let page = page::get(&stack.url(CDC_INGEST), "/api/v1/state").await.map_err(|failure| failure.chain())?;
         let shown: Value = serde_json::from_str(&page.body).map_err(|error| error.to_string())?;
         let shown = &shown["details"]["snapshot"][table];
         if is_so(shown) { Ok(shown.clone()) } else { Err(shown.to_string()) }

@@ -260,7 +260,7 @@ impl Core {
     }
 }
 
-/// A table in `/api/state`.
+/// A table in `/api/v1/state`.
 #[derive(Debug, Serialize)]
 struct CopyShown<'a> {
     topic: &'a str,

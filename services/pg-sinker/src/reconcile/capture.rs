@@ -41,7 +41,7 @@ fn standing(state: &Value, table: &str) -> Standing {
 }
 
 async fn ask(config: &CaptureConfig, table: &str) -> Result<Standing, Failure> {
-    let page = page::get(&config.address, "/api/state").await?;
+    let page = page::get(&config.address, "/api/v1/state").await?;
     let state: Value = serde_json::from_str(&page.body).map_err(|error| {
         Failure::new(FailureKind::Refused, format!("{} does not say how it is", config.address))
             .caused_by(error)
@@ -58,7 +58,7 @@ pub async fn whole(config: &CaptureConfig, table: &str) -> Result<(), Failure> {
     let cannot = |what: String| Failure::new(FailureKind::Unreachable, format!("{table} cannot be compared: {what}"));
     match ask(config, table).await {
         Ok(Standing::Copied) => Err(cannot("cdc-ingest is copying it".into())
-            .cure("wait until the copy is done; /api/state of cdc-ingest shows it")),
+            .cure("wait until the copy is done; /api/v1/state of cdc-ingest shows it")),
         Ok(Standing::Stopped(why)) => Err(cannot(format!("cdc-ingest does not carry it: {why}"))
             .cure("mend that first; its rows are read again then")),
         Ok(Standing::Whole | Standing::Unknown) | Err(_) => Ok(()),
@@ -84,7 +84,7 @@ fn in_time(config: &CaptureConfig, deadline: Instant, table: &str) -> Result<(),
     }
     let late = format!("cdc-ingest did not read rows of {table} again within {} ms", config.timeout_ms);
     Err(Failure::new(FailureKind::Unreachable, late)
-        .cure("look at /api/state of cdc-ingest; a copy of the table that is under way comes first"))
+        .cure("look at /api/v1/state of cdc-ingest; a copy of the table that is under way comes first"))
 }
 
 /// A copy of the table that is under way is waited for: the command would take its place.

@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// A comparison that could not be done is tried again after this, or after the interval where that is shorter.
 const AGAIN_AFTER_S: u64 = 60;
 
-/// The name of the page: `/api/reconciliation`.
+/// The name of the page: `/api/v1/reconciliation`.
 const PAGE: &str = "reconciliation";
 
 /// The thread of a generation; `None` where nothing is to be compared.

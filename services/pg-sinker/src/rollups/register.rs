@@ -144,7 +144,7 @@ pub fn progress(rollups: &Rollups, registered: &[Registered]) -> Result<Vec<Fill
     rollups.all.iter().map(filled).collect()
 }
 
-/// For `/api/state`: each roll-up and how far it is.
+/// For `/api/v1/state`: each roll-up and how far it is.
 pub fn shown(registered: &[Registered]) -> BTreeMap<&str, String> {
     let text = |filled: &Filled| match filled {
         Filled::All => "complete".to_owned(),
