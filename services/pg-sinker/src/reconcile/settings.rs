@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use shared::config::Secret;
 use shared::failure::{Failure, FailureKind};
 use shared::pg::PostgresConfig;
@@ -11,7 +11,7 @@ use shared::pg::PostgresConfig;
 use crate::settings::names;
 
 /// The comparison of the source with the sink. Off where no source is given.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReconcileConfig {
     /// A role that may read the compared tables, and no more.
@@ -40,7 +40,7 @@ pub struct ReconcileConfig {
 }
 
 /// A table of the source and the table of the sink that is to hold the same.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PairConfig {
     /// `schema.table`.
@@ -63,7 +63,7 @@ pub struct PairConfig {
 }
 
 /// The way between the two, in order. Its last topic is `input.topic`, its last group pg-sinker's own.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChainConfig {
     /// The slot that cdc-ingest follows; empty: nothing is waited for.
@@ -85,7 +85,7 @@ pub struct ChainConfig {
 }
 
 /// Where it is asked whether a table is being copied, and where rows are ordered again.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CaptureConfig {
     /// Of cdc-ingest, the instance that holds the slot; empty: it is not asked.

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use shared::failure::{Failure, FailureKind};
 use shared::pg::TableName;
 
 use crate::settings::names;
 
 /// Sums over the rows of a table, by groups.
-#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct RollupConfig {
     /// `schema.table` that holds a row for each group.
@@ -36,7 +36,7 @@ pub struct RollupConfig {
 }
 
 /// How long a group is.
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Grain {
     Minute,
@@ -55,7 +55,7 @@ impl Grain {
 }
 
 /// How a roll-up is filled from rows that are there already.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FillConfig {
     /// Rows of a chunk; batches wait for the chunk that is being added.
