@@ -70,7 +70,8 @@ pub async fn new_change_comes_through(stack: &Stack) -> Duration {
     lab::changes::touch(&mut source, &stack.places.names, 2001, now_ms).await.unwrap();
     let begin = std::time::Instant::now();
     let shown = format!(
-        "SELECT updated_at = timestamp '1970-01-01' + {now_ms} * interval '1 millisecond' FROM result.orders_latest WHERE order_id = 2001"
+        "SELECT coalesce((SELECT updated_at = timestamp '1970-01-01' + {now_ms} * interval '1 millisecond' FROM result.orders_latest
+            WHERE order_id = 2001), false)"
     );
     until("a new change is in the sink", async || match value::<bool>(&mut sink, &shown).await {
         true => Ok(()),
