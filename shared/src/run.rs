@@ -212,11 +212,8 @@ async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
     metrics::start();
     let health = Health::new(S::NAME, env!("CARGO_PKG_VERSION"));
     let control = Control::default();
-    let own = Instance {
-        service: S::NAME.to_owned(),
-        instance: config.kafka().instance(S::NAME),
-        port: config.http().port,
-    };
+    let own =
+        Instance { service: S::NAME.to_owned(), instance: config.kafka().instance(S::NAME), port: config.http().port };
     let pipeline = Pipeline::new(own, config.console());
     let configuration = serde_json::to_value(config).unwrap_or_default();
     let api = Api {

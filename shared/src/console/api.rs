@@ -46,8 +46,14 @@ pub fn resources() -> Vec<Resource> {
     let get = |route: Route| vec![(Method::GET, route)];
     vec![
         ("/", get(web::get().to(|| async { asset("text/html; charset=utf-8", include_str!("console.html")) }))),
-        ("/console.css", get(web::get().to(|| async { asset("text/css; charset=utf-8", include_str!("console.css")) }))),
-        ("/console.js", get(web::get().to(|| async { asset("text/javascript; charset=utf-8", include_str!("console.js")) }))),
+        (
+            "/console.css",
+            get(web::get().to(|| async { asset("text/css; charset=utf-8", include_str!("console.css")) })),
+        ),
+        (
+            "/console.js",
+            get(web::get().to(|| async { asset("text/javascript; charset=utf-8", include_str!("console.js")) })),
+        ),
         ("/api/openapi.json", get(web::get().to(|| async { asset("application/json", OPENAPI) }))),
         ("/api/v1/state", get(web::get().to(state))),
         ("/api/v1/configuration", get(web::get().to(configuration))),
@@ -190,11 +196,9 @@ fn may_see_records(api: &Api, request: &HttpRequest) -> Result<(), Problem> {
     match api.records {
         Records::Open => Ok(()),
         Records::Token => authorised(api, request),
-        Records::Off => Err(Problem {
-            status: 403,
-            title: "switched off",
-            detail: "console.records is \"off\"".into(),
-        }),
+        Records::Off => {
+            Err(Problem { status: 403, title: "switched off", detail: "console.records is \"off\"".into() })
+        }
     }
 }
 
@@ -277,7 +281,8 @@ mod tests {
         let is_served = |path: &str, method: &str| {
             served.iter().any(|(known, served)| {
                 let prefix = served.split("{name:.+}").next().unwrap_or_default();
-                known == method && (described(served) == path || served.ends_with("{name:.+}") && path.starts_with(prefix))
+                known == method
+                    && (described(served) == path || served.ends_with("{name:.+}") && path.starts_with(prefix))
             })
         };
         for (path, methods) in paths {

@@ -329,7 +329,7 @@ function view_follow(query) {
   const asked = query.get('id') ?? query.get('key');
   if (asked !== null && asked !== followed.asked) { followed.asked = asked; follow(query) }
   show(h('h2', {}, 'Follow an order'), h('p', { class: 'soft' }, 'Its record in every topic on the way to the sink, with times and headers, and its dead letters. A whole key, such as ', h('code', {}, '{"user_id":1001}'), ', is looked for in all topics of rows.'),
-    h('form', { class: 'ask card', id: 'follow-form' }, h('label', {}, 'Id, or key as JSON', h('input', { id: 'follow-id', name: 'id', required: true, 'data-keep': true, value: asked ?? '', inputmode: 'text', autocomplete: 'off' })), h('button', { class: 'main' }, followed.busy ? 'Looking…' : 'Follow')),
+    h('form', { class: 'ask card', id: 'follow-form' }, h('label', {}, 'Id, or key as JSON', h('input', { id: 'follow-id', name: 'asked', required: true, 'data-keep': true, value: asked ?? '', inputmode: 'text', autocomplete: 'off' })), h('button', { class: 'main' }, followed.busy ? 'Looking…' : 'Follow')),
     h('div', { 'aria-live': 'polite', id: 'followed' }, followed.error && failed(followed.error), followed.answer && followed_shown(followed.answer)));
 }
 
@@ -447,7 +447,7 @@ document.addEventListener('submit', event => {
   const form = event.target, given = Object.fromEntries(new FormData(form));
   const whole = text => /^-?\d+$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : text;
   if (form.id === 'follow-form') {
-    const id = given.id.trim(), query = new URLSearchParams(id.startsWith('{') ? { key: id } : { id });
+    const id = given.asked.trim(), query = new URLSearchParams(id.startsWith('{') ? { key: id } : { id });
     followed.asked = null;
     if (location.hash === `#/follow?${query}`) draw(); else location.hash = `#/follow?${query}`;
   } else if (form.id === 'records-form') {
@@ -464,7 +464,13 @@ document.addEventListener('click', event => {
   if (button) command(button.dataset.command, { table: button.dataset.table });
 });
 
-addEventListener('hashchange', () => { if (place()[0] === 'topics') look_at_topics(); draw(); document.getElementById('main').focus({ preventScroll: true }) });
+// Who listens to the page is led to the new view; who types in it already is left alone.
+function focus_main() {
+  const main = document.getElementById('main');
+  if (!main.contains(document.activeElement)) main.focus({ preventScroll: true });
+}
+
+addEventListener('hashchange', () => { if (place()[0] === 'topics') look_at_topics(); draw(); focus_main() });
 addEventListener('resize', draw_lines);
 
 (async function go_on() {

@@ -148,8 +148,11 @@ impl Looker {
         self.look(move |look| {
             let shown = topics.into_iter().map(|(topic, role)| {
                 let bounds = look.bounds(&topic)?.into_iter();
-                let partition =
-                    |(partition, bounds): (i32, Bounds)| PartitionShown { partition, first: bounds.first, end: bounds.end };
+                let partition = |(partition, bounds): (i32, Bounds)| PartitionShown {
+                    partition,
+                    first: bounds.first,
+                    end: bounds.end,
+                };
                 Ok(TopicShown { partitions: bounds.map(partition).collect(), topic, role })
             });
             shown.collect()
@@ -327,7 +330,12 @@ impl Look {
 
     /// The key of the row with this id, by the key of the topic's last records; `None` where the topic is empty or its key has several
     /// columns.
-    fn key_like_the_last(&self, topic: &str, bounds: &BTreeMap<i32, Bounds>, id: &str) -> Result<Option<String>, Failure> {
+    fn key_like_the_last(
+        &self,
+        topic: &str,
+        bounds: &BTreeMap<i32, Bounds>,
+        id: &str,
+    ) -> Result<Option<String>, Failure> {
         let mut found = None;
         for (&partition, &bounds) in bounds.iter().filter(|(_, bounds)| !bounds.is_empty()) {
             let last = Bounds { first: bounds.end.saturating_sub(KEY_RECORDS).max(bounds.first), ..bounds };
@@ -389,7 +397,8 @@ impl Kept {
 fn shown(message: &BorrowedMessage<'_>) -> RecordShown {
     let at = message.timestamp().to_millis().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     let headers = message.headers().map(|headers| {
-        let shown = headers.iter().map(|header| HeaderShown { name: header.key.to_owned(), value: header.value.map(text) });
+        let shown =
+            headers.iter().map(|header| HeaderShown { name: header.key.to_owned(), value: header.value.map(text) });
         shown.collect()
     });
     RecordShown {

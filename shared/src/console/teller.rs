@@ -69,7 +69,13 @@ struct Shared {
 
 impl Teller {
     /// Begins to tell. It must be called in the system's runtime.
-    pub fn start(config: &ConsoleConfig, kafka: &KafkaConfig, about: About, health: Health, pipeline: Pipeline) -> Self {
+    pub fn start(
+        config: &ConsoleConfig,
+        kafka: &KafkaConfig,
+        about: About,
+        health: Health,
+        pipeline: Pipeline,
+    ) -> Self {
         let shared = Arc::new(Shared::default());
         let voice = Voice {
             config: config.clone(),

@@ -206,7 +206,8 @@ mod tests {
     }
 
     fn pipeline() -> Pipeline {
-        let config = ConsoleConfig { gone_after_ms: 10, forgotten_after_ms: 100, instances_max: 2, ..Default::default() };
+        let config =
+            ConsoleConfig { gone_after_ms: 10, forgotten_after_ms: 100, instances_max: 2, ..Default::default() };
         Pipeline::new(instance("own"), &config)
     }
 
@@ -256,12 +257,14 @@ mod tests {
     #[test]
     fn topics_are_those_that_instances_name() {
         let pipeline = pipeline();
-        let of_capture = r#","topology":{"own":["cdc_state"]},"state":{"details":{"snapshot":{"a.b":{"topic":"ods_b"}}}}"#;
+        let of_capture =
+            r#","topology":{"own":["cdc_state"]},"state":{"details":{"snapshot":{"a.b":{"topic":"ods_b"}}}}"#;
         take(&pipeline, "cdc-ingest", 1, of_capture);
         let of_cleaner = r#","topology":{"input":"ods_b","outputs":["dwd"],"dead_letters":["dlq"]}"#;
         take(&pipeline, "dwd-cleaner", 1, of_cleaner);
         let topics: Vec<(String, Role)> = pipeline.topics().into_iter().collect();
-        let wanted = [("cdc_state", Role::State), ("dlq", Role::DeadLetters), ("dwd", Role::Rows), ("ods_b", Role::Rows)];
+        let wanted =
+            [("cdc_state", Role::State), ("dlq", Role::DeadLetters), ("dwd", Role::Rows), ("ods_b", Role::Rows)];
         assert_eq!(topics, wanted.map(|(topic, role)| (topic.to_owned(), role)));
     }
 

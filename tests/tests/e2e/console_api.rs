@@ -298,11 +298,19 @@ async fn a_row_is_followed_through_all_layers_and_its_dead_letters() {
     let followed = until("the order is in all layers", async || {
         let answer = ask(&stack, PG_SINKER, "GET", "/api/v1/follow?id=2003", None).await;
         let found: Value = serde_json::from_str(&answer.page.body).map_err(|error| error.to_string())?;
-        let counts: Vec<usize> =
-            found["layers"].as_array().into_iter().flatten().map(|layer| layer["records"].as_array().unwrap().len()).collect();
+        let counts: Vec<usize> = found["layers"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|layer| layer["records"].as_array().unwrap().len())
+            .collect();
         let letters = found["dead_letters"].as_array().map_or(0, Vec::len);
         // A result is sent again where its user came later.
-        if counts.len() == 3 && counts[..2] == [3, 2] && counts[2] >= 2 && letters == 1 { Ok(found) } else { Err(found.to_string()) }
+        if counts.len() == 3 && counts[..2] == [3, 2] && counts[2] >= 2 && letters == 1 {
+            Ok(found)
+        } else {
+            Err(found.to_string())
+        }
     })
     .await;
     for (layer, topic) in followed["layers"].as_array().unwrap().iter().zip(stack.order_topics()) {
@@ -314,8 +322,13 @@ async fn a_row_is_followed_through_all_layers_and_its_dead_letters() {
     // By the whole key, in all topics.
     let answer = ask(&stack, PG_SINKER, "GET", "/api/v1/follow?key=%7B%22user_id%22%3A1001%7D", None).await;
     let found: Value = serde_json::from_str(&answer.page.body).unwrap();
-    let with: Vec<&str> = found["layers"].as_array().unwrap().iter()
-        .filter(|layer| !layer["records"].as_array().unwrap().is_empty()).map(|layer| layer["topic"].as_str().unwrap()).collect();
+    let with: Vec<&str> = found["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|layer| !layer["records"].as_array().unwrap().is_empty())
+        .map(|layer| layer["topic"].as_str().unwrap())
+        .collect();
     assert_eq!(with, [stack.users_topic()]);
     let nobody = ask(&stack, PG_SINKER, "GET", "/api/v1/follow?id=999999", None).await;
     let found: Value = serde_json::from_str(&nobody.page.body).unwrap();

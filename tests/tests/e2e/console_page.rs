@@ -46,7 +46,15 @@ async fn the_page_shows_the_whole_pipeline_live() {
     let (stack, mut browser) = on_the_page_of(CDC_INGEST, 1440).await;
     browser.until("all is well", "document.getElementById('status').innerText.includes('all is well')").await;
     let words = browser.value("document.getElementById('main').innerText");
-    for word in ["Topology", "Lag by partition", "Copies of tables", "Replication slot", "Dimensions", "Dead letters", "Restarts"] {
+    for word in [
+        "Topology",
+        "Lag by partition",
+        "Copies of tables",
+        "Replication slot",
+        "Dimensions",
+        "Dead letters",
+        "Restarts",
+    ] {
         assert!(words.as_str().unwrap().contains(word), "{word} is not in: {words}");
     }
     let is_live = "[...document.querySelectorAll('.tile')].some(tile => tile.innerText.startsWith('Changes a second') \
@@ -69,9 +77,13 @@ async fn an_order_is_followed_by_typing_its_id() {
     browser.click("#follow-id");
     browser.type_text("2001");
     browser.press("Enter");
-    browser.until("it says that a token is wanted", "document.querySelector('[role=alert]')?.innerText.includes('token')").await;
+    browser
+        .until("it says that a token is wanted", "document.querySelector('[role=alert]')?.innerText.includes('token')")
+        .await;
     type_token(&mut browser);
-    browser.until("three layers have it", "document.querySelectorAll('.way > li:not(.none) .record').length >= 3").await;
+    browser
+        .until("three layers have it", "document.querySelectorAll('.way > li:not(.none) .record').length >= 3")
+        .await;
     let words = browser.value("document.getElementById('followed').innerText");
     let words = words.as_str().unwrap();
     for topic in stack.order_topics() {
@@ -80,7 +92,10 @@ async fn an_order_is_followed_by_typing_its_id() {
     for word in ["header tidemill", "commit", "{\"order_id\":2001}", "order_status_desc"] {
         assert!(words.contains(word), "{word} is not in: {words}");
     }
-    assert_eq!(browser.value("Object.keys(localStorage).length + Object.keys(sessionStorage).length + document.cookie.length"), 0);
+    assert_eq!(
+        browser.value("Object.keys(localStorage).length + Object.keys(sessionStorage).length + document.cookie.length"),
+        0
+    );
     browser.picture("follow");
     assert_nothing_complained(&browser);
 }
@@ -95,7 +110,9 @@ async fn commands_are_given_by_click_and_refused_without_the_token() {
     browser.until("it is refused", "document.querySelector('.note.bad')?.innerText.includes('wrong token')").await;
     type_token(&mut browser);
     browser.click(button);
-    browser.until("it is taken", "document.querySelector('.note.good')?.innerText.includes('snapshot was taken')").await;
+    browser
+        .until("it is taken", "document.querySelector('.note.good')?.innerText.includes('snapshot was taken')")
+        .await;
     browser.picture("control");
     assert_nothing_complained(&browser);
 }
@@ -107,13 +124,18 @@ async fn what_a_record_holds_is_shown_as_text() {
     let key = order_key(2001);
     let value = b"<img src=x onerror=\"document.title='broken into'\"> {\"a\": 12345678901234567890.10}";
     let at = partition(key.as_bytes(), 4);
-    write(&stack.places.brokers, &Foreign { topic: &topic, partition: at, key: &key, value: Some(value), header: None });
+    write(
+        &stack.places.brokers,
+        &Foreign { topic: &topic, partition: at, key: &key, value: Some(value), header: None },
+    );
     type_token(&mut browser);
     browser.click("nav a[href='#/topics']");
     let link = format!("a[href='#/topics?topic={topic}']");
     browser.until("the topic is listed", &format!("document.querySelector(\"td {link}\") !== null")).await;
     browser.click(&format!("td {link}"));
-    browser.until("the record is shown", "document.getElementById('records')?.innerText.includes('<img src=x onerror')").await;
+    browser
+        .until("the record is shown", "document.getElementById('records')?.innerText.includes('<img src=x onerror')")
+        .await;
     assert_eq!(browser.value("document.querySelector('main img') === null && document.title === 'Tidemill'"), true);
     browser.picture("topics");
     assert_nothing_complained(&browser);
@@ -128,13 +150,21 @@ async fn no_view_is_wider_than_a_phone_and_dark_is_dark() {
         for view in VIEWS {
             browser.value(&format!("location.hash = '#/{view}'"));
             let name = view.split('?').next().unwrap();
-            browser.until(&format!("{view} is there"), &format!("document.querySelector(\"nav a[aria-current]\")?.hash === '#/{name}'")).await;
-            browser.until(&format!("{view} is drawn"), "!document.getElementById('main').innerText.includes('Look')").await;
+            browser
+                .until(
+                    &format!("{view} is there"),
+                    &format!("document.querySelector(\"nav a[aria-current]\")?.hash === '#/{name}'"),
+                )
+                .await;
+            browser
+                .until(&format!("{view} is drawn"), "!document.getElementById('main').innerText.includes('Look')")
+                .await;
             browser.picture(&format!("phone-{scheme}-{name}"));
             let width = browser.value("document.documentElement.scrollWidth");
             assert!(width.as_u64().unwrap() <= 390, "{view} is {width} pixels wide");
         }
-        let brightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).reduce((a, b) => a + b)";
+        let brightness =
+            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).reduce((a, b) => a + b)";
         let brightness = browser.value(brightness).as_u64().unwrap();
         assert_eq!(brightness < 384, scheme == "dark", "{scheme}: {brightness}");
     }
@@ -157,11 +187,19 @@ async fn all_of_it_can_be_reached_by_keyboard_and_has_a_name() {
     for view in VIEWS {
         browser.value(&format!("location.hash = '#/{view}'"));
         let name = view.split('?').next().unwrap();
-        browser.until(&format!("{view} is there"), &format!("document.querySelector(\"nav a[aria-current]\")?.hash === '#/{name}'")).await;
+        browser
+            .until(
+                &format!("{view} is there"),
+                &format!("document.querySelector(\"nav a[aria-current]\")?.hash === '#/{name}'"),
+            )
+            .await;
         let nameless: Vec<_> = browser
             .spoken()
             .into_iter()
-            .filter(|(role, name)| ["button", "link", "textbox", "combobox", "region", "progressbar"].contains(&role.as_str()) && name.is_empty())
+            .filter(|(role, name)| {
+                ["button", "link", "textbox", "combobox", "region", "progressbar"].contains(&role.as_str())
+                    && name.is_empty()
+            })
             .collect();
         assert!(nameless.is_empty(), "{view}: {nameless:?}");
     }
