@@ -19,8 +19,9 @@ Stages:
             memory
   reemission  a user who owns very many orders changes, twice, while others place orders at a steady rate: how long those
             take to the sink, before and meanwhile, and whether all is there in the end
-  stages    dwd-cleaner and dim-joiner against a process that copies the same records unchanged, pg-sinker against one
-            connection that writes the same rows: rows a second, processor time, memory
+  stages    dwd-cleaner and dim-joiner against a process that copies the same records unchanged, pg-sinker (one table; trail
+            and latest; these and two roll-ups) against one connection that writes the same rows: rows a second, processor
+            time, memory
   profile   STAGE (cleaner, joiner or sinker): what the service does with its time, as a flame graph and a list of functions;
             the options of stages go behind it
   scale     two instances of dwd-cleaner and of dim-joiner against one, beside two copying processes against one

@@ -38,5 +38,6 @@ pub mod bench;
 pub mod chaos;
 pub mod latency;
 pub mod load;
+pub mod report;
 pub mod show;
 pub mod validate;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use lab::paper::Paper;
 use lab::places::{Addresses, Places};
-use lab::{bench, captured, chaos, compare, latency, load, ready, show, validate};
+use lab::{bench, captured, chaos, compare, latency, load, ready, report, show, validate};
 use shared::failure::{Failure, FailureKind};
 use shared::pg::TableName;
 
@@ -30,6 +30,12 @@ enum Command {
     },
     /// Show the first orders of the source and their rows in the sink
     Show,
+    /// Print the order analysis report: sales, statuses, products, users, freshness
+    Report {
+        /// Write it to this file as well, as one page of HTML with plots
+        #[arg(long)]
+        html: Option<PathBuf>,
+    },
     /// Send an order through the pipeline and look into every layer
     Validate {
         /// Longest wait for one change to reach the sink
@@ -144,6 +150,7 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
     match command {
         Command::Ready { timeout_s } => ready::run(places, seconds(timeout_s), &mut progress).await,
         Command::Show => show::run(places, &mut paper).await.map(|()| true),
+        Command::Report { html } => report::run(places, html.as_deref(), &mut paper).await.map(|()| true),
         Command::Validate { timeout_s } => validate::run(places, seconds(timeout_s), &mut paper).await,
         Command::Latency { changes, rate, orders, timeout_s, json } => {
             let plan = latency::Plan { changes, rate, orders, patience: seconds(timeout_s) };

@@ -19,6 +19,7 @@ const RED: &str = "31";
 const GREEN: &str = "32";
 const BOLD: &str = "1";
 const DIM: &str = "2";
+const CYAN: &str = "36";
 
 impl Paper {
     pub fn stdout() -> Self {
@@ -83,8 +84,16 @@ impl Paper {
             self.line(format!("  {heads}"));
         }
         for line in lines {
+            let line = self.with_bars(&line);
             self.line(format!("  {line}"));
         }
+    }
+
+    /// Bars in a colour of their own.
+    fn with_bars(&self, line: &str) -> String {
+        let Some(begin) = line.find('█') else { return line.to_owned() };
+        let (text, bar) = line.split_at(begin);
+        format!("{text}{}", self.painted(CYAN, bar))
     }
 
     /// A result for programs, as one line of JSON.

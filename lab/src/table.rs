@@ -38,7 +38,7 @@ impl Table {
 
     fn is_number(&self, column: usize) -> bool {
         let mut numbers = self.cells(column).skip(1).filter(|cell| !cell.is_empty()).peekable();
-        numbers.peek().is_some() && numbers.all(|cell| cell.parse::<f64>().is_ok())
+        numbers.peek().is_some() && numbers.all(|cell| cell.replace(',', "").parse::<f64>().is_ok())
     }
 }
 

@@ -36,8 +36,16 @@ CREATE TABLE result.orders_with_user_info (
     PRIMARY KEY (order_id, order_status)
 );
 
+-- price_band is made by the server, so that roll-ups and reports have one set of limits: those of the rule price_tier in
+-- config/dwd-cleaner.toml.
 CREATE TABLE result.orders_latest (
     LIKE result.orders_with_user_info INCLUDING DEFAULTS,
+    price_band text GENERATED ALWAYS AS (CASE
+        WHEN unit_price < 100 THEN '低价'
+        WHEN unit_price < 1000 THEN '中价'
+        WHEN unit_price < 5000 THEN '高价'
+        WHEN unit_price >= 5000 THEN '奢侈'
+    END) STORED,
     PRIMARY KEY (order_id)
 );
 

@@ -40,6 +40,11 @@ fn append(buffer: &mut Vec<u8>, bytes: Option<&[u8]>) -> Option<Range<usize>> {
 }
 
 impl Batch {
+    /// An empty one with room for as much as this one holds: the next is most often as large.
+    pub fn next(&self) -> Self {
+        Batch { bytes: Vec::with_capacity(self.bytes.len()), slots: Vec::with_capacity(self.slots.len()) }
+    }
+
     pub fn push(&mut self, record: Record<'_>) {
         let slot = Slot {
             partition: record.partition,
@@ -141,6 +146,13 @@ impl<P> Outgoing<P> {
     /// No records yet, on the way to `position`.
     pub fn at(position: P) -> Self {
         Outgoing { bytes: Vec::new(), header: String::new(), slots: Vec::new(), commit_times_us: Vec::new(), position }
+    }
+
+    /// Makes room for the records of a batch, made longer by `columns` bytes each.
+    pub fn make_room(&mut self, batch: &Batch, columns: usize) {
+        self.bytes.reserve(batch.size_bytes() + batch.len() * columns);
+        self.slots.reserve(batch.len());
+        self.commit_times_us.reserve(batch.len());
     }
 
     /// Adds a record. `value` writes the row behind what the buffer holds; it returns false for a tombstone.

@@ -19,12 +19,30 @@ pub struct Fate {
 
 #[derive(Debug, Default)]
 struct Shared {
-    ended: CancellationToken,
-    draining: CancellationToken,
+    ended: Mark,
+    draining: Mark,
     failure: Mutex<Option<Failure>>,
     /// Threads that wait for the end; held together with `failure`.
     at_end: Condvar,
     moved: AtomicBool,
+}
+
+/// Something that happens once: waited for by tasks, looked at for every record.
+#[derive(Debug, Default)]
+struct Mark {
+    happened: AtomicBool,
+    token: CancellationToken,
+}
+
+impl Mark {
+    fn set(&self) {
+        self.happened.store(true, Ordering::SeqCst);
+        self.token.cancel();
+    }
+
+    fn is_set(&self) -> bool {
+        self.happened.load(Ordering::SeqCst)
+    }
 }
 
 impl Fate {
@@ -40,7 +58,7 @@ impl Fate {
 
     /// Ends the generation without a failure, when it has drained.
     pub fn finish(&self) {
-        self.shared.ended.cancel();
+        self.shared.ended.set();
         // A thread looks whether it has ended with the lock held, so it is either told now or has seen it.
         let _held = self.failure();
         self.shared.at_end.notify_all();
@@ -48,20 +66,20 @@ impl Fate {
 
     /// Asks the source of the chain to take in nothing more and to finish when all is acknowledged.
     pub fn drain(&self) {
-        self.shared.draining.cancel();
+        self.shared.draining.set();
     }
 
     pub fn has_ended(&self) -> bool {
-        self.shared.ended.is_cancelled()
+        self.shared.ended.is_set()
     }
 
     pub fn is_draining(&self) -> bool {
-        self.shared.draining.is_cancelled()
+        self.shared.draining.is_set()
     }
 
     /// Resolves when the generation has ended. Every wait on the outside selects on it.
     pub async fn ended(&self) {
-        self.shared.ended.cancelled().await;
+        self.shared.ended.token.cancelled().await;
     }
 
     /// Blocks a thread until the generation has ended, or for as long as `bound`. True when it has ended.
@@ -83,7 +101,7 @@ impl Fate {
 
     /// Resolves when the source should take in nothing more.
     pub async fn draining(&self) {
-        self.shared.draining.cancelled().await;
+        self.shared.draining.token.cancelled().await;
     }
 
     /// The failure, once.

@@ -74,10 +74,44 @@ impl Version {
     }
 }
 
-/// `epoch.lsn.index.part`, the numbers in hexadecimal: `1.16B3748.0.0`.
+/// Room for the longest text of a version: four numbers in hexadecimal, and what stands between.
+pub type VersionText = [u8; 8 + 16 + 8 + 8 + 3];
+
+impl Version {
+    /// `epoch.lsn.index.part`, the numbers in hexadecimal: `1.16B3748.0.0`. Every record has several, so it is written without the detour
+    /// over a formatter.
+    pub fn text(self, room: &mut VersionText) -> &str {
+        let numbers = [u64::from(self.part), u64::from(self.index), self.lsn.0, u64::from(self.epoch)];
+        let mut begin = room.len();
+        for (place, mut number) in numbers.into_iter().enumerate() {
+            if place > 0 {
+                put_before(room, &mut begin, b'.');
+            }
+            loop {
+                let digit = HEX_DIGITS.get((number & 0xF) as usize).copied().unwrap_or_default();
+                put_before(room, &mut begin, digit);
+                number >>= 4;
+                if number == 0 {
+                    break;
+                }
+            }
+        }
+        room.get(begin..).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    }
+}
+
+const HEX_DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+
+fn put_before(room: &mut VersionText, begin: &mut usize, byte: u8) {
+    *begin = begin.saturating_sub(1);
+    if let Some(place) = room.get_mut(*begin) {
+        *place = byte;
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:X}.{:X}.{:X}.{:X}", self.epoch, self.lsn.0, self.index, self.part)
+        f.write_str(self.text(&mut [0; _]))
     }
 }
 
@@ -85,10 +119,10 @@ impl FromStr for Version {
     type Err = PositionError;
     fn from_str(text: &str) -> Result<Self, PositionError> {
         let bad = || PositionError { what: "version", text: text.to_owned() };
-        let mut parts = text.split('.');
-        let mut next = || parts.next().and_then(|part| u64::from_str_radix(part, 16).ok()).ok_or_else(bad);
+        let mut rest = text.bytes();
+        let mut next = || hexadecimal(&mut rest).ok_or_else(bad);
         let (epoch, lsn, index, part) = (next()?, next()?, next()?, next()?);
-        if parts.next().is_some() {
+        if rest.next().is_some() || text.ends_with('.') {
             return Err(bad());
         }
         Ok(Version {
@@ -100,6 +134,16 @@ impl FromStr for Version {
     }
 }
 
+/// A number of 1 to 16 digits up to the next point or the end.
+fn hexadecimal(bytes: &mut impl Iterator<Item = u8>) -> Option<u64> {
+    let (mut number, mut digits) = (0_u64, 0);
+    for byte in bytes.take_while(|byte| *byte != b'.') {
+        number = number << 4 | u64::from(char::from(byte).to_digit(16)?);
+        digits += 1;
+    }
+    (1..=16).contains(&digits).then_some(number)
+}
+
 /// The versions of the dimension rows that a result was joined with, in the order of the settings; [`Version::UNKNOWN`] where none was
 /// known. The lowest one is of a dimension that it was not joined with; such ones at the end are left out.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -109,6 +153,11 @@ impl JoinedVersions {
     /// The version of one dimension's row; the lowest where it was not joined with that dimension.
     pub fn of(&self, dimension: usize) -> Version {
         self.0.get(dimension).copied().unwrap_or_default()
+    }
+
+    /// In the order of the settings.
+    pub fn iter(&self) -> impl Iterator<Item = Version> {
+        self.0.iter().copied()
     }
 
     /// It was not joined with anything.

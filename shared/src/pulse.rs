@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 pub const ROOT: &str = "root";
 /// The thread of a chain's actors.
 pub const ACTORS: &str = "actors";
+/// The thread of the actor that sends.
+pub const OUTLET: &str = "outlet";
 /// The thread that reads a topic.
 pub const READER: &str = "reader";
 

@@ -74,8 +74,10 @@ pub trait Service: 'static {
 pub struct Surroundings {
     pub fate: Fate,
     pub health: Health,
-    /// Where the actors of the chain live; it ends with the generation.
+    /// The thread of the chain's actors; it ends with the generation.
     pub arbiter: ArbiterHandle,
+    /// The thread of the actor that sends, where that is worth a thread of its own.
+    pub outlet: ArbiterHandle,
     /// Every writer checks it before it writes.
     pub lease: Lease,
     /// Where commands come from.
@@ -89,7 +91,7 @@ pub struct Chain {
 }
 
 /// Waits for the threads of the chain within the bound, and stops its actors.
-async fn take_down(chain: Chain, arbiter: Arbiter, config: &impl ServiceConfig) -> Result<(), Failure> {
+async fn take_down(chain: Chain, arbiters: [Arbiter; 2], config: &impl ServiceConfig) -> Result<(), Failure> {
     // A thread may be in one question to the broker.
     let bound = Duration::from_millis(config.restart().drain_timeout_ms) + config.kafka().request_timeout();
     let deadline = Instant::now() + bound;
@@ -101,8 +103,10 @@ async fn take_down(chain: Chain, arbiter: Arbiter, config: &impl ServiceConfig) 
     }
     let joined = tokio::task::spawn_blocking(move || {
         let threads_ended = chain.threads.into_iter().all(|thread| thread.join().is_ok());
-        arbiter.stop();
-        arbiter.join().is_ok() && threads_ended
+        for arbiter in &arbiters {
+            arbiter.stop();
+        }
+        arbiters.into_iter().all(|arbiter| arbiter.join().is_ok()) && threads_ended
     });
     match tokio::time::timeout_at(deadline.into(), joined).await {
         Ok(Ok(true)) => {}
@@ -301,8 +305,9 @@ async fn generation<S: Service>(
     health.enter(Phase::Starting);
     metrics::GENERATIONS.inc();
     let fate = Fate::default();
-    let arbiter = Arbiter::new();
+    let (arbiter, outlet) = (Arbiter::new(), Arbiter::new());
     arbiter.spawn(beat(health.clone(), pulse::ACTORS));
+    outlet.spawn(beat(health.clone(), pulse::OUTLET));
     let lease = Lease::new(config.kafka().lease());
     let (renewed, ended) = (lease.clone(), fate.clone());
     let awake = std::thread::spawn(move || keep_awake(renewed, ended));
@@ -310,6 +315,7 @@ async fn generation<S: Service>(
         fate: fate.clone(),
         health: health.clone(),
         arbiter: arbiter.handle(),
+        outlet: outlet.handle(),
         lease,
         control: control.clone(),
     };
@@ -321,7 +327,7 @@ async fn generation<S: Service>(
         Some(Ok(chain)) => chain,
         ended => {
             fate.finish();
-            let taken_down = take_down(Chain { threads: vec![awake] }, arbiter, config).await;
+            let taken_down = take_down(Chain { threads: vec![awake] }, [arbiter, outlet], config).await;
             if ended.is_none() {
                 return End::Asked;
             }
@@ -341,7 +347,7 @@ async fn generation<S: Service>(
     }
     let (lived, moved) = (running_since.elapsed(), fate.has_moved());
     chain.threads.push(awake);
-    let taken_down = take_down(chain, arbiter, config).await;
+    let taken_down = take_down(chain, [arbiter, outlet], config).await;
     match taken_down.err().or_else(|| fate.take_failure()) {
         None if asked => End::Asked,
         None => End::Failed { failure: Failure::new(FailureKind::Broken, "the chain ended by itself"), lived, moved },

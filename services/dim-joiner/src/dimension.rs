@@ -2,9 +2,9 @@
 //!
 //! There may be millions of rows, so the index holds numbers, and looks into the rows for their names.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use shared::batch::Record;
 use shared::failure::Failure;
 use shared::position::Version;
@@ -80,7 +80,7 @@ pub struct Dimension {
     key: Columns,
     rows: Vec<Row>,
     by_name: HashTable<u32>,
-    hashes: RandomState,
+    hashes: DefaultHashBuilder,
     bytes: u64,
 }
 
@@ -124,7 +124,7 @@ impl Dimension {
             plan,
             rows: Vec::new(),
             by_name: HashTable::new(),
-            hashes: RandomState::new(),
+            hashes: DefaultHashBuilder::default(),
             bytes: 0,
         }
     }

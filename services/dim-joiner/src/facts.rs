@@ -9,10 +9,10 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::mem::size_of;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use shared::failure::Failure;
 use shared::metrics;
 use shared::position::{JoinedVersions, ResultVersion, Version};
@@ -123,8 +123,10 @@ pub struct PartitionFacts {
     facts: Slots<Held>,
     by_key: HashTable<u32>,
     indexes: Vec<Index>,
-    hashes: RandomState,
+    hashes: DefaultHashBuilder,
     shapes: Shapes,
+    /// For the text of the fact in hand.
+    text: Vec<u8>,
     shelf: Option<Shelf>,
     /// Keys that were removed, with the version of their tombstones: kept while older records of them may still come.
     gone: Option<HashMap<Box<[u8]>, Version>>,
@@ -202,18 +204,18 @@ impl Places {
 }
 
 impl Index {
-    fn number_of(&self, name: &str, hashes: &RandomState) -> Option<u32> {
+    fn number_of(&self, name: &str, hashes: &DefaultHashBuilder) -> Option<u32> {
         let is_it = |owner: &u32| self.owners.get(*owner).is_some_and(|owner| *owner.name == *name);
         self.by_name.find(hashes.hash_one(name), is_it).copied()
     }
 
-    fn facts_of(&self, name: &str, hashes: &RandomState) -> &[u32] {
+    fn facts_of(&self, name: &str, hashes: &DefaultHashBuilder) -> &[u32] {
         let owner = self.number_of(name, hashes).and_then(|number| self.owners.get(number));
         owner.map_or(&[], |owner| owner.facts.as_slice())
     }
 
     /// Enters a fact. The number of its owner, its place in the list, and the bytes that this takes.
-    fn enter(&mut self, name: &str, slot: u32, hashes: &RandomState) -> (u32, u32, u64) {
+    fn enter(&mut self, name: &str, slot: u32, hashes: &DefaultHashBuilder) -> (u32, u32, u64) {
         if let Some(number) = self.number_of(name, hashes)
             && let Some(owner) = self.owners.get_mut(number)
         {
@@ -228,7 +230,7 @@ impl Index {
     }
 
     /// Takes a fact out of its owner's list. The fact that came to its place, and the bytes that are given back.
-    fn leave(&mut self, link: Link, hashes: &RandomState) -> (Option<u32>, u64) {
+    fn leave(&mut self, link: Link, hashes: &DefaultHashBuilder) -> (Option<u32>, u64) {
         let Some(owner) = self.owners.get_mut(link.owner) else { return (None, 0) };
         if !owner.facts.remove(link.place) {
             return (owner.facts.as_slice().get(link.place as usize).copied(), 0);
@@ -262,8 +264,9 @@ impl PartitionFacts {
             bytes: 0,
             facts: Slots::default(),
             by_key: HashTable::new(),
-            hashes: RandomState::new(),
+            hashes: DefaultHashBuilder::default(),
             shapes: Shapes::default(),
+            text: Vec::new(),
             shelf: None,
             gone: None,
             evict: 0,
@@ -311,25 +314,31 @@ impl PartitionFacts {
     }
 
     fn slot_of(&self, key: &[u8]) -> Option<u32> {
+        self.slot_by_hash(self.hashes.hash_one(key), key)
+    }
+
+    fn slot_by_hash(&self, hash: u64, key: &[u8]) -> Option<u32> {
         let is_it = |slot: &u32| self.facts.get(*slot).is_some_and(|fact| fact.key() == key);
-        self.by_key.find(self.hashes.hash_one(key), is_it).copied()
+        self.by_key.find(hash, is_it).copied()
     }
 
     /// Remembers a fact as it is sent. The newest stands last in the lists of the rows that it names.
     pub fn put(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
-        self.remove(&fact.key)?;
+        let hash = self.hashes.hash_one(&*fact.key);
+        self.remove(hash, &fact.key)?;
         if self.gone.as_mut().and_then(|gone| gone.remove(&*fact.key)).is_some() {
             self.give_back(GONE_BYTES + fact.key.len() as u64);
         }
-        self.enter(fact);
+        self.enter(hash, fact);
         self.make_room()
     }
 
-    fn enter(&mut self, fact: &Kept<'_>) {
-        let mut text = fact.key.to_vec();
-        let shape = self.shapes.pack(&fact.open_row, &mut text);
+    fn enter(&mut self, hash: u64, fact: &Kept<'_>) {
+        self.text.clear();
+        self.text.extend_from_slice(&fact.key);
+        let shape = self.shapes.pack(&fact.open_row, &mut self.text);
         let held = Held {
-            text: text.into_boxed_slice(),
+            text: self.text.as_slice().into(),
             key_bytes: number_of(fact.key.len()),
             shape,
             version: fact.version,
@@ -354,7 +363,7 @@ impl PartitionFacts {
         }
         let (facts, hashes) = (&self.facts, &self.hashes);
         let hash_of = |slot: &u32| facts.get(*slot).map_or(0, |fact| hashes.hash_one(fact.key()));
-        self.by_key.insert_unique(hashes.hash_one(&*fact.key), slot, hash_of);
+        self.by_key.insert_unique(hash, slot, hash_of);
         self.take(bytes);
     }
 
@@ -380,7 +389,7 @@ impl PartitionFacts {
 
     /// A fact was deleted, by a tombstone of this version.
     pub fn delete(&mut self, key: &[u8], version: Version) -> Result<(), Failure> {
-        self.remove(key)?;
+        self.remove(self.hashes.hash_one(key), key)?;
         if let Some(gone) = &mut self.gone
             && gone.insert(key.into(), version).is_none()
         {
@@ -389,8 +398,8 @@ impl PartitionFacts {
         Ok(())
     }
 
-    fn remove(&mut self, key: &[u8]) -> Result<(), Failure> {
-        if let Some(slot) = self.slot_of(key) {
+    fn remove(&mut self, hash: u64, key: &[u8]) -> Result<(), Failure> {
+        if let Some(slot) = self.slot_by_hash(hash, key) {
             self.take_out(slot);
         } else if let Some(shelf) = &mut self.shelf {
             shelf.remove(key)?;
@@ -615,7 +624,7 @@ impl PartitionFacts {
     /// Forgets a fact: a change of a row that it names reaches it no more.
     pub fn forget(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
         metrics::FACTS_FORGOTTEN.inc();
-        self.remove(&fact.key)?;
+        self.remove(self.hashes.hash_one(&*fact.key), &fact.key)?;
         for (dimension, (name, _)) in fact.links.iter().enumerate() {
             if let Some(name) = name {
                 self.note_forgotten(dimension, name, 1);

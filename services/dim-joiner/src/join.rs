@@ -4,7 +4,7 @@
 //! the last: a fresh fact takes the rows as they are, and the lane passes over facts that carry them already. Fresh facts need the
 //! dimensions only, so they are joined while the older facts of their partition are still read back; the lane waits for those.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::batch::{Batch, Outgoing, Record};
 use shared::failure::Failure;
@@ -110,11 +110,11 @@ pub struct Joiner {
     reader: FactReader,
     dimensions: Vec<Dimension>,
     room: Room,
-    intakes: HashMap<i32, Intake>,
+    intakes: BTreeMap<i32, Intake>,
     /// What was handled of the partitions whose older facts are still read back. The lane does not see them: it could send a fact behind
     /// a newer one.
-    incomplete: HashMap<i32, PartitionFacts>,
-    partitions: HashMap<i32, PartitionFacts>,
+    incomplete: BTreeMap<i32, PartitionFacts>,
+    partitions: BTreeMap<i32, PartitionFacts>,
     lane: Lane,
     pace: Pace,
     missing: Missing,
@@ -122,6 +122,9 @@ pub struct Joiner {
     time_name: Box<[u8]>,
     settings: Settings,
 }
+
+/// What a fact gets, more or less: columns, and a longer header.
+const COLUMNS_BYTES: usize = 400;
 
 /// So many facts are looked at in one step of the lane, whether they are sent or not: some 10 ms.
 const LOOKS_MAX: usize = 50_000;
@@ -133,9 +136,9 @@ impl Joiner {
             missing: Missing::new(plan.dimensions.len(), &settings.missing),
             dimensions: plan.dimensions.into_iter().map(Dimension::new).collect(),
             room,
-            intakes: HashMap::new(),
-            incomplete: HashMap::new(),
-            partitions: HashMap::new(),
+            intakes: BTreeMap::new(),
+            incomplete: BTreeMap::new(),
+            partitions: BTreeMap::new(),
             lane: Lane::default(),
             pace: Pace::new(settings.reemission.records_per_second_max),
             time_name: rendered_name(&settings.output.time),
@@ -331,7 +334,8 @@ impl Joiner {
     /// Joins facts.
     pub fn take_facts(&mut self, batch: &Batch, now: Now) -> Result<Outgoing<Done>, Failure> {
         let (mut out, text) = (Outgoing::default(), now.text());
-        let mut taken: HashMap<Operation, u64> = HashMap::new();
+        out.make_room(batch, COLUMNS_BYTES);
+        let mut taken: BTreeMap<Operation, u64> = BTreeMap::new();
         for record in batch.records() {
             match self.fact(&record, now, &text, &mut out) {
                 Ok(operation) => *taken.entry(operation).or_default() += 1,

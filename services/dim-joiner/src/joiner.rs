@@ -35,7 +35,7 @@ const REPORTS_BETWEEN: u32 = 10;
 /// The worker.
 pub struct JoinerActor {
     pub joiner: Joiner,
-    pub publisher: Recipient<Outgoing<Done>>,
+    pub publisher: mpsc::Sender<Outgoing<Done>>,
     pub progress: Progress,
     pub fate: Fate,
     pub health: Health,
@@ -118,11 +118,10 @@ impl JoinerActor {
             self.walking = true;
             context.notify(Walk);
         }
-        let sent = made.map(|out| self.publisher.send(out));
-        let fate = self.fate.clone();
+        let (publisher, fate) = (self.publisher.clone(), self.fate.clone());
         let send = async move {
-            if let Some(sent) = sent
-                && sent.await.is_err()
+            if let Some(out) = made
+                && publisher.send(out).await.is_err()
             {
                 fate.end_broken("publisher");
             }

@@ -2,22 +2,25 @@
 
 use std::borrow::Cow;
 
+use smol_str::{SmolStr, SmolStrBuilder};
+
 /// One column: its text. Several: their texts in the order of the dimension's columns, with a byte between that JSON text cannot hold
-/// unescaped.
-pub type Name = Box<str>;
+/// unescaped. Most are short, and a short one takes no memory of its own.
+pub type Name = SmolStr;
 
 const BETWEEN: char = '\u{1F}';
 
 /// `None` where a column is null or missing: it names no row.
 pub fn of<'a>(mut columns: impl Iterator<Item = Option<Cow<'a, str>>>) -> Option<Name> {
     let first = columns.next()??;
-    let mut name: Option<String> = None;
-    for column in columns {
-        let name = name.get_or_insert_with(|| first.clone().into_owned());
+    let Some(second) = columns.next() else { return Some(Name::new(first)) };
+    let mut name = SmolStrBuilder::new();
+    name.push_str(&first);
+    for column in std::iter::once(second).chain(columns) {
         name.push(BETWEEN);
         name.push_str(&column?);
     }
-    Some(name.map_or_else(|| first.into(), String::into_boxed_str))
+    Some(name.finish())
 }
 
 /// As people read it.

@@ -1,6 +1,7 @@
 //! How many facts may be sent again just now.
 
-/// Lets through so many in a second, and never more than a tenth of a second's share at once.
+/// Lets through so many in a second, and never more than the share of a fiftieth of a second at once: where the stages behind take long to
+/// acknowledge it, fewer go, and what fresh facts wait for stays short.
 #[derive(Debug)]
 pub struct Pace {
     per_second: u64,
@@ -9,7 +10,7 @@ pub struct Pace {
     last_ms: Option<u64>,
 }
 
-const MOST_MS: u64 = 100;
+const MOST_MS: u64 = 20;
 
 impl Pace {
     /// 0: without a bound.
@@ -48,8 +49,8 @@ mod tests {
             pace.spend(allowed);
             sent += allowed;
         }
-        assert_eq!(sent, 100 + 999, "a tenth of a second's at once, then one each millisecond");
-        assert_eq!(pace.allowed(20_000, 500), 100);
+        assert_eq!(sent, 20 + 999, "a fiftieth of a second's at once, then one each millisecond");
+        assert_eq!(pace.allowed(20_000, 500), 20);
         assert_eq!(Pace::new(0).allowed(0, 500), 500);
         let mut slow = Pace::new(1);
         let allowed: usize = (0..3000)

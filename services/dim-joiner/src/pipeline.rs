@@ -64,7 +64,7 @@ impl Service for DimJoiner {
 
     async fn start(
         config: &Settings,
-        Surroundings { fate, health, arbiter, lease, .. }: Surroundings,
+        Surroundings { fate, health, arbiter, outlet, lease, .. }: Surroundings,
     ) -> Result<Chain, Failure> {
         let names: Vec<&str> = config.dimensions.iter().map(|dimension| dimension.name.as_str()).collect();
         health.hold(DIMENSIONS_LATCH, format!("dimensions: {}", names.join(", ")));
@@ -72,7 +72,7 @@ impl Service for DimJoiner {
         let progress = Progress::new(lease, fate.clone());
         let in_flight = Arc::new(AtomicUsize::new(0));
         let publisher = publisher(config, &progress, &in_flight, &fate)?;
-        let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
+        let publisher = publisher.start_behind_queue(&outlet, config.kafka.queue_batches_max, &fate);
 
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
         let mut tables = Vec::new();
@@ -96,7 +96,7 @@ impl Service for DimJoiner {
         let ((loaded_sender, loaded), (wanted_in, wanted)) = (oneshot::channel(), mpsc::unbounded_channel());
         let worker = JoinerActor {
             joiner: Joiner::new(config.clone(), plan, room),
-            publisher: publisher.recipient(),
+            publisher,
             progress: progress.clone(),
             fate: fate.clone(),
             health: health.clone(),

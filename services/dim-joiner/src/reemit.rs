@@ -3,7 +3,7 @@
 //! A row stands in the lane once, however often it changes: a newer change makes the walk begin again, and facts that carry it already
 //! are passed over.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use shared::failure::Failure;
 use shared::position::Version;
@@ -67,7 +67,7 @@ impl Lane {
     /// left, so that fresh facts need not wait for a walk over facts that lack nothing.
     pub fn next(
         &mut self,
-        partitions: &HashMap<i32, PartitionFacts>,
+        partitions: &BTreeMap<i32, PartitionFacts>,
         looks: &mut usize,
         now: &impl Fn(usize, &str, Option<i64>) -> Version,
     ) -> Result<Option<Due>, Failure> {
@@ -107,8 +107,8 @@ mod tests {
     use crate::facts::tests::{kept, room, version};
     use shared::position::JoinedVersions;
 
-    fn three_facts() -> HashMap<i32, PartitionFacts> {
-        let mut partitions: HashMap<i32, PartitionFacts> = HashMap::new();
+    fn three_facts() -> BTreeMap<i32, PartitionFacts> {
+        let mut partitions: BTreeMap<i32, PartitionFacts> = BTreeMap::new();
         for (partition, key, user) in [(0, "1", "a"), (0, "2", "a"), (1, "3", "a"), (1, "4", "b")] {
             let facts = partitions.entry(partition).or_insert_with(|| PartitionFacts::new(room()));
             facts.put(&kept(key, 1, user, 1)).unwrap();
@@ -116,7 +116,7 @@ mod tests {
         partitions
     }
 
-    fn drain(lane: &mut Lane, partitions: &mut HashMap<i32, PartitionFacts>, now: u64, most: usize) -> Vec<String> {
+    fn drain(lane: &mut Lane, partitions: &mut BTreeMap<i32, PartitionFacts>, now: u64, most: usize) -> Vec<String> {
         let mut sent = Vec::new();
         while sent.len() < most
             && let Some(due) = lane.next(partitions, &mut 100, &|_, _, _| version(now)).unwrap()

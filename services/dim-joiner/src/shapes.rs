@@ -1,10 +1,14 @@
 //! Rows in less memory. Rows of a table have the same columns in the same order, so what stands between the values is kept once.
 //!
 //! ```text
-//! {"order_id":2001,"order_status":"PAID"  →  shape {"order_id":·,"order_status":·   values 2001·"PAID"
+//! {"order_id":2001,"order_status":"PAID"  →  shape {"order_id": · ,"order_status":   values 2001 · "PAID"
 //! ```
 
-/// Stands for a value in a shape, and between values. JSON has no such byte in its text.
+use shared::record::scan::plain_len;
+
+use crate::slots::number_of;
+
+/// Stands between values. JSON has no such byte in its text.
 const GAP: u8 = 0x1F;
 
 /// The shape of a row that has none: it is kept as it is.
@@ -13,48 +17,57 @@ const WHOLE: u32 = 0;
 /// More shapes than a table will have, at the same time; rows of further ones are kept as they are.
 const SHAPES_MAX: usize = 64;
 
-/// The shapes of the rows that are held.
+/// The shapes of the rows that are held: what stands before, between and behind the values.
 #[derive(Debug)]
-pub struct Shapes(Vec<Box<[u8]>>);
+pub struct Shapes {
+    /// The first one is [`WHOLE`].
+    known: Vec<Vec<Box<[u8]>>>,
+    /// The shape of the last row: most often that of the next one.
+    last: u32,
+}
 
 impl Default for Shapes {
     fn default() -> Self {
-        Shapes(vec![Box::default()])
+        Shapes { known: vec![Vec::new()], last: WHOLE }
     }
 }
 
 impl Shapes {
     /// Appends the values of a row to `out`; gives the number of its shape. Any bytes come back as they are.
     pub fn pack(&mut self, row: &[u8], out: &mut Vec<u8>) -> u32 {
-        let begin = out.len();
-        let mut shape = Vec::with_capacity(row.len());
-        let number = split(row, &mut shape, out).and_then(|()| self.number_of(&shape));
+        let number = if row.contains(&GAP) { None } else { self.split(row, out) };
         number.unwrap_or_else(|| {
-            out.truncate(begin);
             out.extend_from_slice(row);
             WHOLE
         })
     }
 
-    fn number_of(&mut self, shape: &[u8]) -> Option<u32> {
-        let known = self.0.iter().skip(1).position(|known| **known == *shape);
-        let at = match known {
-            Some(at) => at + 1,
-            None if self.0.len() < SHAPES_MAX => {
-                self.0.push(shape.into());
-                self.0.len() - 1
+    fn split(&mut self, row: &[u8], out: &mut Vec<u8>) -> Option<u32> {
+        let begin = out.len();
+        let others = (WHOLE + 1..number_of(self.known.len())).filter(|number| *number != self.last);
+        for number in std::iter::once(self.last).filter(|last| *last != WHOLE).chain(others) {
+            if values_of(row, self.known.get(number as usize)?, out).is_some() {
+                self.last = number;
+                return Some(number);
             }
-            None => return None,
-        };
-        u32::try_from(at).ok()
+            out.truncate(begin);
+        }
+        if self.known.len() >= SHAPES_MAX {
+            return None;
+        }
+        let shape = shape_of(row);
+        values_of(row, &shape, out)?;
+        self.known.push(shape);
+        self.last = number_of(self.known.len() - 1);
+        Some(self.last)
     }
 
     /// Appends the row to `out`.
     pub fn unpack(&self, number: u32, values: &[u8], out: &mut Vec<u8>) {
-        let shape = self.0.get(number as usize).filter(|_| number != WHOLE);
+        let shape = self.known.get(number as usize).filter(|_| number != WHOLE);
         let Some(shape) = shape else { return out.extend_from_slice(values) };
         let mut values = values.split(|byte| *byte == GAP);
-        for (at, between) in shape.split(|byte| *byte == GAP).enumerate() {
+        for (at, between) in shape.iter().enumerate() {
             if at > 0 {
                 out.extend_from_slice(values.next().unwrap_or_default());
             }
@@ -63,43 +76,79 @@ impl Shapes {
     }
 }
 
-/// Parts a row, which need not have its closing brace, into what stands between the values and the values. `None` where a gap could be
-/// taken for a byte of the row.
-fn split(row: &[u8], shape: &mut Vec<u8>, values: &mut Vec<u8>) -> Option<()> {
-    if row.contains(&GAP) {
-        return None;
+/// Appends the values of a row that has this shape; `None` where it has another.
+fn values_of(row: &[u8], shape: &[Box<[u8]>], out: &mut Vec<u8>) -> Option<()> {
+    let (last, between) = shape.split_last()?;
+    let mut rest = row;
+    for (at, between) in between.iter().enumerate() {
+        let value = rest.strip_prefix(&**between)?;
+        let (value, behind) = value.split_at_checked(value_len(value))?;
+        if at > 0 {
+            out.push(GAP);
+        }
+        out.extend_from_slice(value);
+        rest = behind;
     }
-    let (mut in_value, mut in_string, mut escaped, mut depth) = (false, false, false, 0_u32);
-    let mut is_first = true;
-    for &byte in row {
-        if in_value && !in_string && depth == 0 && byte == b',' {
-            in_value = false;
-        }
-        if in_value {
-            values.push(byte)
-        } else {
-            shape.push(byte)
-        }
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-            continue;
-        }
+    (*rest == **last).then_some(())
+}
+
+/// What stands before, between and behind the values of a row, which need not have its closing brace.
+fn shape_of(row: &[u8]) -> Vec<Box<[u8]>> {
+    let (mut shape, mut rest) = (Vec::new(), row);
+    while let Some((between, value)) =
+        rest.split_at_checked(name_len(rest)).filter(|(between, _)| between.ends_with(b":"))
+    {
+        shape.push(between.into());
+        rest = value.get(value_len(value)..).unwrap_or_default();
+    }
+    shape.push(rest.into());
+    shape
+}
+
+/// Up to and with the colon behind the next name; all where there is none.
+fn name_len(row: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(byte) = row.get(at) {
+        at += match byte {
+            b'"' => string_len(row.get(at..).unwrap_or_default()),
+            b':' => return at + 1,
+            _ => 1,
+        };
+    }
+    row.len()
+}
+
+/// Up to the comma behind a value, or to the end.
+fn value_len(row: &[u8]) -> usize {
+    let (mut at, mut depth) = (0, 0_u32);
+    while let Some(byte) = row.get(at) {
         match byte {
-            b'"' => in_string = true,
-            b'{' | b'[' if in_value => depth += 1,
-            b'}' | b']' if in_value => depth = depth.saturating_sub(1),
-            b':' if !in_value => {
-                in_value = true;
-                shape.push(GAP);
-                if !std::mem::take(&mut is_first) {
-                    values.push(GAP);
-                }
+            b'"' => {
+                at += string_len(row.get(at..).unwrap_or_default());
+                continue;
             }
+            b',' if depth == 0 => return at,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
+        at += 1;
     }
-    Some(())
+    row.len()
+}
+
+/// The length of the string that begins here, with its quotes.
+fn string_len(row: &[u8]) -> usize {
+    let mut at = 1;
+    loop {
+        at += plain_len(row.get(at..).unwrap_or_default());
+        match row.get(at) {
+            None => return row.len(),
+            Some(b'"') => return at + 1,
+            Some(b'\\') => at = (at + 2).min(row.len()),
+            Some(_) => at += 1,
+        }
+    }
 }
 
 #[cfg(test)]

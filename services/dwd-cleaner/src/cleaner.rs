@@ -20,6 +20,9 @@ use crate::settings::QualityConfig;
 pub const OUTPUT: usize = 0;
 pub const DEAD_LETTERS: usize = 1;
 
+/// What a row gets, more or less: columns, and a longer header.
+const COLUMNS_BYTES: usize = 400;
+
 /// Offsets behind the records of a batch, by partition.
 pub type Offsets = Vec<(i32, i64)>;
 
@@ -92,6 +95,7 @@ impl Cleaner {
     pub fn clean(&mut self, batch: &Batch, now: Timestamp) -> Made {
         let now_text = time::milliseconds(now);
         let mut out = Outgoing::at(Acknowledged::Batch(batch.next_offsets()));
+        out.make_room(batch, COLUMNS_BYTES);
         let mut taken: HashMap<Operation, u64> = HashMap::new();
         let mut rejected: Option<(u64, Rejection)> = None;
         for record in batch.records() {

@@ -54,7 +54,7 @@ impl Service for DwdCleaner {
 
     async fn start(
         config: &Settings,
-        Surroundings { fate, health, arbiter, lease, control }: Surroundings,
+        Surroundings { fate, health, arbiter, outlet, lease, control }: Surroundings,
     ) -> Result<Chain, Failure> {
         // First of all: the producer connects while the rest of the start goes on.
         let progress = Progress::new(lease, fate.clone());
@@ -72,7 +72,7 @@ impl Service for DwdCleaner {
                 Acknowledged::Told(waiting) => drop(waiting.send(())),
             }),
         })?;
-        let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
+        let publisher = publisher.start_behind_queue(&outlet, config.kafka.queue_batches_max, &fate);
 
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
         let partitions = topics.required(&config.input.topic, "cdc-ingest")?;
@@ -84,7 +84,7 @@ impl Service for DwdCleaner {
             cleaner: Cleaner::new(config.plan()?, &config.quality, config.input.topic.clone()),
             settings: config.clone(),
             service: Self::NAME,
-            publisher: publisher.recipient(),
+            publisher,
             progress: progress.clone(),
             fate: fate.clone(),
             health: health.clone(),

@@ -12,7 +12,7 @@ use shared::kafka::progress::Progress;
 use shared::kafka::reader::FromReader;
 use shared::kafka::tail::read_in_task;
 use shared::record::time;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::cleaner::{Acknowledged, Cleaner, Made, Standing};
 use crate::letters::Known;
@@ -24,7 +24,7 @@ pub struct CleanerActor {
     pub cleaner: Cleaner,
     pub settings: Settings,
     pub service: &'static str,
-    pub publisher: Recipient<Made>,
+    pub publisher: mpsc::Sender<Made>,
     pub progress: Progress,
     pub fate: Fate,
     pub health: Health,
@@ -70,11 +70,10 @@ impl Handler<FromReader<Standing>> for CleanerActor {
             }
             FromReader::Batch(batch) => Some(self.cleaner.clean(&batch, time::now())),
         };
-        let sent = out.map(|out| self.publisher.send(out));
-        let fate = self.fate.clone();
+        let (publisher, fate) = (self.publisher.clone(), self.fate.clone());
         let send = async move {
-            if let Some(sent) = sent
-                && sent.await.is_err()
+            if let Some(out) = out
+                && publisher.send(out).await.is_err()
             {
                 fate.end_broken("publisher");
             }
@@ -140,7 +139,7 @@ impl CleanerActor {
 
 /// The publisher, and the wait for what it was given.
 struct WayOut {
-    publisher: Recipient<Made>,
+    publisher: mpsc::Sender<Made>,
     fate: Fate,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  result_… ──▶ reading thread ──Batch──▶ Feed ──▶ Writer ──one transaction──▶ result.*          rows, guarded by their version
-//!                    ▲                              │  │                       tidemill.deleted_keys
+//!                    ▲                              │  │                       dws.*             roll-ups of them (see `rollups`)
+//!                    │                              │  │                       tidemill.deleted_keys
 //!                    │ next offset                  │  │                       tidemill.sink_offsets  compare-and-set
 //!                    │                              │  └──▶ Publisher ──▶ dlq_pg_sinker   records that the database refuses
 //!                    └── StartPoint ◀───────────────┴────── tidemill.sink_offsets
@@ -32,6 +33,11 @@ mod deleted_keys;
 
 mod checkpoint;
 mod fault;
+
+// What is summed up over the rows that were written.
+mod exchange;
+mod rollups;
+
 mod transaction;
 
 // Who does it.

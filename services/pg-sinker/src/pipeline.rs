@@ -7,19 +7,22 @@ use actix::Actor as _;
 use clap::{ArgMatches, Command};
 use serde::Serialize;
 use shared::check::Finding;
-use shared::failure::Failure;
+use shared::failure::{Failure, FailureKind};
 use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
 use shared::kafka::reader::{self, Feed, ReaderSetup};
 use shared::kafka::topics::{TopicSpec, Topics};
-use shared::pg::TableName;
+use shared::pg::{TableName, refused};
 use shared::run::{Chain, Service, Surroundings};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio::runtime::Handle;
 
+use crate::catalog::Facts;
 use crate::checkpoint::{self, Place, SinkOffsets};
 use crate::letters::{Letters, acknowledged};
+use crate::rollups::register::{self, Asked};
+use crate::rollups::{Details, Fill, Rollup, Rollups, Surroundings as Between, examine};
 use crate::settings::{OnTombstone, Settings};
 use crate::tables::{Table, Tables};
 use crate::transaction::Plan;
@@ -57,14 +60,14 @@ impl Service for PgSinker {
     }
 
     async fn start(config: &Settings, surroundings: Surroundings) -> Result<Chain, Failure> {
-        let tables = Tables::new(required_tables(config).await?);
+        let (tables, rollups) = required_tables(config).await?;
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
         topics.required(&config.input.topic, MAKER)?;
         topics.ensure(&dead_letter_topic(config)).await?;
         surroundings
             .health
             .detail("tables", tables.tables.iter().map(|target| about(&target.table)).collect::<Vec<_>>());
-        build(config, surroundings, tables)
+        build(config, surroundings, tables, rollups)
     }
 }
 
@@ -76,7 +79,7 @@ fn place(config: &Settings) -> Place {
     Place { group: config.input.group.clone(), topic: config.input.topic.clone() }
 }
 
-fn build(config: &Settings, surroundings: Surroundings, tables: Tables) -> Result<Chain, Failure> {
+fn build(config: &Settings, surroundings: Surroundings, tables: Tables, rollups: Rollups) -> Result<Chain, Failure> {
     let Surroundings { fate, health, arbiter, lease, .. } = surroundings;
     let progress = Progress::new(lease, fate.clone());
     let publisher = Publisher::new(PublisherSetup {
@@ -89,8 +92,19 @@ fn build(config: &Settings, surroundings: Surroundings, tables: Tables) -> Resul
         on_acked: Box::new(acknowledged),
     })?;
     let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
+    let fill = Fill {
+        sink: config.sink.clone(),
+        config: config.fill.clone(),
+        timeout: config.writer.transaction_timeout(),
+        retry: config.writer.retry_wait(1),
+        asked: Asked::of(&tables, &rollups),
+        rollups: rollups.clone(),
+        fate: fate.clone(),
+        health: health.clone(),
+    };
+    arbiter.spawn(fill.run());
     let setup = WriterSetup {
-        plan: Plan::new(place(config), tables),
+        plan: Plan::new(place(config), tables, rollups),
         sink: config.sink.clone(),
         config: config.writer.clone(),
         ownership: Duration::from_millis(config.kafka.session_timeout_ms),
@@ -133,13 +147,8 @@ fn about(table: &Table) -> About<'_> {
     About { table: &table.label, key, on_tombstone, columns: table.columns.len() }
 }
 
-/// What the writer cannot do without.
-fn own_tables() -> [TableName; 2] {
-    [checkpoint::table(), deleted_keys::table()]
-}
-
-/// The tables as they are to be written, or the first thing that stands in the way of one.
-async fn required_tables(config: &Settings) -> Result<Vec<Table>, Failure> {
+/// The tables and roll-ups as they are to be written, or the first thing that stands in the way of one.
+async fn required_tables(config: &Settings) -> Result<(Tables, Rollups), Failure> {
     let mut connection = config.sink.connect(PgSinker::NAME).await?;
     for name in own_tables() {
         let facts = catalog::read(&mut connection, &name).await?;
@@ -150,43 +159,113 @@ async fn required_tables(config: &Settings) -> Result<Vec<Table>, Failure> {
     let mut found = Vec::new();
     for table in config.tables.values() {
         let facts = catalog::read(&mut connection, &TableName::parse(&table.table)).await?;
-        match tables::examine(table, facts.as_ref(), &config.sink.user) {
-            Ok(table) => found.push(table),
-            Err(problems) => {
-                if let Some(problem) = problems.into_iter().next() {
-                    return Err(problem);
-                }
-            }
-        }
+        let table = tables::examine(table, facts.as_ref(), &config.sink.user);
+        found.push((table.map_err(first)?, facts));
     }
+    let rollups = examined_rollups(&mut connection, config, &found).await?;
+    let rollups: Result<Vec<_>, _> = rollups.into_iter().collect();
+    let rollups = Rollups::new(rollups.map_err(first)?);
+    let tables = Tables::new(found.into_iter().map(|(table, _)| table).collect());
+    register::enter(&mut connection, &rollups).await.map_err(unregistered)?;
+    let registered = register::read(&mut connection, &Asked::of(&tables, &rollups)).await.map_err(unregistered)?;
+    register::progress(&rollups, &registered)?;
     // All is known; a server that does not say good-bye changes nothing.
     let _ = connection.close().await;
-    Ok(found)
+    Ok((tables, rollups))
+}
+
+fn own_tables() -> [TableName; 4] {
+    [checkpoint::table(), deleted_keys::table(), register::table(), register::values_table()]
+}
+
+fn unregistered(error: sqlx::Error) -> Failure {
+    refused("the registered roll-ups cannot be read", error)
+}
+
+fn first(problems: Vec<Failure>) -> Failure {
+    problems.into_iter().next().unwrap_or_else(|| Failure::new(FailureKind::Broken, "a problem without a name"))
+}
+
+/// Each roll-up, or what stands in its way. `tables`: those that can be written.
+async fn examined_rollups(
+    connection: &mut PgConnection,
+    config: &Settings,
+    tables: &[(Table, Option<Facts>)],
+) -> Result<Vec<Result<Rollup, Vec<Failure>>>, Failure> {
+    let mut examined = Vec::new();
+    for rollup in config.kept_rollups().values() {
+        let of = TableName::parse(&rollup.of);
+        // A table that cannot be written has been told of.
+        let Some((table, Some(facts))) = tables.iter().find(|(table, _)| table.name == of) else { continue };
+        let own = TableName::parse(&rollup.table);
+        let own_facts = catalog::read(connection, &own).await?;
+        let (details, own_details) = (Details::read(connection, &of).await?, Details::read(connection, &own).await?);
+        let between = Between {
+            table,
+            facts,
+            details: &details,
+            own: own_facts.as_ref(),
+            own_details: &own_details,
+            role: &config.sink.user,
+        };
+        examined.push(examine(rollup, between));
+    }
+    Ok(examined)
 }
 
 async fn check_sink(config: &Settings) -> Vec<Finding> {
     let connected = config.sink.connect(PgSinker::NAME).await;
     let mut findings = vec![Finding::of(&connected, format!("the sink answers: {}", config.sink.address()))];
-    if let Ok(mut connection) = connected {
-        // Without it nothing but the comparison fails.
-        let of_comparisons = config.reconcile.is_scheduled().then(reconcile::kept::table);
-        for name in own_tables().into_iter().chain(of_comparisons) {
-            findings.extend(check_own(&mut connection, &name, config).await);
-        }
-        for table in config.tables.values() {
-            let name = TableName::parse(&table.table);
-            findings.extend(match catalog::read(&mut connection, &name).await {
-                Err(failure) => vec![Finding::problem(&failure)],
-                Ok(facts) => match tables::examine(table, facts.as_ref(), &config.sink.user) {
-                    Ok(_) => {
-                        vec![Finding::ok(format!("table {name} can be written by key ({})", table.key.join(", ")))]
-                    }
-                    Err(problems) => problems.iter().map(Finding::problem).collect(),
-                },
-            });
-        }
+    let Ok(mut connection) = connected else { return findings };
+    // Without that of the comparisons nothing else fails.
+    let of_comparisons = config.reconcile.is_scheduled().then(reconcile::kept::table);
+    for name in own_tables().into_iter().chain(of_comparisons) {
+        findings.extend(check_own(&mut connection, &name, config).await);
+    }
+    let mut writable = Vec::new();
+    for table in config.tables.values() {
+        let name = TableName::parse(&table.table);
+        findings.extend(match catalog::read(&mut connection, &name).await {
+            Err(failure) => vec![Finding::problem(&failure)],
+            Ok(facts) => match tables::examine(table, facts.as_ref(), &config.sink.user) {
+                Ok(found) => {
+                    writable.push((found, facts));
+                    vec![Finding::ok(format!("table {name} can be written by key ({})", table.key.join(", ")))]
+                }
+                Err(problems) => problems.iter().map(Finding::problem).collect(),
+            },
+        });
+    }
+    match check_rollups(&mut connection, config, writable).await {
+        Ok(found) => findings.extend(found),
+        Err(failure) => findings.push(Finding::problem(&failure)),
     }
     findings
+}
+
+async fn check_rollups(
+    connection: &mut PgConnection,
+    config: &Settings,
+    tables: Vec<(Table, Option<Facts>)>,
+) -> Result<Vec<Finding>, Failure> {
+    let (mut findings, mut right) = (Vec::new(), Vec::new());
+    for examined in examined_rollups(connection, config, &tables).await? {
+        match examined {
+            Ok(rollup) => {
+                findings.push(Finding::ok(format!("roll-up {} can be kept over {}", rollup.label, rollup.of)));
+                right.push(rollup);
+            }
+            Err(problems) => findings.extend(problems.iter().map(Finding::problem)),
+        }
+    }
+    // One that cannot be kept is no stranger to these settings.
+    if findings.iter().all(|finding| finding.ok) {
+        let (rollups, tables) =
+            (Rollups::new(right), Tables::new(tables.into_iter().map(|(table, _)| table).collect()));
+        let registered = register::read(connection, &Asked::of(&tables, &rollups)).await.map_err(unregistered)?;
+        findings.extend(register::problems(&rollups, &registered).iter().map(Finding::problem));
+    }
+    Ok(findings)
 }
 
 async fn check_own(connection: &mut PgConnection, name: &TableName, config: &Settings) -> Vec<Finding> {

@@ -11,6 +11,7 @@ use shared::pg::{PostgresConfig, TableName};
 use shared::run::ServiceConfig;
 
 use crate::reconcile::settings::ReconcileConfig;
+use crate::rollups::declared::{self, FillConfig, RollupConfig};
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,6 +22,9 @@ pub struct Settings {
     pub sink: PostgresConfig,
     /// By a free name, so that the environment can set each. Given at all, they replace the default tables as a whole.
     pub tables: BTreeMap<String, TableConfig>,
+    /// By a free name. Given at all, they replace the default ones as a whole.
+    pub rollups: BTreeMap<String, RollupConfig>,
+    pub fill: FillConfig,
     pub writer: WriterConfig,
     pub reconcile: ReconcileConfig,
     pub kafka: KafkaConfig,
@@ -92,6 +96,8 @@ impl Default for Settings {
             input: InputConfig::default(),
             sink: default_sink(),
             tables: BTreeMap::from([("trail".to_owned(), trail), ("latest".to_owned(), latest)]),
+            rollups: declared::by_default(),
+            fill: FillConfig::default(),
             writer: WriterConfig::default(),
             reconcile: ReconcileConfig::default(),
             kafka: KafkaConfig::default(),
@@ -166,6 +172,21 @@ impl WriterConfig {
     }
 }
 
+impl Settings {
+    /// The roll-ups that are kept. The default ones are where their table is among [tables].
+    pub fn kept_rollups(&self) -> BTreeMap<String, RollupConfig> {
+        let by_default = declared::by_default();
+        let written = self.table_names();
+        let is_kept = |rollup: &RollupConfig| written.contains(&TableName::parse(&rollup.of));
+        let all = self.rollups.iter().filter(|(_, rollup)| self.rollups != by_default || is_kept(rollup));
+        all.map(|(name, rollup)| (name.clone(), rollup.clone())).collect()
+    }
+
+    fn table_names(&self) -> BTreeSet<TableName> {
+        self.tables.values().map(|table| TableName::parse(&table.table)).collect()
+    }
+}
+
 impl ServiceConfig for Settings {
     fn http(&self) -> &HttpConfig {
         &self.http
@@ -200,6 +221,7 @@ impl ServiceConfig for Settings {
                 return wrong(format!("{} is named twice in [tables]", table.table), "name each table once");
             }
         }
+        declared::validate(&self.kept_rollups(), &self.table_names(), &self.fill)?;
         if self.writer.retry_first_ms == 0 || self.writer.transaction_timeout_ms == 0 {
             return wrong(
                 "writer.retry_first_ms or writer.transaction_timeout_ms is 0".into(),
@@ -243,6 +265,23 @@ mod tests {
         let settings = load("tables", "[tables.one]\ntable = \"a.b\"\nkey = \"x, y\"").unwrap();
         let table = settings.tables.get("one").unwrap();
         assert_eq!((settings.tables.len(), table.key.len(), table.on_tombstone), (1, 2, OnTombstone::Keep));
+    }
+
+    #[test]
+    fn default_roll_ups_go_with_their_table_and_others_replace_them() {
+        assert_eq!(Settings::default().kept_rollups().len(), 3);
+        let other_table = load("other", "[tables.one]\ntable = \"a.b\"\nkey = \"x\"").unwrap();
+        assert!(other_table.kept_rollups().is_empty() && other_table.validate().is_ok());
+        assert!(load("none", "[rollups]").unwrap().kept_rollups().is_empty());
+        let one = "[rollups.one]\ntable = \"a.b\"\nof = \"result.orders_latest\"\ngroups = \"city, order_status\"\ncount = \"n\"";
+        let one = load("one", one).unwrap();
+        assert_eq!((one.kept_rollups().len(), one.kept_rollups()["one"].groups.len()), (1, 2));
+        assert!(
+            load("wrong-rollup", "[rollups.one]\ntable = \"a.b\"\nof = \"c.d\"\ncount = \"n\"")
+                .unwrap()
+                .validate()
+                .is_err()
+        );
     }
 
     #[test]

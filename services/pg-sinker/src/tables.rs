@@ -134,7 +134,7 @@ fn needed_privileges(on_tombstone: OnTombstone) -> &'static [&'static str] {
 }
 
 /// What keeps `role` from using the table.
-fn access_problems(name: &TableName, facts: &Facts, role: &str, needed: &[&str]) -> Vec<Failure> {
+pub fn access_problems(name: &TableName, facts: &Facts, role: &str, needed: &[&str]) -> Vec<Failure> {
     let mut problems = Vec::new();
     if !facts.is_table {
         problems.push(problem(format!("{name} is not a table"), "name a table, not a view or an index".into()));
@@ -229,8 +229,7 @@ pub fn examine_own(name: &TableName, facts: Option<&Facts>, role: &str) -> Vec<F
     match facts {
         None => vec![problem(
             format!("table {name} does not exist in the sink"),
-            "run postgres_sink/init/02_tidemill.sql, 03_writer_role.sql and 04_reconciliation.sql in the sink database"
-                .into(),
+            "run postgres_sink/init/02_tidemill.sql, 03_writer_role.sql, 04_rollups.sql and 06_reconciliation.sql in the sink database".into(),
         )],
         Some(facts) => access_problems(name, facts, role, needed_privileges(OnTombstone::Delete)),
     }

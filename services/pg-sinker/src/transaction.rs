@@ -12,9 +12,12 @@ use crate::checkpoint::{self, Move, Place};
 use crate::coalesce::{self, Changes};
 use crate::deleted_keys;
 use crate::entry::{Entry, Item};
+use crate::exchange::{Before, Delta, Exchange, Overtaken};
 use crate::fault::{self, Fault};
+use crate::rollups::register::{self, Asked};
+use crate::rollups::{Kept, Rollups, apply};
 use crate::tables::{Tables, Target};
-use crate::upsert::{self, Statements};
+use crate::upsert::{self, Statements, Written};
 
 /// How everything is written.
 #[derive(Debug, Clone)]
@@ -22,13 +25,33 @@ pub struct Plan {
     pub place: Place,
     pub tables: Tables,
     /// By the index of the table.
-    statements: Vec<Statements>,
+    writings: Vec<Writing>,
+    /// In the order in which their locks are taken, with the index of their table.
+    kept: Vec<(usize, Kept)>,
+    rollups: Rollups,
+    asked: Asked,
+}
+
+/// How a table is written, and what follows from it.
+#[derive(Debug, Clone)]
+struct Writing {
+    statements: Statements,
+    exchange: Option<Exchange>,
 }
 
 impl Plan {
-    pub fn new(place: Place, tables: Tables) -> Self {
-        let statements = tables.tables.iter().map(|target| Statements::of(&target.table)).collect();
-        Plan { place, tables, statements }
+    pub fn new(place: Place, tables: Tables, rollups: Rollups) -> Self {
+        let writing = |target: &Target| {
+            let exchange = rollups.exchange(target);
+            Writing { statements: Statements::of(&target.table, exchange.as_ref()), exchange }
+        };
+        let writings: Vec<Writing> = tables.tables.iter().map(writing).collect();
+        let kept = rollups.all.iter().filter_map(|rollup| {
+            let table = tables.tables.iter().position(|target| target.table.label == rollup.of)?;
+            let exchange = writings.get(table)?.exchange.as_ref()?;
+            Some((table, Kept::new(rollup.clone(), exchange)))
+        });
+        Plan { kept: kept.collect(), asked: Asked::of(&tables, &rollups), place, tables, writings, rollups }
     }
 }
 
@@ -75,7 +98,8 @@ pub async fn attempt(
     portion: &Portion<'_, '_>,
     doubt: &mut Option<Tally>,
 ) -> Result<Tally, Trouble> {
-    let mut transaction = connection.begin().await.map_err(|error| trouble("a transaction cannot begin", error))?;
+    let begun = connection.begin_with(register::BEGIN).await;
+    let mut transaction = begun.map_err(|error| trouble("a transaction cannot begin", error))?;
     let advanced = checkpoint::advance(&mut transaction, &plan.place, &portion.moves).await;
     if !advanced.map_err(|error| trouble("the offsets cannot be moved", error))? {
         let arrived = checkpoint::has_arrived(&mut transaction, &plan.place, &portion.moves).await;
@@ -108,23 +132,57 @@ fn fenced(place: &Place) -> Failure {
     .cure("after a freeze or a failover this is expected and heals itself; otherwise find the other pg-sinker with this group")
 }
 
+/// The tables, then what changes in the roll-ups by that: many instances meet in a group, and hold it for the shortest time.
 async fn write(connection: &mut PgConnection, plan: &Plan, portion: &Portion<'_, '_>) -> Result<Tally, Trouble> {
+    let registered = register::read(connection, &plan.asked).await;
+    let registered = registered.map_err(|error| trouble("tidemill.rollups", error))?;
+    let filled = register::progress(&plan.rollups, &registered).map_err(Trouble::Lasting)?;
     let mut tally = Tally::default();
-    for (table, (target, statements)) in plan.tables.tables.iter().zip(&plan.statements).enumerate() {
+    let mut deltas = Vec::with_capacity(plan.writings.len());
+    for (table, (target, writing)) in plan.tables.tables.iter().zip(&plan.writings).enumerate() {
         let changes = coalesce::changes(target, portion.entries());
         tally.repeats += changes.repeats;
-        let label = &target.table.label;
-        if !changes.rows.is_empty() {
-            let written = upsert::write_rows(connection, target, statements, &changes.rows).await;
-            tally.enter_rows(table, &changes.rows, &written.map_err(|error| trouble(label, error))?);
-        }
-        if !changes.gone.is_empty() {
-            let known =
-                delete(connection, target, statements, &changes).await.map_err(|error| trouble(label, error))?;
-            tally.enter_gone(table, changes.gone.len() as u64, known);
+        deltas.push(write_table(connection, (table, target), writing, &changes, &mut tally).await?);
+    }
+    for ((table, kept), filled) in plan.kept.iter().zip(&filled) {
+        if let Some(delta) = deltas.get(*table) {
+            apply(connection, kept, delta, filled).await?;
         }
     }
     Ok(tally)
+}
+
+/// Writes a table. Answers which rows went and came, where roll-ups are kept over it.
+async fn write_table(
+    connection: &mut PgConnection,
+    (table, target): (usize, &Target),
+    writing: &Writing,
+    changes: &Changes<'_, '_>,
+    tally: &mut Tally,
+) -> Result<Delta, Trouble> {
+    let (statements, exchange) = (&writing.statements, writing.exchange.as_ref());
+    let refused = |error| trouble(&target.table.label, error);
+    let has_changes = !changes.rows.is_empty() || !changes.gone.is_empty();
+    let before = match exchange {
+        Some(exchange) if has_changes => {
+            exchange.lock(connection, target, &changes.rows, &changes.gone).await.map_err(refused)?
+        }
+        _ => Before::default(),
+    };
+    let mut written = Written::default();
+    if !changes.rows.is_empty() {
+        written = upsert::write_rows(connection, target, statements, exchange, &changes.rows).await.map_err(refused)?;
+        tally.enter_rows(table, &changes.rows, &written.versions);
+    }
+    if !changes.gone.is_empty() {
+        let known = delete(connection, target, statements, changes).await.map_err(refused)?;
+        tally.enter_gone(table, changes.gone.len() as u64, known);
+    }
+    let Some(exchange) = exchange else { return Ok(Delta::default()) };
+    exchange.delta(&before, &written.after, changes.rows.len()).map_err(|Overtaken| {
+        let what = format!("somebody else wrote the same rows of {} at the same time", target.table.label);
+        Trouble::Passing(Failure::new(FailureKind::Refused, what))
+    })
 }
 
 /// Answers how many of the deletions were not known yet.

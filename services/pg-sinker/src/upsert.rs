@@ -9,6 +9,7 @@ use sqlx::postgres::{PgBindIterExt as _, PgConnection};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::entry::Entry;
+use crate::exchange::{self, After, Exchange, Rows};
 use crate::settings::OnTombstone;
 use crate::tables::{PROCESSED_TIME, RECORD_VERSION, SOURCE_COMMIT_TIME, Table, Target};
 
@@ -20,8 +21,9 @@ pub struct Statements {
 }
 
 impl Statements {
-    pub fn of(table: &Table) -> Self {
-        Statements { upsert: upsert(table).into(), delete: delete(table).into() }
+    /// What `exchange` looks at is answered beside the versions.
+    pub fn of(table: &Table, exchange: Option<&Exchange>) -> Self {
+        Statements { upsert: upsert(table, exchange).into(), delete: delete(table).into() }
     }
 }
 
@@ -29,8 +31,16 @@ fn joined<T>(items: impl IntoIterator<Item = T>, separator: &str, text: impl Fn(
     items.into_iter().map(text).collect::<Vec<_>>().join(separator)
 }
 
+/// Rows that were written; those that the guard refused are not among them.
+#[derive(Debug, Default)]
+pub struct Written {
+    pub versions: Vec<Vec<u8>>,
+    /// As they are now, where an exchange looks at them.
+    pub after: After,
+}
+
 /// Answers the versions of the rows that were written; those that the guard refused are not among them.
-fn upsert(table: &Table) -> String {
+fn upsert(table: &Table, exchange: Option<&Exchange>) -> String {
     let columns = table.columns.len();
     let key = joined(table.key_columns(), ", ", |column| quoted(&column.name));
     let mut sql = format!("WITH written AS (INSERT INTO {} AS t (", table.name.sql());
@@ -60,9 +70,11 @@ fn upsert(table: &Table) -> String {
     let own = [PROCESSED_TIME, SOURCE_COMMIT_TIME, RECORD_VERSION].map(quoted);
     let set = table.columns.iter().filter(|column| !table.is_key(column)).map(|column| quoted(&column.name));
     sql += &joined(set.chain(own), ", ", |name| format!("{name} = excluded.{name}"));
+    let (returned, gathered) = exchange.map(|found| exchange::returned(&found.columns)).unwrap_or_default();
     let _ = write!(
         sql,
-        " WHERE t.{RECORD_VERSION} < excluded.{RECORD_VERSION} RETURNING t.{RECORD_VERSION}) SELECT array_agg({RECORD_VERSION}) FROM written"
+        " WHERE t.{RECORD_VERSION} < excluded.{RECORD_VERSION} RETURNING t.{RECORD_VERSION}{returned}) \
+         SELECT array_agg({RECORD_VERSION}){gathered} FROM written"
     );
     sql
 }
@@ -81,13 +93,14 @@ fn delete(table: &Table) -> String {
     sql
 }
 
-/// Writes the rows, one for each key. Answers the versions of those that were written.
+/// Writes the rows, one for each key.
 pub async fn write_rows(
     connection: &mut PgConnection,
     target: &Target,
     statements: &Statements,
+    exchange: Option<&Exchange>,
     rows: &[&Entry<'_>],
-) -> sqlx::Result<Vec<Vec<u8>>> {
+) -> sqlx::Result<Written> {
     let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&statements.upsert)));
     for &field in &target.fields {
         query = query.bind(rows.iter().map(|row| row.fields.get(field).and_then(Field::text)).bind_iter());
@@ -97,8 +110,15 @@ pub async fn write_rows(
     if target.table.on_tombstone == OnTombstone::Delete {
         query = query.bind(rows.iter().map(|row| row.key).bind_iter()).bind(&target.table.label);
     }
-    let written: Option<Vec<Vec<u8>>> = query.fetch_one(connection).await?.try_get(0)?;
-    Ok(written.unwrap_or_default())
+    let answer = query.fetch_one(connection).await?;
+    let versions: Option<Vec<Vec<u8>>> = answer.try_get(0)?;
+    let mut written = Written { versions: versions.unwrap_or_default(), after: After::default() };
+    if let Some(exchange) = exchange {
+        let inserted: Option<Vec<bool>> = answer.try_get(1)?;
+        let rows = Rows::read(&answer, 2, exchange.columns.len())?;
+        written.after = After { inserted: inserted.unwrap_or_default(), rows };
+    }
+    Ok(written)
 }
 
 /// Deletes the rows of these keys that are older than their deletion.
@@ -125,7 +145,7 @@ mod tests {
     #[test]
     fn a_trail_is_written_where_it_is_older() {
         assert_eq!(
-            upsert(&example(OnTombstone::Keep)),
+            upsert(&example(OnTombstone::Keep), None),
             "WITH written AS (INSERT INTO \"r\".\"t\" AS t (\"order_id\", \"订单 \"\"x\"\"\", processed_time, source_commit_time, \
              record_version) SELECT u.c0::bigint, u.c1::character varying, clock_timestamp() AT TIME ZONE 'UTC', \
              timestamptz 'epoch' + u.committed * interval '1 microsecond', u.version \
@@ -139,12 +159,22 @@ mod tests {
 
     #[test]
     fn a_deleted_key_is_not_revived_by_an_older_row() {
-        let sql = upsert(&example(OnTombstone::Delete));
+        let sql = upsert(&example(OnTombstone::Delete), None);
         assert!(
             sql.contains("$4::bytea[], $5::text[]) AS u (c0, c1, committed, version, key) WHERE NOT EXISTS"),
             "{sql}"
         );
         assert!(sql.contains("d.sink_table = $6 AND d.key = u.key AND d.record_version >= u.version)"), "{sql}");
+    }
+
+    #[test]
+    fn what_a_roll_up_looks_at_is_returned() {
+        let table = example(OnTombstone::Delete);
+        let exchange = Exchange::new(&table, std::iter::empty());
+        let sql = upsert(&table, Some(&exchange));
+        let end = "RETURNING t.record_version, t.xmax = 0 AS inserted, t.\"order_id\"::text AS s0) \
+                   SELECT array_agg(record_version), array_agg(inserted), array_agg(s0) FROM written";
+        assert!(sql.ends_with(end), "{sql}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct KafkaConfig {
     pub batch_records_max: usize,
     /// Most bytes of one batch.
     pub batch_bytes_max: usize,
-    /// Batches that wait between the reading thread and the first actor.
+    /// Batches that wait between two threads of a chain.
     pub queue_batches_max: usize,
     /// Bytes that librdkafka fetches ahead.
     pub prefetch_kilobytes_max: usize,

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -15,9 +15,11 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
+use tokio::sync::mpsc;
 
 use super::KafkaConfig;
 use super::client_log::{self, ClientLog};
+use super::reader::Feed;
 use super::topics::unreachable_broker;
 use crate::batch::{OutRecord, Outgoing};
 use crate::failure::{Failure, FailureKind};
@@ -51,11 +53,19 @@ impl TopicNames {
     }
 
     pub fn get(&self, index: usize) -> Option<Arc<str>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
+        self.read().get(index).cloned()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Arc<str>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<Arc<str>> {
+        self.read().clone()
     }
 
     pub fn len(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.read().len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -147,6 +157,22 @@ impl<P: Send + 'static> Publisher<P> {
     }
 }
 
+impl<P: Send + Unpin + 'static> Publisher<P> {
+    /// Starts it in a thread of its own. Who works waits only where as many batches as this are waiting to be sent.
+    pub fn start_behind_queue(
+        self,
+        outlet: &ArbiterHandle,
+        batches_max: usize,
+        fate: &Fate,
+    ) -> mpsc::Sender<Outgoing<P>> {
+        let publisher = Publisher::start_in_arbiter(outlet, |_| self);
+        let (sender, receiver) = mpsc::channel(batches_max.max(1));
+        let feed = Feed::new(receiver, publisher.recipient(), fate.clone());
+        Feed::start_in_arbiter(outlet, |_| feed);
+        sender
+    }
+}
+
 impl<P: Send + Unpin + 'static> Actor for Publisher<P> {
     type Context = Context<Self>;
 
@@ -180,25 +206,28 @@ impl<P: Send + Unpin + 'static> Handler<Outgoing<P>> for Publisher<P> {
 impl<P: Send + 'static> Outbox<P> {
     /// Queues a batch whole, or ends the generation: a record may not go out when one before it did not.
     async fn publish(&self, outgoing: Outgoing<P>) -> Result<(), Failure> {
+        // The purge at the end of a generation is a task of this thread: it runs only where this one waits, and there it is asked again.
+        self.check()?;
         let (mut outgoing, position) = outgoing.into_parts();
         let tally = Tally::of(&mut outgoing);
+        let topics = self.topics.all();
         let is_letter = |record: &OutRecord<'_>| Some(record.topic) == self.letters;
         let letters = outgoing.records().filter(is_letter).count();
         if letters > 0 {
             // The output's tail will name a position behind the rejected records: first their letters must be safe.
             self.deliveries.letters.store(letters, Ordering::SeqCst);
             for record in outgoing.records().filter(is_letter) {
-                self.send(&record, LETTER).await?;
+                self.send(&topics, &record, LETTER).await?;
             }
             while self.deliveries.letters.load(Ordering::SeqCst) > 0 {
-                self.check()?;
                 tokio::time::sleep(Duration::from_millis(1)).await;
+                self.check()?;
             }
         }
         let number = self.deliveries.enter(outgoing.len() - letters, position, tally);
         let number = usize::try_from(number).unwrap_or(LETTER);
         for record in outgoing.records().filter(|record| !is_letter(record)) {
-            self.send(&record, number).await?;
+            self.send(&topics, &record, number).await?;
         }
         Ok(())
     }
@@ -223,19 +252,19 @@ impl<P: Send + 'static> Outbox<P> {
         self.lease.check()
     }
 
-    async fn send(&self, record: &OutRecord<'_>, number: usize) -> Result<(), Failure> {
-        let topic = self.topics.get(record.topic).ok_or_else(|| {
-            Failure::new(FailureKind::Broken, format!("a record names topic {} of {}", record.topic, self.topics.len()))
+    /// The caller has checked since it last waited.
+    async fn send(&self, topics: &[Arc<str>], record: &OutRecord<'_>, number: usize) -> Result<(), Failure> {
+        let topic = topics.get(record.topic).ok_or_else(|| {
+            Failure::new(FailureKind::Broken, format!("a record names topic {} of {}", record.topic, topics.len()))
         })?;
         let headers =
             OwnedHeaders::new_with_capacity(1).insert(KafkaHeader { key: header::NAME, value: Some(record.header) });
         let mut message =
-            BaseRecord::with_opaque_to(&topic, number).key(record.key).partition(record.partition).headers(headers);
+            BaseRecord::with_opaque_to(topic, number).key(record.key).partition(record.partition).headers(headers);
         if let Some(value) = record.value {
             message = message.payload(value);
         }
         loop {
-            self.check()?;
             match self.producer.send(message) {
                 Ok(()) => return Ok(()),
                 // The watch over the oldest batch bounds this wait.
@@ -247,6 +276,7 @@ impl<P: Send + 'static> Outbox<P> {
                 }
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
+            self.check()?;
         }
     }
 }
@@ -278,10 +308,12 @@ impl Tally {
 /// Enters the time since each commit at the source into the histogram.
 pub fn observe_end_to_end(commit_times_us: &[i64]) {
     let now = Timestamp::now().as_microsecond();
+    let batch = metrics::END_TO_END.local();
     for committed in commit_times_us {
         #[expect(clippy::cast_precision_loss, reason = "a duration in seconds for a histogram")]
-        metrics::END_TO_END.observe((now - committed).max(0) as f64 / 1e6);
+        batch.observe((now - committed).max(0) as f64 / 1e6);
     }
+    batch.flush();
 }
 
 impl<P> DeliveryState<P> {

@@ -439,11 +439,11 @@ impl<'a, S: StartPoint> Reading<'a, S> {
                 return Ok(());
             }
             let idle = self.poll()?;
-            self.batch.remove_partitions(&std::mem::take(&mut *locked(&context.revoked)));
+            self.forget_revoked();
             if idle || self.is_full() {
                 self.send_on()?;
+                self.housekeeping();
             }
-            self.housekeeping();
         }
         Ok(())
     }
@@ -475,6 +475,14 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             };
             positions.iter().all(reached)
         })
+    }
+
+    fn forget_revoked(&mut self) {
+        let mut revoked = locked(&self.context.revoked);
+        if !revoked.is_empty() {
+            self.batch.remove_partitions(&revoked);
+            revoked.clear();
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -578,7 +586,8 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         self.context.progress.lease().check()?;
         // Counted first: the last stage may complete the batch before try_send returns.
         self.context.progress.issue();
-        match self.context.sender.try_send(FromReader::Batch(std::mem::take(&mut self.batch))) {
+        let next = self.batch.next();
+        match self.context.sender.try_send(FromReader::Batch(std::mem::replace(&mut self.batch, next))) {
             Ok(()) => {
                 if let Some(since) = self.blocked_since.take() {
                     let waited = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -650,7 +659,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
     }
 }
 
-/// The first actor of a chain: takes what a thread or client queued and sends it on, one message at a time. The next one is taken
+/// Takes what a thread or client queued and sends it on, one message at a time. The next one is taken
 /// only when the worker has handled the last, so the bounds add up down to the socket.
 pub struct Feed<M: actix::Message<Result = ()> + Send + 'static> {
     receiver: Option<mpsc::Receiver<M>>,
@@ -673,7 +682,7 @@ impl<M: actix::Message<Result = ()> + Send + Unpin + 'static> Actor for Feed<M> 
         let feed = async move {
             while let Some(message) = receiver.recv().await {
                 if next.send(message).await.is_err() {
-                    return fate.end_broken("worker");
+                    return fate.end_broken("actor behind a queue");
                 }
             }
         };

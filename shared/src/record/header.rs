@@ -15,9 +15,7 @@
 //! | `re` | put back in by a replay: the version that the partition had come to. The record's own version is an older one, above all others of its key |
 //! | `n` | length in bytes of the cleaned row at the start of a result's value |
 
-use std::fmt::Write as _;
-
-use crate::position::{JoinedVersions, ResultVersion, Version};
+use crate::position::{JoinedVersions, ResultVersion, Version, VersionText};
 
 /// The header's name.
 pub const NAME: &str = "tidemill";
@@ -103,24 +101,23 @@ impl Header {
 
     /// Appends the text form to `out`.
     pub fn write(&self, out: &mut String) {
-        // Writing to a String cannot fail.
-        let _ = write!(out, "op={} v={}", self.operation.as_str(), self.version);
-        if !self.joined.is_empty() {
-            let _ = write!(out, " u={}", self.joined);
+        let mut version = [0; size_of::<VersionText>()];
+        out.push_str("op=");
+        out.push_str(self.operation.as_str());
+        out.push_str(" v=");
+        out.push_str(self.version.text(&mut version));
+        for (at, joined) in self.joined.iter().enumerate() {
+            out.push_str(if at == 0 { " u=" } else { "," });
+            out.push_str(joined.text(&mut version));
         }
-        let _ = write!(out, " tx={}", self.transaction);
-        if let Some(time) = self.commit_time_us {
-            let _ = write!(out, " ts={time}");
+        write_number(" tx=", Some(self.transaction), out);
+        write_number(" ts=", self.commit_time_us, out);
+        write_number(" in=", self.input_offset, out);
+        if let Some(put_back_at) = self.put_back_at {
+            out.push_str(" re=");
+            out.push_str(put_back_at.text(&mut version));
         }
-        if let Some(offset) = self.input_offset {
-            let _ = write!(out, " in={offset}");
-        }
-        if let Some(version) = self.put_back_at {
-            let _ = write!(out, " re={version}");
-        }
-        if let Some(bytes) = self.cleaned_bytes {
-            let _ = write!(out, " n={bytes}");
-        }
+        write_number(" n=", self.cleaned_bytes, out);
     }
 
     /// Reads the text form. Fields that it does not know are passed over, so that a newer stage may write more.
@@ -130,9 +127,13 @@ impl Header {
             std::str::from_utf8(bytes).map_err(|_| HeaderError::Unreadable(String::from_utf8_lossy(bytes).into()))?;
         let (mut operation, mut version) = (None, None);
         let mut header = Header::new(Operation::Snapshot, Version::default());
-        for field in text.split(' ') {
+        let mut rest = Some(text);
+        while let Some(text) = rest {
+            let field = part(text, b' ', &mut rest);
             let bad = || HeaderError::Unreadable(field.to_owned());
-            let (name, value) = field.split_once('=').ok_or_else(bad)?;
+            let mut value = None;
+            let name = part(field, b'=', &mut value);
+            let value = value.ok_or_else(bad)?;
             match name {
                 "op" => operation = Some(Operation::parse(value).ok_or_else(bad)?),
                 "v" => version = Some(value.parse().map_err(|_| bad())?),
@@ -150,6 +151,20 @@ impl Header {
         header.version = version.ok_or_else(missing)?;
         Ok(header)
     }
+}
+
+fn write_number(name: &str, number: Option<impl itoa::Integer>, out: &mut String) {
+    if let Some(number) = number {
+        out.push_str(name);
+        out.push_str(itoa::Buffer::new().format(number));
+    }
+}
+
+/// What stands before a byte; behind it goes to `rest`. Headers are short: a plain loop finds it soonest.
+fn part<'a>(text: &'a str, between: u8, rest: &mut Option<&'a str>) -> &'a str {
+    let found = text.bytes().position(|byte| byte == between);
+    *rest = found.and_then(|at| text.get(at + 1..));
+    found.and_then(|at| text.get(..at)).unwrap_or(text)
 }
 
 #[cfg(test)]

@@ -8,4 +8,5 @@ pub mod header;
 pub mod ods;
 pub mod result;
 pub mod row;
+pub mod scan;
 pub mod time;

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use serde_json::value::RawValue;
+use super::scan;
 
 /// Why bytes are not a row, or a row lacks what a stage needs.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +95,14 @@ impl<'a> Field<'a> {
 #[derive(Debug, Clone)]
 pub struct Columns {
     names: Vec<String>,
+    /// A bit for the mark of each name: most names of a row that are not wanted are passed over by it.
+    marks: u64,
+}
+
+/// One of 64 bits, by the length and the last letter of a name.
+fn mark_of(name: &str) -> u64 {
+    let last = name.as_bytes().last().copied().unwrap_or_default();
+    1 << ((name.len() as u64 * 11 + u64::from(last)) % 64)
 }
 
 /// What [`Columns::read`] found, by the index of the name.
@@ -112,7 +120,8 @@ impl<'a> Fields<'a> {
 
 impl Columns {
     pub fn new<S: AsRef<str>>(names: &[S]) -> Self {
-        Columns { names: names.iter().map(|name| name.as_ref().to_owned()).collect() }
+        let names: Vec<String> = names.iter().map(|name| name.as_ref().to_owned()).collect();
+        Columns { marks: names.iter().fold(0, |marks, name| marks | mark_of(name)), names }
     }
 
     pub fn names(&self) -> &[String] {
@@ -124,6 +133,9 @@ impl Columns {
         let mut found = vec![None; self.names.len()];
         let mut from = 0;
         for_each_field(value, |name, field| {
+            if self.marks & mark_of(name) == 0 {
+                return;
+            }
             // Rows of a topic have their columns in one order, so the next name is most often the one behind the last.
             let at = (from..self.names.len())
                 .chain(0..from)
@@ -140,29 +152,20 @@ impl Columns {
 }
 
 /// Calls `visit` with the name and the text of each field, in the order of the object.
-pub fn for_each_field<'a>(value: &'a [u8], visit: impl FnMut(&str, Field<'a>)) -> Result<(), RowError> {
-    use serde::de::{Deserializer as _, MapAccess, Visitor};
-
-    struct Scan<F>(F);
-    impl<'de, F: FnMut(&str, Field<'de>)> Visitor<'de> for Scan<F> {
-        type Value = ();
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a JSON object")
-        }
-        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-            while let Some(name) = map.next_key::<Name<'de>>()? {
-                let raw: &'de RawValue = map.next_value()?;
-                (self.0)(&name.0, Field(raw.get()));
-            }
-            Ok(())
-        }
+pub fn for_each_field<'a>(value: &'a [u8], mut visit: impl FnMut(&str, Field<'a>)) -> Result<(), RowError> {
+    let text = simdutf8::basic::from_utf8(value).ok();
+    match text.and_then(|text| scan::object(text, |name, field| visit(name, Field(field)))) {
+        Some(()) => Ok(()),
+        None => Err(RowError::NotAnObject(what_is_wrong(value))),
     }
+}
 
-    #[derive(serde::Deserialize)]
-    struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-    let mut json = serde_json::Deserializer::from_slice(value);
-    json.deserialize_map(Scan(visit)).and_then(|()| json.end()).map_err(RowError::NotAnObject)
+fn what_is_wrong(value: &[u8]) -> serde_json::Error {
+    use serde::de::Error as _;
+    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(value) {
+        Err(error) => error,
+        Ok(_) => serde_json::Error::custom("it cannot be read"),
+    }
 }
 
 /// Appends columns to a row: the row's own bytes, then the new columns, one closing brace.

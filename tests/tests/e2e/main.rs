@@ -27,6 +27,7 @@ mod judged_table;
 mod late_server;
 mod patient_writer;
 mod random;
+mod random_results;
 mod random_values;
 mod service_page;
 mod table_page;
@@ -43,6 +44,11 @@ mod joined_by_mode;
 mod many_orders;
 mod source_changes;
 mod user_changes;
+
+// Right: sums over the rows are what the rows say.
+mod report_figures;
+mod rolled_up;
+mod warehouse;
 
 // Right: the rules of the settings are in force, and what they rejected comes back.
 mod cleaned_rows;
@@ -93,6 +99,7 @@ mod capture_slot_lost;
 mod capture_privileges;
 mod capture_slot_refused;
 mod foreign_records;
+mod refused_rollups;
 mod refused_settings;
 mod refused_sink;
 mod refused_source;

@@ -282,7 +282,7 @@ async fn the_service_compares_by_itself_and_says_what_it_found() {
     until_sink_is_the_source(&stack).await;
     assert_eq!(state(&stack, PG_SINKER).await["generation"]["number"], 1);
     let checked = stack.command(PG_SINKER, &["check"], &[]).await;
-    assert!(checked.code == Some(1) && checked.output.contains("04_reconciliation.sql"), "{}", checked.output);
+    assert!(checked.code == Some(1) && checked.output.contains("06_reconciliation.sql"), "{}", checked.output);
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 //! ```text
 //!  results ──▶ raw (this process: rows in memory, one statement for a batch) ──▶ result.bench_raw
 //!     ├──────▶ pg-sinker, one table ──▶ result.bench_plain
-//!     └──────▶ pg-sinker, its default tables ──▶ trail, latest
+//!     ├──────▶ pg-sinker, its default tables ──▶ trail, latest
+//!     └──────▶ pg-sinker, these and two roll-ups ──▶ trail, latest, dws.orders_by_minute, dws.orders_by_hour
 //! ```
 
 mod raw;
@@ -31,7 +32,8 @@ const PLAIN: &str = "result.bench_plain";
 enum Writer {
     Raw,
     Plain(Variant),
-    Default(Variant),
+    Tables(Variant),
+    Rollups(Variant),
 }
 
 impl Writer {
@@ -39,18 +41,49 @@ impl Writer {
         match self {
             Writer::Raw => "raw upsert".to_owned(),
             Writer::Plain(variant) => format!("{}, one table", variant.title(SERVICE)),
-            Writer::Default(variant) => format!("{}, trail and latest", variant.title(SERVICE)),
+            Writer::Tables(variant) => format!("{}, trail and latest", variant.title(SERVICE)),
+            Writer::Rollups(variant) => format!("{}, trail, latest, two roll-ups", variant.title(SERVICE)),
         }
     }
 
-    /// The table whose rows are counted in the end.
-    fn table(&self) -> &'static str {
+    /// The file of settings that says what is written; `None`: this process writes.
+    fn settings(&self) -> Option<(&Variant, String)> {
         match self {
-            Writer::Raw => RAW,
-            Writer::Plain(_) => PLAIN,
-            Writer::Default(_) => "result.orders_latest",
+            Writer::Raw => None,
+            Writer::Plain(variant) => {
+                let key = "[\"order_id\", \"order_status\"]";
+                Some((variant, format!("[tables.plain]\ntable = \"{PLAIN}\"\nkey = {key}\n")))
+            }
+            Writer::Tables(variant) => Some((variant, "[rollups]\n".to_owned())),
+            Writer::Rollups(variant) => Some((variant, rollups())),
         }
     }
+
+    /// Counts what was written.
+    fn count(&self) -> String {
+        match self {
+            Writer::Raw => format!("SELECT count(*) FROM {RAW}"),
+            Writer::Plain(_) => format!("SELECT count(*) FROM {PLAIN}"),
+            Writer::Tables(_) => "SELECT count(*) FROM result.orders_latest".to_owned(),
+            Writer::Rollups(_) => "SELECT coalesce(sum(orders), 0)::bigint FROM dws.orders_by_hour".to_owned(),
+        }
+    }
+}
+
+/// Two of the default roll-ups, those that count no different values.
+fn rollups() -> String {
+    let groups = [
+        ("minute", "[\"product_category_normalized\", \"order_status\"]"),
+        ("hour", "[\"city\", \"user_city_tier\", \"product_category_normalized\", \"price_band\", \"order_status\"]"),
+    ];
+    let rollup = |(grain, groups): (&str, &str)| {
+        format!(
+            "[rollups.by_{grain}]\ntable = \"dws.orders_by_{grain}\"\nof = \"result.orders_latest\"\ntime = \"order_time\"\n\
+             grain = \"{grain}\"\ngroups = {groups}\ncount = \"orders\"\n\
+             sums = {{ amount = \"total_amount\", quantity = \"quantity\" }}\n"
+        )
+    };
+    groups.map(rollup).concat()
 }
 
 /// What the writers have in common.
@@ -72,7 +105,7 @@ pub async fn measure(
 ) -> Result<Results, Failure> {
     let mut writers = vec![Writer::Raw];
     for variant in ServiceVariant::of_service(variants, SERVICE) {
-        writers.extend([Writer::Plain(variant.clone()), Writer::Default(variant)]);
+        writers.extend([Writer::Plain(variant.clone()), Writer::Tables(variant.clone()), Writer::Rollups(variant)]);
     }
     let mut session = Session::open(course, rows).await?;
     let mut runs = Vec::new();
@@ -115,24 +148,33 @@ impl<'s, 'c> Session<'s, 'c> {
     async fn write(&mut self, writer: &Writer) -> Result<Figures, Failure> {
         self.clear().await?;
         calm::wait(self.course.calm).await;
-        let figures = match writer {
-            Writer::Raw => self.raw.write(self.course.places.connect_sink().await?, self.course.broker.process).await?,
-            Writer::Plain(variant) => self.serve(writer.title(), variant, true).await?,
-            Writer::Default(variant) => self.serve(writer.title(), variant, false).await?,
+        let figures = match writer.settings() {
+            None => self.raw.write(self.course.places.connect_sink().await?, self.course.broker.process).await?,
+            Some((variant, settings)) => self.serve(writer.title(), variant, &settings).await?,
         };
-        let found: i64 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {}", writer.table())))
+        let found: i64 = sqlx::query_scalar(AssertSqlSafe(writer.count()))
             .fetch_one(&mut self.sink)
             .await
             .map_err(|error| refused("rows cannot be counted", error))?;
         if u64::try_from(found).is_ok_and(|found| found == self.rows) {
             return Ok(figures);
         }
-        Err(Failure::new(FailureKind::Data, format!("{} has {found} rows, {} are right", writer.table(), self.rows)))
+        let what = format!("{}: {found} rows were written, {} are right", writer.title(), self.rows);
+        Err(Failure::new(FailureKind::Data, what))
     }
 
     /// The tables empty, pg-sinker in front of the rows, and the server done with what it would do in the background.
     async fn clear(&mut self) -> Result<(), Failure> {
-        let tables = [RAW, PLAIN, "result.orders_with_user_info", "result.orders_latest", "tidemill.sink_offsets"];
+        let tables = [
+            RAW,
+            PLAIN,
+            "result.orders_with_user_info",
+            "result.orders_latest",
+            "dws.orders_by_minute",
+            "dws.orders_by_hour",
+            "tidemill.rollups",
+            "tidemill.sink_offsets",
+        ];
         execute(&mut self.sink, &format!("TRUNCATE {}", tables.join(", "))).await?;
         for (partition, offset) in &self.from {
             let values = format!("('{SERVICE}', '{}', {partition}, {offset})", Hop::JOINER.output);
@@ -142,11 +184,15 @@ impl<'s, 'c> Session<'s, 'c> {
         execute(&mut self.sink, "CHECKPOINT").await
     }
 
-    async fn serve(&mut self, title: String, variant: &Variant, one_table: bool) -> Result<Figures, Failure> {
+    async fn serve(&mut self, title: String, variant: &Variant, settings: &str) -> Result<Figures, Failure> {
+        let file = self.course.logs.join(format!("{SERVICE}.toml"));
+        std::fs::write(&file, settings).map_err(|error| {
+            Failure::new(FailureKind::Settings, format!("{} cannot be written", file.display())).caused_by(error)
+        })?;
         let child = Child::start(Program {
             path: &variant.program.clone().unwrap_or_else(|| self.course.programs.join(SERVICE)),
-            arguments: Vec::new(),
-            variables: self.variables(variant, one_table)?,
+            arguments: vec!["--config".to_owned(), file.display().to_string()],
+            variables: self.variables(variant)?,
             log: self.course.logs.join(format!("{SERVICE}.log")),
         })?;
         let before = self.from.iter().map(|(_, offset)| offset.unsigned_abs()).sum();
@@ -158,9 +204,9 @@ impl<'s, 'c> Session<'s, 'c> {
         Ok(figures)
     }
 
-    fn variables(&self, variant: &Variant, one_table: bool) -> Result<Vec<(String, String)>, Failure> {
+    fn variables(&self, variant: &Variant) -> Result<Vec<(String, String)>, Failure> {
         let sink = &self.course.places.sink;
-        let mut settings = vec![
+        let settings = [
             ("kafka.brokers", self.course.places.brokers.clone()),
             ("kafka.instance_id", "bench-0".to_owned()),
             ("http.port", free_port()?.to_string()),
@@ -168,12 +214,6 @@ impl<'s, 'c> Session<'s, 'c> {
             ("sink.port", sink.port.to_string()),
             ("sink.database", sink.database.clone()),
         ];
-        if one_table {
-            settings.extend([
-                ("tables.plain.table", PLAIN.to_owned()),
-                ("tables.plain.key", "order_id,order_status".to_owned()),
-            ]);
-        }
         let ours = settings.into_iter().map(|(key, value)| (variable(SERVICE, key), value));
         Ok(ours.chain(variant.variables(SERVICE)).collect())
     }
