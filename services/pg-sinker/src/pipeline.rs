@@ -217,7 +217,7 @@ async fn check_sink(config: &Settings) -> Vec<Finding> {
     let connected = config.sink.connect(PgSinker::NAME).await;
     let mut findings = vec![Finding::of(&connected, format!("the sink answers: {}", config.sink.address()))];
     let Ok(mut connection) = connected else { return findings };
-    // Without it nothing but the comparison fails.
+    // Without that of the comparisons nothing else fails.
     let of_comparisons = config.reconcile.is_scheduled().then(reconcile::kept::table);
     for name in own_tables().into_iter().chain(of_comparisons) {
         findings.extend(check_own(&mut connection, &name, config).await);
