@@ -4,7 +4,7 @@ use shared::kafka::partitioner::partition;
 
 use crate::browser::Browser;
 use crate::busy::rows;
-use crate::database::run;
+use crate::database::{run, value};
 use crate::history::order_key;
 use crate::stack::{CDC_INGEST, DWD_CLEANER, SERVICES, Stack};
 use crate::table_page::TOKEN;
@@ -72,6 +72,12 @@ async fn the_page_shows_the_whole_pipeline_live() {
 #[tokio::test]
 async fn an_order_is_followed_by_typing_its_id() {
     let (stack, mut browser) = on_the_page_of(DWD_CLEANER, 1440).await;
+    run(&mut stack.source().await, "UPDATE business.orders SET quantity = 77 WHERE order_id = 2001").await;
+    let mut sink = stack.sink().await;
+    until_equal("the change is in the sink", 77, async || {
+        value::<i32>(&mut sink, "SELECT quantity FROM result.orders_latest WHERE order_id = 2001").await
+    })
+    .await;
     browser.click("nav a[href='#/follow']");
     browser.until("the view is there", "document.getElementById('follow-id') !== null").await;
     browser.click("#follow-id");
