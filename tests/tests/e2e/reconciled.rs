@@ -160,7 +160,8 @@ async fn damaged() -> Stack {
         &mut stack.sink().await,
         "UPDATE result.orders_latest SET total_amount = 1.00, quantity = 7 WHERE order_id = 2001;
          DELETE FROM result.orders_latest WHERE order_id = 2002;
-         INSERT INTO result.orders_latest SELECT (jsonb_populate_record(l, '{\"order_id\": 9999}')).* FROM result.orders_latest l WHERE order_id = 2005",
+         INSERT INTO result.orders_latest (order_id, user_id, order_status, processed_time, record_version)
+             SELECT 9999, user_id, order_status, processed_time, record_version FROM result.orders_latest WHERE order_id = 2005",
     )
     .await;
     stack

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use shared::failure::Failure;
 use shared::generation::Fate;
+use shared::pg::{TableName, refused};
 use shared::position::Lsn;
 use shared::record::time;
 use sqlx::postgres::PgConnection;
@@ -17,7 +18,7 @@ use super::lost::{Found, Known, Layer, Place};
 use super::pair::Pair;
 use super::report::{ColumnShown, Difference, KeyShown, Kind, Report};
 use super::search::{Newest, Wanted, search, writers};
-use super::sides::Connections;
+use super::sides::{Connections, close};
 use super::topic_texts::as_in_the_sink;
 use crate::checkpoint::Place as Offsets;
 use crate::settings::Settings;
@@ -238,12 +239,37 @@ impl Comparison<'_> {
         Ok(found.iter().enumerate().map(place).collect())
     }
 
+    /// Roll-ups do not know what was done to their table by hand, and would refuse what mends it: they are filled from the table as it is.
+    async fn fill_rollups_anew(&self) -> Result<(), Failure> {
+        let of_table = self.settings.rollups.values().filter(|set| TableName::parse(&set.of) == self.pair.sink_table);
+        let labels: Vec<String> = of_table.map(|set| TableName::parse(&set.table).to_string()).collect();
+        if labels.is_empty() {
+            return Ok(());
+        }
+        let mut sink = self.settings.sink.connect("pg-sinker reconcile").await?;
+        sqlx::query("DELETE FROM tidemill.rollups WHERE rollup = ANY($1)")
+            .bind(labels)
+            .execute(&mut sink)
+            .await
+            .map_err(|error| refused("the roll-ups of the table cannot be filled anew", error))?;
+        close(sink).await;
+        Ok(())
+    }
+
     /// Has the rows read again, but for those that a stage would reject again, and marks those that are equal then.
     async fn heal(&mut self, found: &[(Key, Look)], differences: &mut [Difference]) -> Result<(), Failure> {
         let to_heal = found.iter().zip(differences.iter()).filter(|(_, difference)| !difference.is_rejected());
         let keys: Vec<Key> = to_heal.map(|((key, _), _)| key.clone()).collect();
         if keys.is_empty() {
             return Ok(());
+        }
+        let sink_table = self.pair.sink_table.to_string();
+        let by_hand = |difference: &Difference| match &difference.place {
+            Some(place) => place.first_without == sink_table && place.rejected.is_none(),
+            None => true,
+        };
+        if differences.iter().any(by_hand) {
+            self.fill_rollups_anew().await?;
         }
         let table = self.pair.source_table.to_string();
         capture::read_again(&self.settings.reconcile.capture, &table, &keys).await?;
