@@ -73,6 +73,7 @@ impl DimensionPlan {
             let cure = "set `on`: the columns of its key, and the columns of a fact that name them";
             return Err(problem(format!("dimension `{name}` has no columns to join on"), cure));
         }
+        one_source(config)?;
         let least = [
             ("wait_ms", config.wait_ms),
             ("versions_max", config.versions_max as u64),
@@ -86,8 +87,40 @@ impl DimensionPlan {
     }
 }
 
+/// A dimension is read from one place, and this program knows how.
+fn one_source(config: &DimensionConfig) -> Result<(), Failure> {
+    let name = &config.name;
+    let Some(fluss) = &config.fluss else {
+        return match config.topic.is_empty() {
+            false => Ok(()),
+            true => Err(problem(
+                format!("dimension `{name}` is read from nowhere"),
+                "set `topic`, or [dimensions.fluss]: docs/joining.md",
+            )),
+        };
+    };
+    if !config.topic.is_empty() {
+        let what = format!("dimension `{name}` has a topic and a table of Fluss");
+        return Err(problem(what, "take out `topic` or [dimensions.fluss]"));
+    }
+    if !cfg!(feature = "fluss") {
+        let what = format!("dimension `{name}` is a table of Fluss, and this dim-joiner was built without it");
+        return Err(problem(what, "build it with: cargo build --release -p dim-joiner --features fluss"));
+    }
+    let least = [
+        ("request_timeout_ms", fluss.request_timeout_ms),
+        ("look_interval_ms", fluss.look_interval_ms),
+        ("settle_ms", fluss.settle_ms),
+        ("bucket_rows_max", u64::from(fluss.bucket_rows_max)),
+    ];
+    match least.into_iter().find(|(_, set)| *set == 0) {
+        Some((key, _)) => Err(problem(format!("dimension `{name}`: fluss.{key} is 0"), "set at least 1")),
+        None => Ok(()),
+    }
+}
+
 fn topics(settings: &Settings) -> Vec<&str> {
-    let dimensions = settings.dimensions.iter().map(|dimension| &dimension.topic);
+    let dimensions = settings.dimensions.iter().map(|dimension| &dimension.topic).filter(|topic| !topic.is_empty());
     let all = [&settings.facts.topic, &settings.output.topic, &settings.output.dead_letter_topic];
     all.into_iter().chain(dimensions).map(String::as_str).collect()
 }
