@@ -195,7 +195,7 @@ async fn dimensions_loaded(config: &Settings, loaded: oneshot::Receiver<()>, fat
     let timeout_ms = config.dimensions.iter().map(|dimension| dimension.load_timeout_ms).max().unwrap_or_default();
     let late = || {
         Failure::new(FailureKind::Unreachable, format!("the dimensions were not read within {timeout_ms} ms"))
-            .cure("raise load_timeout_ms in [[dimensions]], or look at the broker")
+            .cure("raise load_timeout_ms in [[dimensions]], or look at the servers that they are read from")
     };
     tokio::select! {
         answer = loaded => answer.map_err(|_| Failure::new(FailureKind::Broken, "the worker of the chain is gone")),
