@@ -91,7 +91,8 @@ start_servers() {
   trap 'exit 143' TERM HUP
   "$TIDEMILL_SERVERS_SH" start
   eval "$("$TIDEMILL_SERVERS_SH" env)"
-  [ "$fluss" = no ] || "$TIDEMILL_FLUSS_SH" start
+  [ "$fluss" = yes ] || return 0
+  "$TIDEMILL_FLUSS_SH" start
   eval "$("$TIDEMILL_FLUSS_SH" env)"
 }
 

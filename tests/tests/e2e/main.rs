@@ -30,6 +30,8 @@ mod random;
 mod random_values;
 mod service_page;
 mod table_page;
+#[cfg(feature = "fluss")]
+mod table_of_fluss;
 mod topics;
 mod typed_values;
 mod whole_sink;
@@ -43,6 +45,9 @@ mod joined_by_mode;
 mod many_orders;
 mod source_changes;
 mod user_changes;
+
+#[cfg(feature = "fluss")]
+mod dimension_from_fluss;
 
 // Right: the rules of the settings are in force, and what they rejected comes back.
 mod cleaned_rows;
