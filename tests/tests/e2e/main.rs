@@ -29,9 +29,9 @@ mod patient_writer;
 mod random;
 mod random_values;
 mod service_page;
-mod table_page;
 #[cfg(feature = "fluss")]
 mod table_of_fluss;
+mod table_page;
 mod topics;
 mod typed_values;
 mod whole_sink;
