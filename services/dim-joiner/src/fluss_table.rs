@@ -12,7 +12,7 @@ mod load;
 mod reader;
 
 use std::collections::HashMap;
-use std::fmt::Display;
+use std::error::Error as StdError;
 use std::future::Future;
 use std::time::Duration;
 
@@ -122,12 +122,13 @@ impl FlussTable {
                     .caused_by(error)
                     .cure("look at the servers' log")
             }
-            _ => self.unreachable(error.to_string()),
+            _ => self.unreachable(error),
         }
     }
 
-    fn unreachable(&self, cause: impl Display) -> Failure {
-        Failure::new(FailureKind::Unreachable, format!("Fluss at {} does not answer: {cause}", self.config.servers))
+    fn unreachable(&self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Failure {
+        Failure::new(FailureKind::Unreachable, format!("Fluss at {} does not answer", self.config.servers))
+            .caused_by(cause)
             .cure("start its servers, or correct servers in [dimensions.fluss]; the service tries again by itself")
     }
 

@@ -2,9 +2,8 @@
 
 use std::process::Command;
 use std::sync::LazyLock;
-use std::time::Duration;
 
-use fluss::client::{FlussConnection, UpsertWriter};
+use fluss::client::{FlussConnection, UpsertWriter, WriteResultFuture};
 use fluss::config::Config;
 use fluss::metadata::{DataType, DataTypes, Schema, TableDescriptor, TablePath};
 use fluss::row::{Datum, Decimal, GenericRow, TimestampNtz};
@@ -142,21 +141,24 @@ impl Users {
     }
 
     pub async fn put_all(&self, users: &[User<'_>]) {
-        for user in users {
-            self.writer.upsert(&row(*user)).unwrap();
-        }
-        self.flush().await;
+        let written = users.iter().map(|user| self.writer.upsert(&row(*user)).unwrap()).collect();
+        self.finish(written).await;
     }
 
     /// Takes a row out, where it is there.
     pub async fn delete(&self, id: i64) {
-        self.writer.delete(&row(User { id, name: "", city: "", credit: 0 })).unwrap();
-        self.flush().await;
+        let written = self.writer.delete(&row(User { id, name: "", city: "", credit: 0 })).unwrap();
+        self.finish(vec![written]).await;
     }
 
-    async fn flush(&self) {
-        let bound = Duration::from_secs(20).min(PATIENCE);
-        tokio::time::timeout(bound, self.writer.flush()).await.expect("Fluss takes the rows").unwrap();
+    async fn finish(&self, written: Vec<WriteResultFuture>) {
+        let all = async {
+            self.writer.flush().await.unwrap();
+            for write in written {
+                write.await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, all).await.expect("Fluss takes the rows");
     }
 }
 

@@ -157,34 +157,34 @@ impl Kind {
             out.extend_from_slice(b"null");
             return Ok(());
         }
-        let plain = match self {
-            Kind::Boolean => row.get_boolean(at)?.to_string(),
-            Kind::Byte => row.get_byte(at)?.to_string(),
-            Kind::Short => row.get_short(at)?.to_string(),
-            Kind::Int => row.get_int(at)?.to_string(),
-            Kind::Long => row.get_long(at)?.to_string(),
+        let json = match self {
+            Kind::Boolean => row.get_boolean(at)?.to_string().into(),
+            Kind::Byte => row.get_byte(at)?.to_string().into(),
+            Kind::Short => row.get_short(at)?.to_string().into(),
+            Kind::Int => row.get_int(at)?.to_string().into(),
+            Kind::Long => row.get_long(at)?.to_string().into(),
             Kind::Float => real(row.get_float(at)?, f32::is_finite, f32::is_nan),
             Kind::Double => real(row.get_double(at)?, f64::is_finite, f64::is_nan),
             Kind::Decimal { precision, scale } => {
                 let value = row.get_decimal(at, precision, scale)?;
-                decimal(unscaled(&value.to_unscaled_bytes()), scale)
+                decimal(unscaled(&value.to_unscaled_bytes()), scale).into()
             }
-            Kind::Char(length) => return Ok(write_string(row.get_char(at, length)?, out)),
-            Kind::Text => return Ok(write_string(row.get_string(at)?, out)),
-            Kind::Date => quoted(&moment(i64::from(row.get_date(at)?.get_inner()), "")),
-            Kind::Time => quoted(time(i64::from(row.get_time(at)?.get_inner()) * 1_000_000, 0).trim_end_matches('.')),
+            Kind::Char(length) => text(row.get_char(at, length)?),
+            Kind::Text => text(row.get_string(at)?),
+            Kind::Date => text(&moment(i64::from(row.get_date(at)?.get_inner()), "")),
+            Kind::Time => text(time(i64::from(row.get_time(at)?.get_inner()) * 1_000_000, 0).trim_end_matches('.')),
             Kind::Timestamp(precision) => {
                 let value = row.get_timestamp_ntz(at, precision)?;
-                quoted(&timestamp(value.get_millisecond(), value.get_nano_of_millisecond(), ""))
+                text(&timestamp(value.get_millisecond(), value.get_nano_of_millisecond(), ""))
             }
             Kind::Instant(precision) => {
                 let value = row.get_timestamp_ltz(at, precision)?;
-                quoted(&timestamp(value.get_epoch_millisecond(), value.get_nano_of_millisecond(), "Z"))
+                text(&timestamp(value.get_epoch_millisecond(), value.get_nano_of_millisecond(), "Z"))
             }
-            Kind::Binary(length) => quoted(&hexadecimal(row.get_binary(at, length)?)),
-            Kind::Bytes => quoted(&hexadecimal(row.get_bytes(at)?)),
+            Kind::Binary(length) => text(&hexadecimal(row.get_binary(at, length)?)),
+            Kind::Bytes => text(&hexadecimal(row.get_bytes(at)?)),
         };
-        out.extend_from_slice(plain.as_bytes());
+        out.extend_from_slice(&json);
         Ok(())
     }
 }
@@ -201,21 +201,22 @@ fn write_object(columns: &[Column], row: &impl DataGetters, out: &mut Vec<u8>) -
     Ok(())
 }
 
-/// Of text that needs no escapes but for the backslash of `\x`.
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\"))
+fn text(text: &str) -> Vec<u8> {
+    let mut json = Vec::with_capacity(text.len() + 2);
+    write_string(text, &mut json);
+    json
 }
 
 fn real<R: Copy + std::fmt::Display + PartialOrd + Default>(
     value: R,
     is_finite: fn(R) -> bool,
     is_nan: fn(R) -> bool,
-) -> String {
+) -> Vec<u8> {
     match value {
-        value if is_finite(value) => value.to_string(),
-        value if is_nan(value) => quoted("NaN"),
-        value if value < R::default() => quoted("-Infinity"),
-        _ => quoted("Infinity"),
+        value if is_finite(value) => value.to_string().into(),
+        value if is_nan(value) => text("NaN"),
+        value if value < R::default() => text("-Infinity"),
+        _ => text("Infinity"),
     }
 }
 
@@ -227,7 +228,7 @@ fn unscaled(bytes: &[u8]) -> i128 {
 
 /// `599900` with a scale of 2 is `5999.00`.
 fn decimal(unscaled: i128, scale: usize) -> String {
-    let digits = format!("{:0>width$}", unscaled.unsigned_abs().to_string(), width = scale + 1);
+    let digits = format!("{:0width$}", unscaled.unsigned_abs(), width = scale + 1);
     let (whole, fraction) = digits.split_at(digits.len() - scale);
     let sign = if unscaled < 0 { "-" } else { "" };
     let point = if scale > 0 { "." } else { "" };

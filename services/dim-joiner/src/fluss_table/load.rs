@@ -47,7 +47,7 @@ pub struct Load {
 impl Load {
     /// `older` are all rows of the buckets whose log does not go back to the first change.
     pub fn new(starts: &HashMap<i32, i64>, ends: HashMap<i32, i64>, older: HashMap<Box<[u8]>, Older>) -> Self {
-        let is_open = |(bucket, end): &(&i32, &i64)| starts.get(bucket).is_none_or(|start| start < end);
+        let is_open = |(bucket, end): &(&i32, &i64)| starts.get(*bucket).is_none_or(|start| start < *end);
         let open = ends.iter().filter(is_open).map(|(bucket, _)| *bucket).collect();
         Load { ends, open, older }
     }

@@ -34,7 +34,7 @@ pub async fn read(table: &FlussTable, number: usize, sender: &mpsc::Sender<FromT
     let form = Form::new(info, &table.dimension)?;
     // In this order: what the table has is then in the log up to its end, or was before its start.
     let starts = table.offsets(&connection, info, OffsetSpec::Earliest).await?;
-    let older = older_rows(table, &connection, info, &form, &starts).await?;
+    let older = older_rows(table, &found, &form, &starts).await?;
     let ends = table.offsets(&connection, info, OffsetSpec::Latest).await?;
     let scanner = found.new_scan().create_log_scanner().map_err(|error| table.failure(error))?;
     table.answer(scanner.subscribe_buckets(&starts)).await?;
@@ -50,17 +50,16 @@ pub async fn read(table: &FlussTable, number: usize, sender: &mpsc::Sender<FromT
 /// All rows of the buckets whose log does not go back to the first change, by key.
 async fn older_rows(
     table: &FlussTable,
-    connection: &FlussConnection,
-    info: &TableInfo,
+    found: &fluss::client::FlussTable<'_>,
     form: &Form,
     starts: &HashMap<i32, i64>,
 ) -> Result<HashMap<Box<[u8]>, Older>, Failure> {
-    let mut older = HashMap::new();
+    let (info, mut older) = (found.get_table_info(), HashMap::new());
     for (&bucket, &log_start) in starts.iter().filter(|(_, log_start)| **log_start > 0) {
         let limit = i32::try_from(table.config.bucket_rows_max).unwrap_or(i32::MAX);
-        let found = table.find(connection).await?;
-        let scan = found.new_scan().limit(limit);
-        let mut scanner = scan
+        let mut scanner = found
+            .new_scan()
+            .limit(limit)
             .and_then(|scan| scan.create_bucket_batch_scanner(TableBucket::new(info.get_table_id(), bucket)))
             .map_err(|error| table.failure(error))?;
         let Some(batch) = table.answer(scanner.next_batch()).await? else { continue };
@@ -73,7 +72,7 @@ async fn older_rows(
         if rows > 0 {
             let mut row =
                 ColumnarRow::new(Arc::new(batch.into_batch()), Arc::new(info.get_row_type().clone()), 0, None)
-                    .map_err(|error| table.failure(error))?;
+                    .map_err(unreadable)?;
             for at in 0..rows {
                 row.set_row_id(at);
                 let (mut key, mut value) = (Vec::new(), Vec::new());
