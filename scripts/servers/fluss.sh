@@ -37,6 +37,7 @@ EOF
 write_fluss_settings() { # PART PORT ZOOKEEPER_PORT
   cat >"$FLUSS_FOLDER/$1/server.yaml" <<EOF
 zookeeper.address: 127.0.0.1:$3
+zookeeper.client.session-timeout: 4s
 bind.listeners: FLUSS://127.0.0.1:$2
 tablet-server.id: 0
 data.dir: $FLUSS_FOLDER/$1/data
@@ -91,7 +92,7 @@ start_fluss_part() { # PART PORT ZOOKEEPER_PORT
     zookeeper)
       write_zookeeper_settings "$2"
       fluss_java 128m
-      start_detached "$log" "${FLUSS_JAVA[@]}" org.apache.zookeeper.server.quorum.QuorumPeerMain "$FLUSS_FOLDER/zookeeper/zoo.cfg"
+      start_detached "$log" "${FLUSS_JAVA[@]}" -Dzookeeper.jmx.log4j.disable=true org.apache.zookeeper.server.quorum.QuorumPeerMain "$FLUSS_FOLDER/zookeeper/zoo.cfg"
       ;;
     coordinator)
       write_fluss_settings "$part" "$2" "$3"

@@ -1,6 +1,7 @@
 //! Users in a table of Apache Fluss in the place of a topic: joined, followed, and read again at each start with nothing sent twice.
 
 use lab::page;
+use lab::random::Random;
 
 use crate::cleaning::config;
 use crate::database::run;
@@ -159,9 +160,12 @@ async fn until_the_log_has_forgotten(fluss: &Fluss, users: &Users) {
             return Ok(());
         }
         round += 1;
-        let name = format!("{round}-{}", "x".repeat(200));
-        let fill: Vec<User<'_>> = (0..300).map(|n| User { id: 50_000 + n, name: &name, city: "", credit: 0 }).collect();
-        users.put_all(&fill).await;
+        // Text that does not get shorter when it is compressed.
+        let mut random = Random::seeded(round);
+        let mut name = || (0..24).map(|_| format!("{:08x}", random.below(usize::MAX))).collect::<String>();
+        let names: Vec<String> = (0..1000).map(|_| name()).collect();
+        let fill = |(n, name)| User { id: 50_000 + n, name, city: "", credit: 0 };
+        users.put_all(&(0..).zip(names.iter().map(String::as_str)).map(fill).collect::<Vec<_>>()).await;
         Err(format!("{starts:?} after {round} rounds"))
     })
     .await;
