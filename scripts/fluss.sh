@@ -9,7 +9,7 @@ Usage: scripts/fluss.sh COMMAND
 Apache Fluss on 127.0.0.1, for dimensions that are read from its tables (docs/joining.md): a coordinator, one tablet server, and the
 ZooKeeper that they need. Nothing else of Tidemill wants it.
 
-  fetch    download what is not there yet (Maven, about FLUSS_MB MB)
+  fetch    download what is not there yet (Maven, about 85 MB)
   start    start what does not run
   stop     stop all; the data stays
   kill     end the coordinator and the tablet server at once, as a crash would; start brings them back

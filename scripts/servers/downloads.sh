@@ -78,7 +78,7 @@ fetch_postgres() {
 fetch_fluss() {
   [ ! -d "$FLUSS_LIBS" ] || return 0
   unfinished="$FLUSS_LIBS.unfinished.$$"
-  say "fetching Fluss $FLUSS_VERSION (FLUSS_MB MB)"
+  say "fetching Fluss $FLUSS_VERSION (85 MB)"
   run_maven -P fluss dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$unfinished"
   move_into_place "$unfinished" "$FLUSS_LIBS"
   say "Fluss $FLUSS_VERSION is fetched"

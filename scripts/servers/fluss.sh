@@ -3,6 +3,7 @@
 
 FLUSS_FOLDER=$STATE/fluss
 FLUSS_PARTS='zookeeper coordinator tablet' # in the order of their start
+ZOOKEEPER_MAIN=org.apache.fluss.shaded.zookeeper3.org.apache.zookeeper.server.quorum.QuorumPeerMain
 
 fluss_part_folder() { echo "$FLUSS_FOLDER/$1"; }
 
@@ -53,24 +54,18 @@ EOF
 }
 
 write_fluss_log_settings() {
-  cat >"$FLUSS_FOLDER/log4j2.yaml" <<'EOF'
-Configuration:
-  status: WARN
-  Appenders:
-    Console:
-      name: STDOUT
-      PatternLayout: {pattern: "[%d] %p %m (%c)%n"}
-  Loggers:
-    Root:
-      level: WARN
-      AppenderRef: {ref: STDOUT}
+  cat >"$FLUSS_FOLDER/log4j2.xml" <<'EOF'
+<Configuration status="WARN">
+  <Appenders><Console name="STDOUT"><PatternLayout pattern="[%d] %p %m (%c)%n"/></Console></Appenders>
+  <Loggers><Root level="WARN"><AppenderRef ref="STDOUT"/></Root></Loggers>
+</Configuration>
 EOF
 }
 
 fluss_java() { # HEAP; fills FLUSS_JAVA, the command up to the main class
   FLUSS_JAVA=("$(java_program)" -XX:+UseSerialGC -Djava.awt.headless=true "-Xmx$1"
-    --add-opens=java.base/java.nio=org.apache.arrow.memory.core,ALL-UNNAMED
-    "-Dlog4j2.configurationFile=file:$FLUSS_FOLDER/log4j2.yaml" -cp "$FLUSS_LIBS/*")
+    --add-opens=java.base/java.nio=ALL-UNNAMED
+    "-Dlog4j2.configurationFile=file:$FLUSS_FOLDER/log4j2.xml" -cp "$FLUSS_LIBS/*")
 }
 
 await_fluss_part() { # PART PORT
@@ -92,7 +87,7 @@ start_fluss_part() { # PART PORT ZOOKEEPER_PORT
     zookeeper)
       write_zookeeper_settings "$2"
       fluss_java 128m
-      start_detached "$log" "${FLUSS_JAVA[@]}" -Dzookeeper.jmx.log4j.disable=true org.apache.zookeeper.server.quorum.QuorumPeerMain "$FLUSS_FOLDER/zookeeper/zoo.cfg"
+      start_detached "$log" "${FLUSS_JAVA[@]}" -Dzookeeper.jmx.log4j.disable=true "$ZOOKEEPER_MAIN" "$FLUSS_FOLDER/zookeeper/zoo.cfg"
       ;;
     coordinator)
       write_fluss_settings "$part" "$2" "$3"
