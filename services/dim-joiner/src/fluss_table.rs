@@ -43,11 +43,7 @@ pub struct FlussTable {
 
 impl FlussTable {
     /// Looks whether the servers answer, and whether the table has what the dimension wants of it.
-    pub async fn open(
-        config: &FlussConfig,
-        dimension: &DimensionConfig,
-        kafka: &KafkaConfig,
-    ) -> Result<Self, Failure> {
+    pub async fn open(config: &FlussConfig, dimension: &DimensionConfig, kafka: &KafkaConfig) -> Result<Self, Failure> {
         let table = FlussTable { config: config.clone(), dimension: dimension.clone(), kafka: kafka.clone() };
         let connection = table.connect().await?;
         let found = table.find(&connection).await?;
@@ -121,6 +117,11 @@ impl FlussTable {
                 Failure::new(FailureKind::Refused, format!("Fluss at {servers} refuses to read `{place}`"))
                     .caused_by(error)
                     .cure("look at the servers' log")
+            }
+            None if !matches!(error, Error::RpcError { .. } | Error::IllegalArgument { .. }) => {
+                Failure::new(FailureKind::Unreachable, format!("Fluss at {servers} does not give `{place}`"))
+                    .caused_by(error)
+                    .cure("the chain reads it anew; look at the servers' log if that lasts")
             }
             _ => self.unreachable(error),
         }

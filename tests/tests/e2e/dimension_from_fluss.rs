@@ -225,7 +225,11 @@ async fn check_says_whether_the_table_can_be_read() {
     assert_refused(&missing, &[&format!("there is no table `tidemill.{table}`"), "make it, with a primary key"]);
     let _users = fluss.make(&table, &[]).await;
     let found = stack.command(DIM_JOINER, &["check"], &[]).await;
-    assert!(found.output.contains(&format!("dimension users: Fluss table tidemill.{table} is there")), "{}", found.output);
+    assert!(
+        found.output.contains(&format!("dimension users: Fluss table tidemill.{table} is there")),
+        "{}",
+        found.output
+    );
     let column = |name: &str| format!("{}\n[[dimensions.columns]]\nfrom = \"{name}\"\n", fluss.section(&table));
     for (name, words) in [("tags", "column `tags`"), ("shoe_size", "has no column `shoe_size`")] {
         configure(&mut stack, &column(name));

@@ -138,9 +138,7 @@ impl Kind {
             DataType::Double(_) => Kind::Double,
             DataType::Char(of) => Kind::Char(of.length() as usize),
             DataType::String(_) => Kind::Text,
-            DataType::Decimal(of) => {
-                Kind::Decimal { precision: of.precision() as usize, scale: of.scale() as usize }
-            }
+            DataType::Decimal(of) => Kind::Decimal { precision: of.precision() as usize, scale: of.scale() as usize },
             DataType::Date(_) => Kind::Date,
             DataType::Time(_) => Kind::Time,
             DataType::Timestamp(of) => Kind::Timestamp(of.precision()),

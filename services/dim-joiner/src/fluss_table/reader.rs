@@ -171,13 +171,7 @@ struct Outlet<'a> {
 }
 
 impl<'a> Outlet<'a> {
-    fn new(
-        number: usize,
-        sender: &'a mpsc::Sender<FromTable>,
-        kafka: &'a KafkaConfig,
-        form: Form,
-        epoch: u32,
-    ) -> Self {
+    fn new(number: usize, sender: &'a mpsc::Sender<FromTable>, kafka: &'a KafkaConfig, form: Form, epoch: u32) -> Self {
         Outlet { number, sender, kafka, form, epoch, batch: Batch::default(), next_below: -1 }
     }
 
@@ -220,8 +214,8 @@ impl<'a> Outlet<'a> {
         let mut text = String::new();
         header.write(&mut text);
         self.batch.push(Record { partition, offset, key: Some(key), value, header: Some(text.as_bytes()) });
-        let is_full = self.batch.len() >= self.kafka.batch_records_max
-            || self.batch.size_bytes() >= self.kafka.batch_bytes_max;
+        let is_full =
+            self.batch.len() >= self.kafka.batch_records_max || self.batch.size_bytes() >= self.kafka.batch_bytes_max;
         if is_full { self.flush().await } else { Ok(()) }
     }
 
