@@ -1,7 +1,6 @@
 //! A table of users in Apache Fluss, of a test's own.
 
 use std::process::Command;
-use std::sync::LazyLock;
 
 use fluss::client::{FlussConnection, UpsertWriter, WriteResultFuture};
 use fluss::config::Config;
@@ -18,7 +17,7 @@ const DATABASE: &str = "tidemill";
 pub const BUCKETS: i32 = 3;
 
 /// One test at a time: some stop the servers.
-static SERVERS: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
+static SERVERS: Mutex<()> = Mutex::const_new(());
 
 /// The servers that scripts/test.sh --fluss has started.
 pub struct Fluss {
