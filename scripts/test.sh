@@ -54,7 +54,7 @@ read_arguments() {
         ;;
       --fluss)
         fluss=yes
-        features=(--features dim-joiner/fluss,e2e/fluss)
+        features=(--features 'dim-joiner/fluss e2e/fluss')
         ;;
       *) break ;;
     esac
