@@ -1,6 +1,5 @@
 # shellcheck shell=bash
 # Where data, logs and downloads are. Wants CHECKOUT.
-
 # shellcheck disable=SC2034 # for the scripts that take this one in
 
 # One spelling for each folder, whether or not it exists yet: a process is known by the path of its data.
