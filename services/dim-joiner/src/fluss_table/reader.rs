@@ -220,10 +220,11 @@ impl<'a> Outlet<'a> {
     }
 
     async fn flush(&mut self) -> Result<(), Failure> {
-        match self.batch.is_empty() {
-            true => Ok(()),
-            false => self.send(TableNews::Batch(std::mem::take(&mut self.batch))).await,
+        if self.batch.is_empty() {
+            return Ok(());
         }
+        let batch = std::mem::take(&mut self.batch);
+        self.send(TableNews::Batch(batch)).await
     }
 
     async fn loaded(&mut self) -> Result<(), Failure> {
