@@ -164,7 +164,7 @@ async fn until_the_log_has_forgotten(fluss: &Fluss, users: &Users) {
         let mut random = Random::seeded(round);
         let mut name = || (0..24).map(|_| format!("{:08x}", random.below(usize::MAX))).collect::<String>();
         let names: Vec<String> = (0..1000).map(|_| name()).collect();
-        let fill = |(n, name)| User { id: 50_000 + n, name, city: "", credit: 0 };
+        let fill = |(n, name): (i64, _)| User { id: 50_000 + n, name, city: "", credit: 0 };
         users.put_all(&(0..).zip(names.iter().map(String::as_str)).map(fill).collect::<Vec<_>>()).await;
         Err(format!("{starts:?} after {round} rounds"))
     })
