@@ -70,7 +70,20 @@ impl FlussTable {
     }
 
     async fn find<'c>(&self, connection: &'c FlussConnection) -> Result<fluss::client::FlussTable<'c>, Failure> {
-        self.answer(connection.get_table(&self.path())).await
+        match self.answer(connection.get_table(&self.path())).await {
+            Err(_) if self.is_missing(connection).await => Err(problem(
+                format!("there is no table `{}` in Fluss at {}", self.dimension.read_from(), self.config.servers),
+                "make it, with a primary key, or correct database and table in [dimensions.fluss]",
+            )),
+            answer => answer,
+        }
+    }
+
+    /// Whether the table is not there, for certain: servers that have just started do not know all tables, and this is asked of the
+    /// place where they are written down.
+    async fn is_missing(&self, connection: &FlussConnection) -> bool {
+        let Ok(admin) = connection.get_admin() else { return false };
+        matches!(self.answer(admin.table_exists(&self.path())).await, Ok(false))
     }
 
     /// The earliest or the latest offset of each bucket's log.
@@ -107,23 +120,16 @@ impl FlussTable {
     fn failure(&self, error: Error) -> Failure {
         let (place, servers) = (self.dimension.read_from(), &self.config.servers);
         match error.api_error() {
-            Some(FlussError::TableNotExist | FlussError::DatabaseNotExist | FlussError::InvalidTableException) => {
-                problem(
-                    format!("there is no table `{place}` in Fluss at {servers}"),
-                    "make it, with a primary key, or correct database and table in [dimensions.fluss]",
-                )
-            }
-            Some(_) if !error.is_retriable() => {
+            Some(FlussError::AuthorizationException | FlussError::AuthenticateException) => {
                 Failure::new(FailureKind::Refused, format!("Fluss at {servers} refuses to read `{place}`"))
                     .caused_by(error)
-                    .cure("look at the servers' log")
+                    .cure("let this client read the table")
             }
-            None if !matches!(error, Error::RpcError { .. } | Error::IllegalArgument { .. }) => {
-                Failure::new(FailureKind::Unreachable, format!("Fluss at {servers} does not give `{place}`"))
-                    .caused_by(error)
-                    .cure("the chain reads it anew; look at the servers' log if that lasts")
-            }
-            _ => self.unreachable(error),
+            None if matches!(error, Error::RpcError { .. } | Error::IllegalArgument { .. }) => self.unreachable(error),
+            // Servers that have just started say all manner of things.
+            _ => Failure::new(FailureKind::Unreachable, format!("Fluss at {servers} does not give `{place}`"))
+                .caused_by(error)
+                .cure("the chain reads it anew; look at the servers' log if that lasts"),
         }
     }
 
