@@ -50,6 +50,7 @@ netty.server.num-worker-threads: 2
 server.buffer.memory-size: 32mb
 log.segment.file-size: 64kb
 remote.log.task-interval-duration: 1s
+kv.snapshot.interval: 1s
 EOF
 }
 
