@@ -49,14 +49,8 @@ EOF
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 SERVERS_FOLDER=$CHECKOUT/scripts/servers
 
-# One spelling for each folder, whether or not it exists yet: a process is known by the path of its data.
-absolute() {
-  if [ -d "$1" ]; then (cd "$1" && pwd -P); else echo "$(absolute "$(dirname "$1")")/$(basename "$1")"; fi
-}
-STATE=$(absolute "${TIDEMILL_STATE:-$CHECKOUT/.tidemill}")
-DOWNLOADS=$(absolute "${TIDEMILL_DOWNLOADS:-$CHECKOUT/.tidemill/downloads}")
-LOG_FOLDER=$STATE/log
-
+# shellcheck source=scripts/servers/places.sh
+. "$SERVERS_FOLDER/places.sh"
 # shellcheck source=scripts/servers/console.sh
 . "$SERVERS_FOLDER/console.sh"
 # shellcheck source=scripts/servers/ports.sh

@@ -22,6 +22,8 @@ postgres_platform() {
 
 KAFKA_VERSION=$(version_in_pom kafka.version)
 KAFKA_LIBS=$DOWNLOADS/kafka-$KAFKA_VERSION
+FLUSS_VERSION=$(version_in_pom fluss.version)
+FLUSS_LIBS=$DOWNLOADS/fluss-$FLUSS_VERSION
 POSTGRES_MAJOR=${TIDEMILL_POSTGRES_VERSION:-18}
 POSTGRES_VERSION=$(version_in_pom "postgres.$POSTGRES_MAJOR.version")
 POSTGRES_PLATFORM=$(postgres_platform)
@@ -73,13 +75,27 @@ fetch_postgres() {
   say "PostgreSQL $POSTGRES_VERSION is fetched"
 }
 
-fetch() (
+fetch_fluss() {
+  [ ! -d "$FLUSS_LIBS" ] || return 0
+  unfinished="$FLUSS_LIBS.unfinished.$$"
+  say "fetching Fluss $FLUSS_VERSION (85 MB)"
+  run_maven -P fluss dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$unfinished"
+  move_into_place "$unfinished" "$FLUSS_LIBS"
+  say "Fluss $FLUSS_VERSION is fetched"
+}
+
+fetch_whole() ( # FUNCTION...: what is cut off leaves nothing behind
   unfinished=$DOWNLOADS/nothing
   trap 'rm -rf "$unfinished"' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
-  require_known_major
   mkdir -p "$DOWNLOADS"
-  fetch_kafka
-  fetch_postgres
+  for fetch_one in "$@"; do
+    "$fetch_one"
+  done
 )
+
+fetch() {
+  require_known_major
+  fetch_whole fetch_kafka fetch_postgres
+}

@@ -63,7 +63,7 @@ impl Chosen<'_> {
     }
 }
 
-/// What became of a record of the dimension's topic.
+/// What became of a record of the dimension.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Applied {
     /// Facts that name this row carry something else now, or may.
@@ -77,6 +77,7 @@ pub enum Applied {
 /// All rows.
 pub struct Dimension {
     plan: DimensionPlan,
+    read_from: String,
     key: Columns,
     rows: Vec<Row>,
     by_name: HashTable<u32>,
@@ -121,6 +122,7 @@ impl Dimension {
         let key: Vec<&String> = plan.config.on.keys().collect();
         Dimension {
             key: Columns::new(&key),
+            read_from: plan.config.read_from(),
             plan,
             rows: Vec::new(),
             by_name: HashTable::new(),
@@ -133,8 +135,9 @@ impl Dimension {
         &self.plan.config.name
     }
 
-    pub fn topic(&self) -> &str {
-        &self.plan.config.topic
+    /// The topic or table that it is read from.
+    pub fn read_from(&self) -> &str {
+        &self.read_from
     }
 
     /// How long a fact waits for a row that is not known.
@@ -183,7 +186,7 @@ impl Dimension {
         self.number_of(name).is_some()
     }
 
-    /// Takes in one record of the topic.
+    /// Takes in one record of the topic or table.
     pub fn apply(&mut self, record: &Record<'_>) -> Result<Applied, Rejection> {
         let rejected = |error: RowError| Rejection::new(error.reason(), error.to_string());
         let header =
@@ -223,8 +226,8 @@ impl Dimension {
         for_each_field(key, |_, _| columns += 1).map_err(rejected)?;
         let fields = self.key.read(key).map_err(rejected)?;
         if columns != self.key.names().len() {
-            let (topic, on) = (self.topic(), self.key.names().join(", "));
-            let detail = format!("the key of `{topic}` has other columns than the dimension is joined on: {on}");
+            let (place, on) = (self.read_from(), self.key.names().join(", "));
+            let detail = format!("the key of `{place}` has other columns than the dimension is joined on: {on}");
             return Err(Rejection::new("key_differs", detail));
         }
         let given = |at| fields.get(at).and_then(|field| field.text());

@@ -279,7 +279,7 @@ impl Joiner {
     /// Takes in rows of a dimension. The facts that must be sent again for it wait in the lane; those that waited for it go out.
     pub fn take_rows(&mut self, dimension: usize, batch: &Batch, now: Now) -> Result<Outgoing<Done>, Failure> {
         let mut out = Outgoing::default();
-        let topic = self.dimensions.get(dimension).map(|rows| rows.topic().to_owned()).unwrap_or_default();
+        let topic = self.dimensions.get(dimension).map(|rows| rows.read_from().to_owned()).unwrap_or_default();
         let mut released = BTreeSet::new();
         for record in batch.records() {
             let Some(rows) = self.dimensions.get_mut(dimension) else { continue };

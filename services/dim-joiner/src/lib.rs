@@ -1,7 +1,7 @@
 //! dim-joiner: facts meet the rows of their dimensions.
 //!
 //! ```text
-//!  ods_users ───▶ table thread ──┐ (whole, in every instance, before the first fact; one for each dimension)
+//!  ods_users ───▶ row source ────┐ (whole, in every instance, before the first fact; one for each dimension)
 //!                                ▼
 //!  dwd_orders ──▶ reader ──▶ JoinerActor ──Outgoing──▶ Publisher ──▶ result_orders_with_user_info
 //!                             │ dimensions · facts · lane└─────▶ dlq_dim_joiner        │
@@ -12,6 +12,11 @@
 
 pub mod plan;
 pub mod settings;
+
+pub mod source;
+
+#[cfg(feature = "fluss")]
+pub mod fluss_table;
 
 pub mod event_time;
 pub mod fact;

@@ -14,7 +14,6 @@ use shared::health::Health;
 use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
 use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, Taken, behind_tail_and_commit};
-use shared::kafka::table;
 use shared::kafka::tail::TailReader;
 use shared::kafka::topics::{TopicSpec, Topics};
 use shared::run::{Chain, Service, Surroundings};
@@ -27,6 +26,7 @@ use crate::plan::Plan;
 use crate::read_back::{OutputReader, ReadingBack, Wanted};
 use crate::room::Room;
 use crate::settings::Settings;
+use crate::source;
 
 /// The health latch that is held until the dimensions are read.
 const DIMENSIONS_LATCH: &str = "dimensions";
@@ -46,9 +46,9 @@ impl Service for DimJoiner {
         };
         let mut findings = Vec::new();
         for dimension in &config.dimensions {
-            let found = topics.required(&dimension.topic, "cdc-ingest");
-            findings
-                .push(Finding::of(&found, format!("dimension {}: topic {} is there", dimension.name, dimension.topic)));
+            let found = source::open(config, dimension, &topics).await;
+            let holds = format!("dimension {}: {}", dimension.name, source::holds(dimension));
+            findings.push(Finding::of(&found, holds));
         }
         match topics.required(&config.facts.topic, "dwd-cleaner") {
             Ok(partitions) => {
@@ -75,9 +75,9 @@ impl Service for DimJoiner {
         let publisher = publisher.start_behind_queue(&outlet, config.kafka.queue_batches_max, &fate);
 
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
-        let mut tables = Vec::new();
+        let mut sources = Vec::new();
         for dimension in &config.dimensions {
-            tables.push((dimension.topic.as_str(), topics.required(&dimension.topic, "cdc-ingest")?));
+            sources.push(source::open(config, dimension, &topics).await?);
         }
         let partitions = topics.required(&config.facts.topic, "dwd-cleaner")?;
         for spec in topic_specs(config, partitions) {
@@ -112,8 +112,8 @@ impl Service for DimJoiner {
         let worker = JoinerActor::start_in_arbiter(&arbiter, |_| worker);
 
         let mut threads = Vec::new();
-        for (number, (topic, partitions)) in tables.into_iter().enumerate() {
-            let (rows, thread) = table::spawn(&config.kafka, Self::NAME, (number, topic), partitions, &fate)?;
+        for (number, source) in sources.into_iter().enumerate() {
+            let (rows, thread) = source.spawn(number, &fate)?;
             threads.push(thread);
             let feed = Feed::new(rows, worker.clone().recipient(), fate.clone());
             Feed::start_in_arbiter(&arbiter, |_| feed);
@@ -195,7 +195,7 @@ async fn dimensions_loaded(config: &Settings, loaded: oneshot::Receiver<()>, fat
     let timeout_ms = config.dimensions.iter().map(|dimension| dimension.load_timeout_ms).max().unwrap_or_default();
     let late = || {
         Failure::new(FailureKind::Unreachable, format!("the dimensions were not read within {timeout_ms} ms"))
-            .cure("raise load_timeout_ms in [[dimensions]], or look at the broker")
+            .cure("raise load_timeout_ms in [[dimensions]], or look at the servers that they are read from")
     };
     tokio::select! {
         answer = loaded => answer.map_err(|_| Failure::new(FailureKind::Broken, "the worker of the chain is gone")),

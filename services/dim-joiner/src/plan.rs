@@ -73,6 +73,7 @@ impl DimensionPlan {
             let cure = "set `on`: the columns of its key, and the columns of a fact that name them";
             return Err(problem(format!("dimension `{name}` has no columns to join on"), cure));
         }
+        one_source(config)?;
         let least = [
             ("wait_ms", config.wait_ms),
             ("versions_max", config.versions_max as u64),
@@ -86,8 +87,42 @@ impl DimensionPlan {
     }
 }
 
+/// A dimension is read from one place, and this program knows how.
+fn one_source(config: &DimensionConfig) -> Result<(), Failure> {
+    let name = &config.name;
+    let Some(fluss) = &config.fluss else {
+        return match config.topic.is_empty() {
+            false => Ok(()),
+            true => Err(problem(
+                format!("dimension `{name}` is read from nowhere"),
+                "set `topic`, or [dimensions.fluss]: docs/joining.md",
+            )),
+        };
+    };
+    if !config.topic.is_empty() {
+        let what = format!("dimension `{name}` has a topic and a table of Fluss");
+        return Err(problem(what, "take out `topic` or [dimensions.fluss]"));
+    }
+    if !cfg!(feature = "fluss") {
+        let what = format!("dimension `{name}` is a table of Fluss, and this dim-joiner was built without it");
+        return Err(problem(what, "build it with: cargo build --release -p dim-joiner --features fluss"));
+    }
+    let least = [
+        ("request_timeout_ms", fluss.request_timeout_ms, 1000),
+        ("look_interval_ms", fluss.look_interval_ms, 1),
+        ("settle_ms", fluss.settle_ms, 1),
+        ("bucket_rows_max", u64::from(fluss.bucket_rows_max), 1),
+    ];
+    match least.into_iter().find(|(_, set, least)| set < least) {
+        Some((key, set, least)) => {
+            Err(problem(format!("dimension `{name}`: fluss.{key} is {set}"), format!("set at least {least}")))
+        }
+        None => Ok(()),
+    }
+}
+
 fn topics(settings: &Settings) -> Vec<&str> {
-    let dimensions = settings.dimensions.iter().map(|dimension| &dimension.topic);
+    let dimensions = settings.dimensions.iter().map(|dimension| &dimension.topic).filter(|topic| !topic.is_empty());
     let all = [&settings.facts.topic, &settings.output.topic, &settings.output.dead_letter_topic];
     all.into_iter().chain(dimensions).map(String::as_str).collect()
 }
@@ -118,11 +153,38 @@ pub(crate) fn problem(what: impl Into<String>, cure: impl Into<String>) -> Failu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::FlussConfig;
 
     fn refused(change: impl FnOnce(&mut Settings)) -> String {
         let mut settings = Settings::default();
         change(&mut settings);
         Plan::new(&settings).unwrap_err().chain()
+    }
+
+    fn fluss() -> FlussConfig {
+        let json = r#"{"servers":"fluss:9123","database":"shop","table":"users"}"#;
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_table_of_fluss_is_for_builds_that_can_read_it() {
+        let mut settings = Settings::default();
+        settings.dimensions[0].topic.clear();
+        settings.dimensions[0].fluss = Some(fluss());
+        match cfg!(feature = "fluss") {
+            true => drop(Plan::new(&settings).unwrap()),
+            false => assert!(Plan::new(&settings).unwrap_err().chain().contains("--features fluss")),
+        }
+    }
+
+    #[cfg(feature = "fluss")]
+    #[test]
+    fn bounds_of_reading_from_fluss_are_held() {
+        let refused = refused(|s| {
+            s.dimensions[0].topic.clear();
+            s.dimensions[0].fluss = Some(FlussConfig { request_timeout_ms: 999, ..fluss() });
+        });
+        assert!(refused.contains("fluss.request_timeout_ms is 999") && refused.contains("at least 1000"), "{refused}");
     }
 
     #[test]
@@ -151,6 +213,8 @@ mod tests {
             (refused(|s| s.facts.expiry.status = "x".into()), "statuses"),
             (refused(|s| s.dimensions[0].on.clear()), "`on`"),
             (refused(|s| s.dimensions[0].wait_ms = 0), "wait_ms is 0"),
+            (refused(|s| s.dimensions[0].topic.clear()), "dimension `users` is read from nowhere"),
+            (refused(|s| s.dimensions[0].fluss = Some(fluss())), "a topic and a table of Fluss"),
             (refused(|s| s.dimensions[0].columns.clear()), "gives no columns"),
             (refused(|s| s.dimensions[0].columns[5].otherwise = None), "otherwise"),
         ];

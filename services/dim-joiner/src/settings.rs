@@ -78,7 +78,12 @@ pub struct ExpiryConfig {
 pub struct DimensionConfig {
     /// In metrics, messages and pages.
     pub name: String,
+    /// The compacted topic that the rows are read from; empty where they come from elsewhere.
+    #[serde(default)]
     pub topic: String,
+    /// The table that they are read from in place of a topic.
+    #[serde(default)]
+    pub fluss: Option<FlussConfig>,
     /// Columns of the dimension's key, and the columns of a fact that name them.
     pub on: BTreeMap<String, String>,
     #[serde(default)]
@@ -102,6 +107,28 @@ pub struct DimensionConfig {
     #[serde(default)]
     pub prefix: String,
     pub columns: Vec<ColumnConfig>,
+}
+
+/// A table of Apache Fluss with a primary key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlussConfig {
+    /// `host:port`, several with commas.
+    pub servers: String,
+    pub database: String,
+    pub table: String,
+    /// Longest wait for one answer.
+    #[serde(default = "FlussConfig::request_timeout_ms")]
+    pub request_timeout_ms: u64,
+    /// How often it is looked whether servers and table are still there.
+    #[serde(default = "FlussConfig::look_interval_ms")]
+    pub look_interval_ms: u64,
+    /// A log whose end has no records counts as read when none came for so long.
+    #[serde(default = "FlussConfig::settle_ms")]
+    pub settle_ms: u64,
+    /// Rows of one bucket that are asked for at once, where the log does not go back to the first change. More end the process with an error.
+    #[serde(default = "FlussConfig::bucket_rows_max")]
+    pub bucket_rows_max: u32,
 }
 
 /// Which version of a dimension's row a fact is joined with.
@@ -234,7 +261,30 @@ impl Default for MissingConfig {
     }
 }
 
+impl FlussConfig {
+    fn request_timeout_ms() -> u64 {
+        10_000
+    }
+
+    fn look_interval_ms() -> u64 {
+        5000
+    }
+
+    fn settle_ms() -> u64 {
+        5000
+    }
+
+    fn bucket_rows_max() -> u32 {
+        1_000_000
+    }
+}
+
 impl DimensionConfig {
+    /// What it is read from, for metrics, messages and dead letters: the topic, or `database.table`.
+    pub fn read_from(&self) -> String {
+        self.fluss.as_ref().map_or_else(|| self.topic.clone(), |fluss| format!("{}.{}", fluss.database, fluss.table))
+    }
+
     fn wait_ms() -> u64 {
         5000
     }
@@ -272,6 +322,7 @@ fn users_dimension() -> DimensionConfig {
     DimensionConfig {
         name: "users".into(),
         topic: "ods_users".into(),
+        fluss: None,
         on: BTreeMap::from([(users::USER_ID.into(), orders::USER_ID.into())]),
         mode: Mode::Latest,
         wait_ms: DimensionConfig::wait_ms(),

@@ -31,6 +31,8 @@ mod random;
 mod random_results;
 mod random_values;
 mod service_page;
+#[cfg(feature = "fluss")]
+mod table_of_fluss;
 mod table_page;
 mod topics;
 mod typed_values;
@@ -47,6 +49,8 @@ mod source_changes;
 mod user_changes;
 
 // Right: sums over the rows are what the rows say.
+#[cfg(feature = "fluss")]
+mod dimension_from_fluss;
 mod report_figures;
 mod rolled_up;
 mod warehouse;

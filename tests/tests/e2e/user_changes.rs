@@ -9,12 +9,12 @@ use crate::stack::{DIM_JOINER, Stack};
 use crate::until::{until, until_equal};
 use crate::whole_sink::until_sink_is_the_source;
 
-async fn latest(sink: &mut PgConnection, order_id: i64, columns: &str) -> String {
+pub async fn latest(sink: &mut PgConnection, order_id: i64, columns: &str) -> String {
     let row = format!("(SELECT concat_ws('|', {columns}) FROM result.orders_latest WHERE order_id = {order_id})");
     value(sink, &format!("SELECT coalesce({row}, 'no row')")).await
 }
 
-async fn until_latest(sink: &mut PgConnection, order_id: i64, columns: &str, wanted: &str) {
+pub async fn until_latest(sink: &mut PgConnection, order_id: i64, columns: &str, wanted: &str) {
     let what = format!("order {order_id} shows {wanted}");
     until_equal(&what, wanted.to_owned(), async || latest(sink, order_id, columns).await).await;
 }
