@@ -288,7 +288,9 @@ impl Looking {
                 |known: &Meaning| known.oid == Some(source.oid) || known.by_name && known.name == source.name;
             self.watched.iter().any(|watched| is_meant(&watched.meaning))
         };
-        let fresh: Vec<SourceTable> = catalog.published().filter(|source| !known(source)).cloned().collect();
+        let mut fresh: Vec<SourceTable> = catalog.published().filter(|source| !known(source)).cloned().collect();
+        // Of two that would share a topic the older one has it, whatever the order of the answer.
+        fresh.sort_by_key(|source| source.oid);
         let (mut added, mut refused) = (Vec::new(), BTreeMap::new());
         for source in fresh {
             let Some(topic) = self.settings.other_tables.topic_of(&source.name) else { continue };
