@@ -30,6 +30,13 @@ const LATCH: &str = "sink";
 /// How often old deletions are looked for, at most.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
 
+/// How a session writes. Binds the longest silence in a transaction and the longest statement, in milliseconds.
+///
+/// The server keeps the plan of a prepared statement, and made on an empty table it reads the whole table for each batch, until the
+/// table's statistics are renewed. Rows are looked for by their key, always.
+const SESSION: &str = "SELECT set_config('idle_in_transaction_session_timeout', $1, false), set_config('statement_timeout', $2, false), \
+     set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)";
+
 /// What a writer needs.
 pub struct WriterSetup {
     pub plan: Plan,
@@ -248,14 +255,12 @@ impl Work {
 
     async fn connect(&self) -> Result<PgConnection, Failure> {
         let mut connection = self.setup.sink.connect("pg-sinker").await?;
-        sqlx::query(
-            "SELECT set_config('idle_in_transaction_session_timeout', $1, false), set_config('statement_timeout', $2, false)",
-        )
-        .bind(self.setup.ownership.as_millis().to_string())
-        .bind(self.setup.config.transaction_timeout_ms.to_string())
-        .execute(&mut connection)
-        .await
-        .map_err(|error| refused("the session's time limits cannot be set", error))?;
+        sqlx::query(SESSION)
+            .bind(self.setup.ownership.as_millis().to_string())
+            .bind(self.setup.config.transaction_timeout_ms.to_string())
+            .execute(&mut connection)
+            .await
+            .map_err(|error| refused("the session's limits cannot be set", error))?;
         Ok(connection)
     }
 

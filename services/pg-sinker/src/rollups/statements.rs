@@ -60,6 +60,9 @@ pub const DROP_VALUES: &str = "DELETE FROM tidemill.rollup_values AS v \
 /// A value is kept by its text up to this length, a longer one by its hash: an index entry has a largest length.
 const VALUE_BYTES_MAX: usize = 200;
 
+/// Types that have a collation, of those that a group is made of.
+const TEXTS: [&str; 3] = ["text", "character varying", "bpchar"];
+
 fn joined<T>(items: impl IntoIterator<Item = T>, separator: &str, text: impl Fn(T) -> String) -> String {
     items.into_iter().map(text).collect::<Vec<_>>().join(separator)
 }
@@ -143,7 +146,7 @@ fn chunk_end(rollup: &Rollup, behind: usize) -> String {
 /// than none, and for each counted column the group keys and values that no row has now.
 fn written(rollup: &Rollup, rows: &str) -> String {
     let measures = rollup.distinct.len();
-    let mut sql = format!("WITH given AS ({rows}), keyed AS MATERIALIZED ({}), ", keyed(rollup));
+    let mut sql = format!("WITH given AS ({rows}), measured AS MATERIALIZED ({}), ", measured(rollup));
     let _ = write!(sql, "delta AS ({}), ", delta(rollup));
     for number in 0..measures {
         sql += &counted(rollup, number);
@@ -164,16 +167,13 @@ fn group_names(rollup: &Rollup) -> Vec<String> {
     bucket.into_iter().chain((0..rollup.groups.len()).map(|at| format!("g{at}"))).collect()
 }
 
-/// Each row with its group and the group's key.
-fn keyed(rollup: &Rollup) -> String {
+/// Each row with its group and what is measured of it.
+fn measured(rollup: &Rollup) -> String {
     let bucket = rollup.bucket.map(|(grain, at)| format!("date_trunc('{}', given.c{at}) AS {BUCKET}", grain.as_str()));
-    let groups = rollup.groups.iter().enumerate().map(|(number, at)| format!("given.c{at} AS g{number}"));
-    let group: Vec<String> = bucket.into_iter().chain(groups).collect();
-    let texts = joined(group_names(rollup), ", ", |name| format!("k.{name}::text"));
-    let mut sql = format!(
-        "SELECT k.*, sha256(convert_to(json_build_array({texts})::text, 'UTF8')) AS {GROUP_KEY} FROM (SELECT given.sign"
-    );
-    sql += &listed(group, |column| column);
+    let groups = rollup.groups.iter().enumerate();
+    let groups = groups.map(|(number, &at)| format!("given.c{at}{} AS g{number}", collation(rollup, at)));
+    let mut sql = "SELECT given.sign".to_owned();
+    sql += &listed(bucket.into_iter().chain(groups), |column| column);
     for (number, sum) in rollup.sums.iter().enumerate() {
         let _ = write!(sql, ", given.c{}::numeric AS s{number}", sum.of);
     }
@@ -185,19 +185,37 @@ fn keyed(rollup: &Rollup) -> String {
              ELSE {text} END) COLLATE \"C\" AS v{number}"
         );
     }
-    sql + " FROM given) AS k"
+    sql + " FROM given"
+}
+
+/// Texts are compared byte by byte, whatever the collation of their column takes for equal.
+fn collation(rollup: &Rollup, at: usize) -> &'static str {
+    let is_text = rollup.columns.get(at).is_some_and(|column| TEXTS.contains(&column.type_sql.as_str()));
+    if is_text { " COLLATE \"C\"" } else { "" }
+}
+
+/// The key of the group `k`. It is made of sums, not of rows: it costs more than all else that is done with a row.
+fn group_key(rollup: &Rollup) -> String {
+    let texts = joined(group_names(rollup), ", ", |name| format!("k.{name}::text"));
+    format!("sha256(convert_to(json_build_array({texts})::text, 'UTF8')) AS {GROUP_KEY}")
+}
+
+/// `GROUP BY` a group and further columns; nothing where all rows are one group.
+fn by_group<'t>(rollup: &Rollup, further: impl IntoIterator<Item = &'t str>) -> String {
+    let names: Vec<String> = group_names(rollup).into_iter().chain(further.into_iter().map(str::to_owned)).collect();
+    if names.is_empty() { " HAVING count(*) > 0".to_owned() } else { format!(" GROUP BY {}", names.join(", ")) }
 }
 
 /// What changes in each group.
 fn delta(rollup: &Rollup) -> String {
-    let group = std::iter::once(GROUP_KEY.to_owned()).chain(group_names(rollup)).collect::<Vec<_>>().join(", ");
-    let mut sql = format!("SELECT {group}, sum(sign) AS n");
+    let mut sql = format!("SELECT {}, k.* FROM (SELECT sum(sign) AS n", group_key(rollup));
+    sql += &listed(group_names(rollup), |name| name);
     for number in 0..rollup.sums.len() {
         // NaN is above all numbers. What is not finite could never be taken away again.
         let finite = format!("s{number} < 'Infinity' AND s{number} > '-Infinity'");
         let _ = write!(sql, ", coalesce(sum(sign * s{number}) FILTER (WHERE {finite}), 0) AS s{number}");
     }
-    let _ = write!(sql, " FROM keyed GROUP BY {group}");
+    let _ = write!(sql, " FROM measured{}) AS k", by_group(rollup, None));
     sql
 }
 
@@ -205,9 +223,11 @@ fn delta(rollup: &Rollup) -> String {
 /// every batch for a small one.
 fn counted(rollup: &Rollup, number: usize) -> String {
     let (name, measure) = (literal(&rollup.label), rollup.distinct.get(number).map_or("", |found| &found.name));
+    let groups = listed(group_names(rollup), |name| name);
+    let value = format!("v{number}");
     format!(
-        "value{number} AS (SELECT {GROUP_KEY}, v{number} AS value, sum(sign) AS n FROM keyed WHERE v{number} IS NOT NULL \
-         GROUP BY {GROUP_KEY}, v{number} HAVING sum(sign) <> 0), \
+        "value{number} AS (SELECT {}, k.value, k.n FROM (SELECT {value} AS value, sum(sign) AS n{groups} FROM measured \
+         WHERE {value} IS NOT NULL{} HAVING sum(sign) <> 0) AS k), \
          counted{number} AS (INSERT INTO tidemill.rollup_values AS v (rollup, measure, group_key, value, rows, last_change) \
          SELECT {name}, {}, {GROUP_KEY}, value, n, n FROM value{number} ORDER BY {GROUP_KEY}, value \
          ON CONFLICT (rollup, measure, group_key, value) \
@@ -215,6 +235,8 @@ fn counted(rollup: &Rollup, number: usize) -> String {
          RETURNING v.group_key, v.value, v.rows, v.last_change), \
          changed{number} AS (SELECT {GROUP_KEY}, sum((rows > 0)::int - (rows - last_change > 0)::int) AS n \
          FROM counted{number} GROUP BY {GROUP_KEY}), ",
+        group_key(rollup),
+        by_group(rollup, [value.as_str()]),
         literal(measure)
     )
 }
@@ -292,9 +314,9 @@ mod tests {
         assert_eq!(
             &*Statements::of(&small()).all,
             "WITH given AS (SELECT u.sign, u.c0::text AS c0 FROM unnest($1::int4[], $2::text[]) AS u (sign, c0)), \
-             keyed AS MATERIALIZED (SELECT k.*, sha256(convert_to(json_build_array(k.g0::text)::text, 'UTF8')) AS group_key \
-             FROM (SELECT given.sign, given.c0 AS g0 FROM given) AS k), \
-             delta AS (SELECT group_key, g0, sum(sign) AS n FROM keyed GROUP BY group_key, g0), \
+             measured AS MATERIALIZED (SELECT given.sign, given.c0 COLLATE \"C\" AS g0 FROM given), \
+             delta AS (SELECT sha256(convert_to(json_build_array(k.g0::text)::text, 'UTF8')) AS group_key, k.* \
+             FROM (SELECT sum(sign) AS n, g0 FROM measured GROUP BY g0) AS k), \
              written AS (INSERT INTO \"dws\".\"orders_by_day\" AS r (group_key, \"城 \"\"x\"\"\", \"orders\") \
              SELECT d.group_key, d.g0, d.n FROM delta AS d WHERE d.n <> 0 ORDER BY d.group_key \
              ON CONFLICT (group_key) DO UPDATE SET \"orders\" = r.\"orders\" + excluded.\"orders\" \
@@ -309,9 +331,9 @@ mod tests {
         let passed = "FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[]) AS u (sign, c0, k0, k1) \
                       WHERE (u.k0::bigint, u.k1::text) <= ($5::text::bigint, $6::text::text)";
         assert!(statements.passed.contains(passed), "{}", statements.passed);
-        let first = "FROM \"result\".\"orders_latest\" AS t WHERE (t.\"order_id\", t.\"part\") <= ($1::text::bigint, $2::text::text)), keyed";
+        let first = "FROM \"result\".\"orders_latest\" AS t WHERE (t.\"order_id\", t.\"part\") <= ($1::text::bigint, $2::text::text)), measured";
         assert!(statements.first_chunk.contains(first), "{}", statements.first_chunk);
-        let next = "<= ($3::text::bigint, $4::text::text) AND (t.\"order_id\", t.\"part\") > ($1::text::bigint, $2::text::text)), keyed";
+        let next = "<= ($3::text::bigint, $4::text::text) AND (t.\"order_id\", t.\"part\") > ($1::text::bigint, $2::text::text)), measured";
         assert!(statements.next_chunk.contains(next), "{}", statements.next_chunk);
         assert_eq!(
             &*statements.next_end,
