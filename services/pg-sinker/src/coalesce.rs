@@ -1,4 +1,4 @@
-//! What of a batch remains: one change for each key of a table, the newest.
+//! What of a batch remains: one change for each key of a table, the newest. Of a row that is only marked as deleted its last values too.
 //!
 //! Not only for speed: a statement with ON CONFLICT refuses to touch a row twice.
 
@@ -20,11 +20,34 @@ pub struct Changes<'e, 'a> {
 }
 
 /// The newest change for each key of the table.
-pub fn changes<'e, 'a>(target: &Target, entries: impl Iterator<Item = &'e Entry<'a>>) -> Changes<'e, 'a> {
-    let touching = entries.filter(|entry| !entry.is_gone || target.table.on_tombstone == OnTombstone::Delete);
-    let (newest, repeats) = newest(touching.map(|entry| (key(target, entry), &entry.version[..], entry)));
-    let (gone, rows) = newest.into_iter().partition(|entry| entry.is_gone);
+pub fn changes<'e, 'a>(target: &Target, entries: impl Iterator<Item = &'e Entry<'a>> + Clone) -> Changes<'e, 'a> {
+    let on_tombstone = target.table.on_tombstone;
+    let versioned = |entry: &'e Entry<'a>| (key(target, entry), &entry.version[..], entry);
+    let touching = entries.clone().filter(|entry| !entry.is_gone || on_tombstone.is_heeded());
+    let (newest_of_all, repeats) = newest(touching.map(versioned));
+    let (gone, mut rows): (Vec<_>, Vec<_>) = newest_of_all.into_iter().partition(|entry| entry.is_gone);
+    // The row that is marked stays, so what came right before its deletion must be in it.
+    if on_tombstone == OnTombstone::Soft && !gone.is_empty() {
+        rows = newest(not_overtaken(entries.map(versioned)).into_iter()).0;
+    }
     Changes { rows, gone, repeats }
+}
+
+/// The rows but those behind a newer deletion of their key: these are repeats, which a table without the row would take for new.
+fn not_overtaken<'e, 'a: 'e, K: Hash + Eq + Clone, V: Ord + Copy>(
+    entries: impl Iterator<Item = (K, V, &'e Entry<'a>)>,
+) -> Vec<(K, V, &'e Entry<'a>)> {
+    let mut deletions: HashMap<K, V> = HashMap::new();
+    let mut rows = Vec::new();
+    for (key, version, entry) in entries {
+        let deletion = deletions.get(&key).copied();
+        if entry.is_gone {
+            deletions.insert(key, deletion.map_or(version, |earlier| earlier.max(version)));
+        } else if deletion.is_none_or(|deletion| deletion < version) {
+            rows.push((key, version, entry));
+        }
+    }
+    rows
 }
 
 fn key<'a>(target: &Target, entry: &Entry<'a>) -> Vec<Option<Cow<'a, str>>> {
@@ -115,6 +138,13 @@ mod tests {
     fn a_deletion_is_a_change_like_any_other() {
         let records = [(1, 5, false), (1, 6, true), (2, 7, true), (2, 8, false), (3, 9, true), (3, 1, false)];
         assert_eq!(remains(OnTombstone::Delete, &records), (vec![8], vec![6, 9], 1));
+    }
+
+    #[test]
+    fn a_row_that_is_marked_gets_its_last_values_first() {
+        let records = [(1, 5, false), (1, 6, true), (2, 7, true), (2, 8, false), (3, 9, true), (3, 1, false)];
+        assert_eq!(remains(OnTombstone::Soft, &records), (vec![5, 8], vec![6, 9], 1));
+        assert_eq!(remains(OnTombstone::Soft, &[(1, 5, false), (1, 6, false)]), (vec![6], vec![], 0));
     }
 
     #[test]

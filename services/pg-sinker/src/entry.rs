@@ -6,7 +6,6 @@ use shared::record::dead_letter::Rejection;
 use shared::record::header::Header;
 use shared::record::row::Fields;
 
-use crate::settings::OnTombstone;
 use crate::tables::Tables;
 
 /// A readable record.
@@ -57,8 +56,7 @@ fn read<'a>(record: Record<'a>, tables: &Tables) -> Result<Entry<'a>, Rejection>
 
 /// What a record must name is the key of each table that it changes.
 fn key_column_missing(entry: &Entry<'_>, tables: &Tables) -> Option<String> {
-    let changed =
-        tables.tables.iter().filter(|target| !entry.is_gone || target.table.on_tombstone == OnTombstone::Delete);
+    let changed = tables.tables.iter().filter(|target| !entry.is_gone || target.table.on_tombstone.is_heeded());
     for target in changed {
         let found = |at: usize| entry.fields.get(at).is_some_and(|field| !field.is_null());
         if let Some(at) = target.key_fields().find(|&at| !found(at)) {
@@ -73,6 +71,7 @@ fn key_column_missing(entry: &Entry<'_>, tables: &Tables) -> Option<String> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::settings::OnTombstone;
     use crate::tables::tests::example;
 
     fn tables() -> Tables {

@@ -23,7 +23,7 @@ use crate::checkpoint::{self, Place, SinkOffsets};
 use crate::letters::{Letters, acknowledged};
 use crate::rollups::register::{self, Asked};
 use crate::rollups::{Details, Fill, Rollup, Rollups, Surroundings as Between, examine};
-use crate::settings::{OnTombstone, Settings};
+use crate::settings::Settings;
 use crate::tables::{Table, Tables};
 use crate::transaction::Plan;
 use crate::writer::{Writer, WriterSetup};
@@ -139,12 +139,8 @@ struct About<'a> {
 }
 
 fn about(table: &Table) -> About<'_> {
-    let on_tombstone = match table.on_tombstone {
-        OnTombstone::Keep => "keep",
-        OnTombstone::Delete => "delete",
-    };
     let key = table.key_columns().map(|column| column.name.as_str()).collect();
-    About { table: &table.label, key, on_tombstone, columns: table.columns.len() }
+    About { table: &table.label, key, on_tombstone: table.on_tombstone.as_str(), columns: table.columns.len() }
 }
 
 /// The tables and roll-ups as they are to be written, or the first thing that stands in the way of one.

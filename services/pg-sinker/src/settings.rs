@@ -57,6 +57,13 @@ pub struct TableConfig {
     pub key: Vec<String>,
     #[serde(default)]
     pub on_tombstone: OnTombstone,
+    /// With [`OnTombstone::Soft`]: the column that says that the row was deleted.
+    #[serde(default = "deleted_column")]
+    pub deleted_column: String,
+}
+
+fn deleted_column() -> String {
+    "deleted_at".into()
 }
 
 /// What a deletion at the source does to a table.
@@ -68,6 +75,23 @@ pub enum OnTombstone {
     Keep,
     /// The row is deleted, and its version kept, so that a repeat of an older record does not revive it.
     Delete,
+    /// The row stays, and a column says that it was deleted, until a newer row comes.
+    Soft,
+}
+
+impl OnTombstone {
+    /// Whether a deletion changes the table.
+    pub fn is_heeded(self) -> bool {
+        self != OnTombstone::Keep
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OnTombstone::Keep => "keep",
+            OnTombstone::Delete => "delete",
+            OnTombstone::Soft => "soft",
+        }
+    }
 }
 
 /// How it is written.
@@ -92,6 +116,7 @@ impl Default for Settings {
             table: table.into(),
             key: key.iter().map(|&name| name.to_owned()).collect(),
             on_tombstone,
+            deleted_column: deleted_column(),
         };
         let trail = table("result.orders_with_user_info", &["order_id", "order_status"], OnTombstone::Keep);
         let latest = table("result.orders_latest", &["order_id"], OnTombstone::Delete);
@@ -234,6 +259,15 @@ impl ServiceConfig for Settings {
             if table.key.iter().collect::<BTreeSet<_>>().len() < table.key.len() {
                 return wrong(format!("tables.{name} names a column of its key twice"), "name each once");
             }
+            if table.on_tombstone == OnTombstone::Soft && table.key.contains(&table.deleted_column) {
+                return wrong(
+                    format!(
+                        "tables.{name} names {} as part of its key and as its deleted_column",
+                        table.deleted_column
+                    ),
+                    "name another column",
+                );
+            }
             if !seen.insert(TableName::parse(&table.table)) {
                 return wrong(format!("{} is named twice in [tables]", table.table), "name each table once");
             }
@@ -307,6 +341,7 @@ mod tests {
             "[tables.a]\ntable = \"a.b\"\nkey = []",
             "[tables.a]\ntable = \"a.b\"\nkey = \"x,x\"",
             "[tables.a]\ntable = \"b\"\nkey = \"x\"\n[tables.c]\ntable = \"public.b\"\nkey = \"x\"",
+            "[tables.a]\ntable = \"a.b\"\nkey = \"x\"\non_tombstone = \"soft\"\ndeleted_column = \"x\"",
             "[writer]\nretry_first_ms = 0",
         ]
         .into_iter()

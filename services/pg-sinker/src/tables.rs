@@ -39,6 +39,46 @@ pub struct Table {
     /// Indices in `columns`.
     pub key: Vec<usize>,
     pub on_tombstone: OnTombstone,
+    /// With [`OnTombstone::Soft`], and only then.
+    pub mark: Option<Mark>,
+}
+
+/// The column that says of a row that it was deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    pub column: String,
+    pub kind: MarkKind,
+}
+
+/// What it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MarkKind {
+    /// When, `timestamptz`. NULL: it was not.
+    Moment,
+    /// When, `timestamp`, UTC.
+    MomentInUtc,
+    /// That it was.
+    Flag,
+}
+
+impl MarkKind {
+    fn of(type_sql: &str) -> Option<Self> {
+        Some(match type_sql {
+            "timestamp with time zone" => MarkKind::Moment,
+            "timestamp without time zone" => MarkKind::MomentInUtc,
+            "boolean" => MarkKind::Flag,
+            _ => return None,
+        })
+    }
+
+    /// The value of a row that was not deleted.
+    pub fn unset(self) -> &'static str {
+        match self {
+            MarkKind::Moment => "NULL::timestamptz",
+            MarkKind::MomentInUtc => "NULL::timestamp",
+            MarkKind::Flag => "false",
+        }
+    }
 }
 
 impl Table {
@@ -108,12 +148,22 @@ pub fn examine(config: &TableConfig, facts: Option<&Facts>, role: &str) -> Resul
     let mut problems = access_problems(&name, facts, role, needed_privileges(config.on_tombstone));
     problems.extend(own_column_problems(&name, facts));
     problems.extend(key_problems(&name, facts, &config.key));
-    let columns: Vec<Column> = facts.columns.iter().filter(|column| takes_a_field(column)).map(Column::of).collect();
+    let mark = (config.on_tombstone == OnTombstone::Soft).then_some(config.deleted_column.as_str());
+    problems.extend(mark.and_then(|mark| mark_problem(&name, facts, mark)));
+    let takes_a_field = |column: &&ColumnFacts| takes_a_field(column) && mark != Some(&column.name);
+    let columns: Vec<Column> = facts.columns.iter().filter(takes_a_field).map(Column::of).collect();
     let key: Vec<usize> = config.key.iter().filter_map(|key| columns.iter().position(|c| c.name == *key)).collect();
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(Table { label: name.to_string(), name, columns, key, on_tombstone: config.on_tombstone })
+    let mark = mark.and_then(|mark| facts.columns.iter().find(|column| column.name == mark)).and_then(Mark::of);
+    Ok(Table { label: name.to_string(), name, columns, key, on_tombstone: config.on_tombstone, mark })
+}
+
+impl Mark {
+    fn of(facts: &ColumnFacts) -> Option<Self> {
+        Some(Mark { column: facts.name.clone(), kind: MarkKind::of(&facts.type_sql)? })
+    }
 }
 
 impl Column {
@@ -128,7 +178,7 @@ fn takes_a_field(column: &ColumnFacts) -> bool {
 
 fn needed_privileges(on_tombstone: OnTombstone) -> &'static [&'static str] {
     match on_tombstone {
-        OnTombstone::Keep => &["SELECT", "INSERT", "UPDATE"],
+        OnTombstone::Keep | OnTombstone::Soft => &["SELECT", "INSERT", "UPDATE"],
         OnTombstone::Delete => &["SELECT", "INSERT", "UPDATE", "DELETE"],
     }
 }
@@ -184,6 +234,33 @@ fn own_column_problems(name: &TableName, facts: &Facts) -> Vec<Failure> {
         }
     }
     problems
+}
+
+/// What keeps the column from saying that a row was deleted.
+fn mark_problem(name: &TableName, facts: &Facts, mark: &str) -> Option<Failure> {
+    let (table, column) = (name.sql(), quoted(mark));
+    let Some(found) = facts.columns.iter().find(|column| column.name == mark) else {
+        return Some(problem(
+            format!("{name} has no column {mark}, which says that a row was deleted"),
+            format!("ALTER TABLE {table} ADD COLUMN {column} timestamptz"),
+        ));
+    };
+    match MarkKind::of(&found.type_sql) {
+        Some(_) if found.generated || OWN_COLUMNS.iter().any(|(own, ..)| *own == mark) => Some(problem(
+            format!("column {mark} of {name} cannot say that a row was deleted: something else fills it"),
+            "name another column as its deleted_column in [tables]".into(),
+        )),
+        Some(MarkKind::Flag) => None,
+        Some(_) if found.not_null => Some(problem(
+            format!("column {mark} of {name} must not be NULL, and a row that was not deleted has no time of it"),
+            format!("ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL"),
+        )),
+        Some(_) => None,
+        None => Some(problem(
+            format!("column {mark} of {name} is {}, which does not say whether a row was deleted", found.type_sql),
+            "name a column of type timestamptz, timestamp or boolean as its deleted_column in [tables]".into(),
+        )),
+    }
 }
 
 fn key_problems(name: &TableName, facts: &Facts, key: &[String]) -> Vec<Failure> {
@@ -262,12 +339,32 @@ pub mod tests {
     }
 
     fn config(key: &[&str], on_tombstone: OnTombstone) -> TableConfig {
-        TableConfig { table: "r.t".into(), key: key.iter().map(|&name| name.into()).collect(), on_tombstone }
+        TableConfig {
+            table: "r.t".into(),
+            key: key.iter().map(|&name| name.into()).collect(),
+            on_tombstone,
+            deleted_column: "deleted_at".into(),
+        }
+    }
+
+    fn facts_with(further: ColumnFacts) -> Facts {
+        let mut facts = facts();
+        facts.columns.push(further);
+        facts
+    }
+
+    /// A table with key `order_id` and one further column; one where deletions are marked says so by this type.
+    pub fn example_marked_by(type_sql: &str) -> Table {
+        let facts = facts_with(column("deleted_at", type_sql, false));
+        examine(&config(&["order_id"], OnTombstone::Soft), Some(&facts), "w").unwrap()
     }
 
     /// A table with key `order_id` and one further column.
     pub fn example(on_tombstone: OnTombstone) -> Table {
-        examine(&config(&["order_id"], on_tombstone), Some(&facts()), "w").unwrap()
+        match on_tombstone {
+            OnTombstone::Soft => example_marked_by("timestamp with time zone"),
+            _ => examine(&config(&["order_id"], on_tombstone), Some(&facts()), "w").unwrap(),
+        }
     }
 
     fn problems(config: &TableConfig, facts: Option<&Facts>) -> Vec<String> {
@@ -308,6 +405,21 @@ pub mod tests {
         one(&|f| f.columns[5].not_null = false, "ALTER COLUMN record_version SET NOT NULL");
         one(&|f| f.columns[4].type_sql = "text".into(), "source_commit_time timestamptz");
         one(&|f| drop(f.columns.remove(3)), "ADD COLUMN processed_time timestamp(3)");
+    }
+
+    #[test]
+    fn the_column_that_marks_deletions_takes_no_field_and_can_mark_them() {
+        let table = example(OnTombstone::Soft);
+        assert_eq!((table.columns.len(), table.mark.unwrap().kind), (2, MarkKind::Moment));
+        let soft = config(&["order_id"], OnTombstone::Soft);
+        let refused = |facts: &Facts| problems(&soft, Some(facts)).join("\n");
+        assert!(refused(&facts()).contains("ALTER TABLE \"r\".\"t\" ADD COLUMN \"deleted_at\" timestamptz"));
+        let mark = |type_sql: &str| column("deleted_at", type_sql, true);
+        assert!(refused(&facts_with(mark("timestamp with time zone"))).contains("\"deleted_at\" DROP NOT NULL"));
+        assert!(refused(&facts_with(mark("text"))).contains("timestamptz, timestamp or boolean"));
+        assert!(examine(&soft, Some(&facts_with(mark("boolean"))), "w").is_ok());
+        let generated = ColumnFacts { generated: true, ..mark("boolean") };
+        assert!(refused(&facts_with(generated)).contains("name another column"));
     }
 
     #[test]

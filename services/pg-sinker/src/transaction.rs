@@ -83,7 +83,7 @@ pub struct Portion<'p, 'a> {
 }
 
 impl<'a> Portion<'_, 'a> {
-    pub fn entries(&self) -> impl Iterator<Item = &Entry<'a>> {
+    pub fn entries(&self) -> impl Iterator<Item = &Entry<'a>> + Clone {
         self.items.iter().filter_map(|item| item.content.as_ref().ok())
     }
 }

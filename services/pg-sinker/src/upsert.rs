@@ -10,20 +10,31 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::entry::Entry;
 use crate::exchange::{self, After, Exchange, Rows};
-use crate::settings::OnTombstone;
-use crate::tables::{PROCESSED_TIME, RECORD_VERSION, SOURCE_COMMIT_TIME, Table, Target};
+use crate::tables::{Mark, MarkKind, PROCESSED_TIME, RECORD_VERSION, SOURCE_COMMIT_TIME, Table, Target};
+
+const NOW_IN_UTC: &str = "clock_timestamp() AT TIME ZONE 'UTC'";
+
+/// The commit at the source. An interval of microseconds is exact; to_timestamp would go through a float of seconds.
+fn committed(of: &str) -> String {
+    format!("timestamptz 'epoch' + {of}.committed * interval '1 microsecond'")
+}
 
 /// The statements of one table. Names in them are quoted, values are bound.
 #[derive(Debug, Clone)]
 pub struct Statements {
     upsert: Arc<str>,
+    /// Deletes rows, or marks them as deleted.
     delete: Arc<str>,
 }
 
 impl Statements {
     /// What `exchange` looks at is answered beside the versions.
     pub fn of(table: &Table, exchange: Option<&Exchange>) -> Self {
-        Statements { upsert: upsert(table, exchange).into(), delete: delete(table).into() }
+        let delete = match &table.mark {
+            Some(mark) => marking(table, mark),
+            None => delete(table),
+        };
+        Statements { upsert: upsert(table, exchange).into(), delete: delete.into() }
     }
 }
 
@@ -45,13 +56,16 @@ fn upsert(table: &Table, exchange: Option<&Exchange>) -> String {
     let key = joined(table.key_columns(), ", ", |column| quoted(&column.name));
     let mut sql = format!("WITH written AS (INSERT INTO {} AS t (", table.name.sql());
     sql += &joined(&table.columns, ", ", |column| quoted(&column.name));
-    let _ = write!(sql, ", {PROCESSED_TIME}, {SOURCE_COMMIT_TIME}, {RECORD_VERSION}) SELECT ");
+    let _ = write!(sql, ", {PROCESSED_TIME}, {SOURCE_COMMIT_TIME}, {RECORD_VERSION}");
+    sql += &table.mark.as_ref().map_or_else(String::new, |mark| format!(", {}", quoted(&mark.column)));
+    sql += ") SELECT ";
     sql += &joined(table.columns.iter().enumerate(), ", ", |(at, column)| format!("u.c{at}::{}", column.type_sql));
-    // An interval of microseconds is exact; to_timestamp would go through a float of seconds.
-    sql += ", clock_timestamp() AT TIME ZONE 'UTC', timestamptz 'epoch' + u.committed * interval '1 microsecond', u.version FROM unnest(";
+    let _ = write!(sql, ", {NOW_IN_UTC}, {}, u.version", committed("u"));
+    sql += &table.mark.as_ref().map_or_else(String::new, |mark| format!(", {}", mark.kind.unset()));
+    sql += " FROM unnest(";
     sql += &joined(1..=columns, ", ", |number| format!("${number}::text[]"));
     let _ = write!(sql, ", ${}::int8[], ${}::bytea[]", columns + 1, columns + 2);
-    let deleting = table.on_tombstone == OnTombstone::Delete;
+    let deleting = table.on_tombstone.is_heeded();
     if deleting {
         let _ = write!(sql, ", ${}::text[]", columns + 3);
     }
@@ -69,7 +83,8 @@ fn upsert(table: &Table, exchange: Option<&Exchange>) -> String {
     let _ = write!(sql, " ON CONFLICT ({key}) DO UPDATE SET ");
     let own = [PROCESSED_TIME, SOURCE_COMMIT_TIME, RECORD_VERSION].map(quoted);
     let set = table.columns.iter().filter(|column| !table.is_key(column)).map(|column| quoted(&column.name));
-    sql += &joined(set.chain(own), ", ", |name| format!("{name} = excluded.{name}"));
+    let mark = table.mark.iter().map(|mark| quoted(&mark.column));
+    sql += &joined(set.chain(own).chain(mark), ", ", |name| format!("{name} = excluded.{name}"));
     let (returned, gathered) = exchange.map(|found| exchange::returned(&found.columns)).unwrap_or_default();
     let _ = write!(
         sql,
@@ -80,14 +95,35 @@ fn upsert(table: &Table, exchange: Option<&Exchange>) -> String {
 }
 
 fn delete(table: &Table) -> String {
+    format!("DELETE FROM {} AS t USING {}", table.name.sql(), deletions(table))
+}
+
+/// A row that is marked already keeps the time of its first deletion.
+fn marking(table: &Table, mark: &Mark) -> String {
+    let (column, committed) = (quoted(&mark.column), committed("d"));
+    let value = match mark.kind {
+        MarkKind::Moment => format!("coalesce(t.{column}, {committed}, clock_timestamp())"),
+        MarkKind::MomentInUtc => format!("coalesce(t.{column}, ({committed}) AT TIME ZONE 'UTC', {NOW_IN_UTC})"),
+        MarkKind::Flag => "true".to_owned(),
+    };
+    format!(
+        "UPDATE {} AS t SET {column} = {value}, {PROCESSED_TIME} = {NOW_IN_UTC}, {SOURCE_COMMIT_TIME} = {committed}, \
+         {RECORD_VERSION} = d.version FROM {}",
+        table.name.sql(),
+        deletions(table)
+    )
+}
+
+/// The deletions `d`, and the rows `t` that they are for.
+fn deletions(table: &Table) -> String {
     let keys = table.key.len();
-    let mut sql = format!("DELETE FROM {} AS t USING (SELECT ", table.name.sql());
+    let mut sql = "(SELECT ".to_owned();
     sql += &joined(table.key_columns().enumerate(), ", ", |(at, key)| format!("u.k{at}::{} AS k{at}", key.type_sql));
-    sql += ", u.version FROM unnest(";
+    sql += ", u.committed, u.version FROM unnest(";
     sql += &joined(1..=keys, ", ", |number| format!("${number}::text[]"));
-    let _ = write!(sql, ", ${}::bytea[]) AS u (", keys + 1);
+    let _ = write!(sql, ", ${}::int8[], ${}::bytea[]) AS u (", keys + 1, keys + 2);
     sql += &joined(0..keys, ", ", |at| format!("k{at}"));
-    sql += ", version)) AS d WHERE ";
+    sql += ", committed, version)) AS d WHERE ";
     sql += &joined(table.key_columns().enumerate(), " AND ", |(at, key)| format!("t.{} = d.k{at}", quoted(&key.name)));
     let _ = write!(sql, " AND t.{RECORD_VERSION} < d.version");
     sql
@@ -107,7 +143,7 @@ pub async fn write_rows(
     }
     query = query.bind(rows.iter().map(|row| row.header.commit_time_us).bind_iter());
     query = query.bind(rows.iter().map(|row| &row.version[..]).bind_iter());
-    if target.table.on_tombstone == OnTombstone::Delete {
+    if target.table.on_tombstone.is_heeded() {
         query = query.bind(rows.iter().map(|row| row.key).bind_iter()).bind(&target.table.label);
     }
     let answer = query.fetch_one(connection).await?;
@@ -121,7 +157,7 @@ pub async fn write_rows(
     Ok(written)
 }
 
-/// Deletes the rows of these keys that are older than their deletion.
+/// Deletes the rows of these keys that are older than their deletion, or marks them.
 pub async fn delete_rows(
     connection: &mut PgConnection,
     target: &Target,
@@ -132,6 +168,7 @@ pub async fn delete_rows(
     for field in target.key_fields() {
         query = query.bind(gone.iter().map(|entry| entry.fields.get(field).and_then(Field::text)).bind_iter());
     }
+    query = query.bind(gone.iter().map(|entry| entry.header.commit_time_us).bind_iter());
     query = query.bind(gone.iter().map(|entry| &entry.version[..]).bind_iter());
     query.execute(connection).await?;
     Ok(())
@@ -140,7 +177,8 @@ pub async fn delete_rows(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::tests::example;
+    use crate::settings::OnTombstone;
+    use crate::tables::tests::{example, example_marked_by};
 
     #[test]
     fn a_trail_is_written_where_it_is_older() {
@@ -181,9 +219,29 @@ mod tests {
     fn a_deletion_spares_a_newer_row() {
         assert_eq!(
             delete(&example(OnTombstone::Delete)),
-            "DELETE FROM \"r\".\"t\" AS t USING (SELECT u.k0::bigint AS k0, u.version \
-             FROM unnest($1::text[], $2::bytea[]) AS u (k0, version)) AS d \
+            "DELETE FROM \"r\".\"t\" AS t USING (SELECT u.k0::bigint AS k0, u.committed, u.version \
+             FROM unnest($1::text[], $2::int8[], $3::bytea[]) AS u (k0, committed, version)) AS d \
              WHERE t.\"order_id\" = d.k0 AND t.record_version < d.version"
         );
+    }
+
+    #[test]
+    fn a_deletion_is_marked_and_a_newer_row_takes_the_mark_away() {
+        let statements = |type_sql: &str| {
+            let table = example_marked_by(type_sql);
+            let marking = marking(&table, table.mark.as_ref().unwrap());
+            (upsert(&table, None), marking)
+        };
+        let (row, marking) = statements("timestamp with time zone");
+        assert!(row.contains("record_version, \"deleted_at\") SELECT"), "{row}");
+        assert!(row.contains("u.version, NULL::timestamptz FROM unnest"), "{row}");
+        assert!(row.contains("\"deleted_at\" = excluded.\"deleted_at\" WHERE t.record_version <"), "{row}");
+        let begin = "UPDATE \"r\".\"t\" AS t SET \"deleted_at\" = coalesce(t.\"deleted_at\", \
+                     timestamptz 'epoch' + d.committed * interval '1 microsecond', clock_timestamp()), processed_time = ";
+        assert!(marking.starts_with(begin), "{marking}");
+        assert!(marking.ends_with("WHERE t.\"order_id\" = d.k0 AND t.record_version < d.version"), "{marking}");
+        let (row, marking) = statements("boolean");
+        assert!(row.contains("u.version, false FROM unnest") && marking.contains("\"deleted_at\" = true,"));
+        assert!(statements("timestamp without time zone").1.contains("microsecond') AT TIME ZONE 'UTC', clock"));
     }
 }

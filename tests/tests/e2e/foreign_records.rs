@@ -20,7 +20,7 @@ fn next_version(stack: &Stack, topic: &str) -> Version {
 }
 
 /// What the stage has set aside, in order.
-async fn until_letters(stack: &Stack, service: &str, count: usize) -> Vec<Value> {
+pub async fn until_letters(stack: &Stack, service: &str, count: usize) -> Vec<Value> {
     let (layers, topic) = (stack.layers(), stack.dead_letter_topic(service));
     until(&format!("{service} has set {count} records aside"), async || {
         let records = layers.read(&topic, &layers.begin(&topic).unwrap(), |_| true).unwrap();

@@ -31,6 +31,7 @@ mod random;
 mod random_results;
 mod random_values;
 mod service_page;
+mod sunk;
 #[cfg(feature = "fluss")]
 mod table_of_fluss;
 mod table_page;
@@ -54,6 +55,9 @@ mod dimension_from_fluss;
 mod report_figures;
 mod rolled_up;
 mod warehouse;
+
+// Right: any table of the sink is written as its settings say.
+mod sink_tombstones;
 
 // Right: the rules of the settings are in force, and what they rejected comes back.
 mod cleaned_rows;

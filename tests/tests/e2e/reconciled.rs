@@ -19,6 +19,16 @@ use crate::writer::{Dice, Writer};
 
 /// A pipeline whose source may be compared, by ranges of a few rows.
 async fn stack_with(interval_s: u32, rules: Option<&str>) -> Stack {
+    let mut stack = prepared(interval_s).await;
+    if let Some(rules) = rules {
+        stack.configure(DWD_CLEANER, &rules_and(rules));
+    }
+    stack.start_all().await;
+    stack
+}
+
+/// The same; nothing runs.
+async fn prepared(interval_s: u32) -> Stack {
     let mut stack = Stack::new().await;
     let source = stack.places.source.clone();
     let names = stack.places.names.clone();
@@ -49,10 +59,6 @@ async fn stack_with(interval_s: u32, rules: Option<&str>) -> Stack {
         stack.set(service, "KAFKA__COMMIT_INTERVAL_MS", 50);
     }
     take_commands(&mut stack);
-    if let Some(rules) = rules {
-        stack.configure(DWD_CLEANER, &rules_and(rules));
-    }
-    stack.start_all().await;
     stack
 }
 
@@ -222,6 +228,26 @@ async fn every_damage_is_found_with_key_column_and_place_and_healed() {
     let (code, equal) = report(&mut stack, &[]).await;
     assert_eq!((code, &equal["differences"]), (Some(0), &Value::Array(Vec::new())), "{equal:#}");
     until_sink_is_the_source(&stack).await;
+}
+
+#[tokio::test]
+async fn a_row_that_is_marked_as_deleted_is_none() {
+    let mut stack = prepared(0).await;
+    let tables =
+        "[rollups]\n[tables.latest]\ntable = \"result.orders_latest\"\nkey = \"order_id\"\non_tombstone = \"soft\"";
+    stack.configure(PG_SINKER, tables);
+    run(&mut stack.sink().await, "ALTER TABLE result.orders_latest ADD COLUMN deleted_at timestamptz").await;
+    stack.start_all().await;
+    until_orders(&stack, "deleted_at IS NULL", 5).await;
+    run(&mut stack.source().await, "DELETE FROM business.orders WHERE order_id = 2001").await;
+    until_orders(&stack, "order_id = 2001 AND deleted_at IS NOT NULL AND quantity IS NOT NULL", 1).await;
+    let (code, equal) = report(&mut stack, &[]).await;
+    assert_eq!((code, equal["sink_rows"].as_i64()), (Some(0), Some(4)), "{equal:#}");
+    run(&mut stack.sink().await, "UPDATE result.orders_latest SET deleted_at = now() WHERE order_id = 2002").await;
+    let (code, found) = report(&mut stack, &[]).await;
+    assert_eq!((code, &of(&found, "2002")["kind"]), (Some(1), &"missing".into()), "{found:#}");
+    run(&mut stack.source().await, &format!("{INTO_ORDERS} {}", order_values(2001, 7))).await;
+    until_orders(&stack, "order_id = 2001 AND deleted_at IS NULL AND total_amount = 7.50", 1).await;
 }
 
 async fn until_metric(stack: &Stack, name: &str, labels: &str, is_so: impl Fn(f64) -> bool) {

@@ -52,7 +52,9 @@ async fn look(
     let of_source = describe(source, &TableName::parse(&pair.source_table)).await?;
     let of_sink = describe(sink, &TableName::parse(&pair.sink_table)).await?;
     let role = self::source(config)?.user.as_str();
-    Ok(examine(name, pair, of_source.as_ref(), of_sink.as_ref(), (role, &config.sink.user)))
+    let sink_table = TableName::parse(&pair.sink_table);
+    let written = config.tables.values().find(|table| TableName::parse(&table.table) == sink_table);
+    Ok(examine(name, pair, written, of_source.as_ref(), of_sink.as_ref(), (role, &config.sink.user)))
 }
 
 /// What `check` says of it: nothing where no source is set.

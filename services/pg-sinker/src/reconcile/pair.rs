@@ -7,6 +7,7 @@ use super::described::{Described, DescribedColumn};
 use super::kind::{self, Alike, KeyColumn, Kind, Type};
 use super::settings::PairConfig;
 use super::statement::{OF_A_HEAP, OF_THE_SINK, SideSql};
+use crate::settings::{OnTombstone, TableConfig};
 use crate::tables::{PROCESSED_TIME, RECORD_VERSION, SOURCE_COMMIT_TIME};
 
 /// What pg-sinker fills, and the source does not know.
@@ -47,10 +48,11 @@ fn problem(what: String, cure: String) -> Failure {
     Failure::new(FailureKind::Settings, what).cure(cure)
 }
 
-/// The pair as it is to be compared.
+/// The pair as it is to be compared. `written`: how the table of the sink is written.
 pub fn examine(
     name: &str,
     config: &PairConfig,
+    written: Option<&TableConfig>,
     source: Option<&Described>,
     sink: Option<&Described>,
     (source_role, sink_role): (&str, &str),
@@ -59,8 +61,14 @@ pub fn examine(
     let mut problems = access(&config.source_table, source, source_role, "source");
     problems.extend(access(&config.sink_table, sink, sink_role, "sink"));
     let (Some(source), Some(sink)) = (source, sink) else { return Err(problems) };
-    let (key, columns) = (key(&place, config, source, sink), columns(&place, config, source, sink));
+    let mark = written.filter(|table| table.on_tombstone == OnTombstone::Soft).map(|table| &*table.deleted_column);
+    let (key, columns) = (key(&place, config, source, sink), columns(&place, config, (source, sink), mark));
     let (mut source_side, mut sink_side) = (side(source, &config.source_where), side(sink, &config.sink_where));
+    match mark.map(|mark| existing(&place, sink, mark)) {
+        Some(Ok(mark)) => sink_side.condition = with_condition(&is_not_deleted(mark), &config.sink_where),
+        Some(Err(failure)) => problems.push(failure),
+        None => {}
+    }
     source_side.identity = OF_A_HEAP;
     let mut key_names = Vec::new();
     for found in key {
@@ -141,6 +149,16 @@ fn side(described: &Described, condition: &str) -> SideSql {
     }
 }
 
+/// A row that is marked as deleted is none.
+fn is_not_deleted(mark: &DescribedColumn) -> String {
+    let is_unset = if mark.of.sql == "boolean" { "IS NOT TRUE" } else { "IS NULL" };
+    format!("{} {is_unset}", in_sql(&mark.name))
+}
+
+fn with_condition(condition: &str, further: &str) -> String {
+    if further.is_empty() { condition.to_owned() } else { format!("{condition} AND ({further})") }
+}
+
 fn in_sql(name: &str) -> String {
     format!("s.{}", quoted(name))
 }
@@ -183,10 +201,16 @@ fn existing<'d>(place: &str, described: &'d Described, name: &str) -> Result<&'d
 type ColumnFound = Result<(Compared, Alike), Failure>;
 
 /// The key first: rows with other keys are never alike.
-fn columns(place: &str, config: &PairConfig, source: &Described, sink: &Described) -> Vec<ColumnFound> {
+fn columns(
+    place: &str,
+    config: &PairConfig,
+    (source, sink): (&Described, &Described),
+    mark: Option<&str>,
+) -> Vec<ColumnFound> {
+    let is_own = |name: &str| OWN.contains(&name) || mark == Some(name);
     let is_further = |name: &&str| !config.key.iter().any(|key| key == name);
     let by_name = || {
-        let names = sink.columns.iter().map(|column| column.name.as_str()).filter(|name| !OWN.contains(name));
+        let names = sink.columns.iter().map(|column| column.name.as_str()).filter(|name| !is_own(name));
         let known = |name: &&str| source.column(name).is_some() || config.expressions.contains_key(*name);
         names.filter(known).collect::<Vec<_>>()
     };
@@ -282,7 +306,7 @@ pub mod tests {
     }
 
     fn examined(config: &PairConfig, source: &Described, sink: &Described) -> Result<Pair, Vec<Failure>> {
-        examine("p", config, Some(source), Some(sink), ("reader", "writer"))
+        examine("p", config, None, Some(source), Some(sink), ("reader", "writer"))
     }
 
     /// A pair with key `id` and the further columns `status` and `at`.
@@ -309,6 +333,28 @@ pub mod tests {
     }
 
     #[test]
+    fn a_row_that_is_marked_as_deleted_is_none() {
+        let table: TableConfig = serde_json::from_value(serde_json::json!({
+            "table": "r.o", "key": "id", "on_tombstone": "soft", "deleted_column": "gone"
+        }))
+        .unwrap();
+        let condition = |oid, type_sql, sink_where: &str| {
+            let mut sink = sink();
+            sink.columns.extend(described("r.o", &[("gone", oid, type_sql)]).columns);
+            let mut source = source();
+            source.columns.extend(described("b.o", &[("gone", oid, type_sql)]).columns);
+            let config = PairConfig { sink_where: sink_where.into(), ..config() };
+            let pair = examine("p", &config, Some(&table), Some(&source), Some(&sink), ("a", "b")).unwrap();
+            assert_eq!(names(&pair), ["id", "status", "at"]);
+            (pair.sink.condition, pair.source.condition)
+        };
+        assert_eq!(condition(1184, "timestamp with time zone", ""), ("s.\"gone\" IS NULL".into(), String::new()));
+        assert_eq!(condition(16, "boolean", "id > 5").0, "s.\"gone\" IS NOT TRUE AND (id > 5)");
+        let without = examine("p", &config(), Some(&table), Some(&source()), Some(&sink()), ("a", "b")).unwrap_err();
+        assert!(without[0].chain().contains("no column gone"));
+    }
+
+    #[test]
     fn each_problem_comes_with_its_cure() {
         let problems = |config: &PairConfig, source: &Described, sink: &Described| {
             let found = examined(config, source, sink).unwrap_err();
@@ -326,7 +372,7 @@ pub mod tests {
         let mut foreign = sink();
         foreign.columns.retain(|column| column.name != "record_version");
         assert!(problems(&config(), &source(), &foreign).contains("that pg-sinker writes"));
-        let none = examine("p", &config(), None, Some(&sink()), ("a", "b")).unwrap_err();
+        let none = examine("p", &config(), None, None, Some(&sink()), ("a", "b")).unwrap_err();
         assert!(none[0].chain().contains("does not exist in the source"));
     }
 

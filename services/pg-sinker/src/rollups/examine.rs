@@ -124,6 +124,10 @@ impl Examined<'_> {
         match self.around.table.on_tombstone {
             // What is in the table is what counts.
             OnTombstone::Keep | OnTombstone::Delete => {}
+            OnTombstone::Soft => problems.push(problem(
+                format!("deleted rows stay in {of} and are only marked, so they would count in {}", self.label),
+                "keep roll-ups over a table with on_tombstone = \"delete\"; a second one in [tables] may mark them",
+            )),
         }
         let mut check = |column: &str, fits: &dyn Fn(&str) -> bool, need: &str| {
             let Some(facts) = self.source_column(column) else {
@@ -362,7 +366,7 @@ pub mod tests {
         let key = Column { name: "order_id".into(), type_sql: "bigint".into() };
         let label = "result.orders_latest".to_owned();
         let name = TableName::parse(&label);
-        (Table { name, label, columns: vec![key], key: vec![0], on_tombstone: OnTombstone::Delete }, facts)
+        (Table { name, label, columns: vec![key], key: vec![0], on_tombstone: OnTombstone::Delete, mark: None }, facts)
     }
 
     fn own() -> Facts {
@@ -464,5 +468,9 @@ pub mod tests {
         refused(&|c| c.time = "city".into(), "a timestamp for its time");
         let partitioned = examined(&by_default()["by_day"], &orders(), Some(&own()), |of, _| of.is_partitioned = true);
         assert!(partitioned.unwrap_err()[0].contains("partitioned"));
+        let (table, facts) = orders();
+        let marked = (Table { on_tombstone: OnTombstone::Soft, ..table }, facts);
+        let marked = examined(&by_default()["by_day"], &marked, Some(&own()), |_, _| {});
+        assert!(marked.unwrap_err()[0].contains("only marked"));
     }
 }

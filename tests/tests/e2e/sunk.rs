@@ -1,0 +1,112 @@
+//! pg-sinker alone, with tables of a test's own, fed by hand as the stages before it would.
+
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use serde_json::Value;
+use shared::kafka::partitioner::partition;
+use shared::record::header;
+use sqlx::postgres::PgConnection;
+
+use crate::database::{run, value};
+use crate::foreign_records::until_letters;
+use crate::stack::{PG_SINKER, Stack};
+use crate::topics;
+use crate::until::{PATIENCE, until};
+
+const PARTITIONS: i32 = 4;
+
+/// The commit time of every record: 2025-07-11 09:22:35.145 UTC.
+pub const COMMITTED: &str = "2025-07-11 09:22:35.145";
+const COMMITTED_US: &str = "1752225755145000";
+
+/// The sink, and a topic by the name of the results, which holds what the test writes.
+pub struct Sunk {
+    pub stack: Stack,
+    pub topic: String,
+    sink: PgConnection,
+    producer: ThreadedProducer<DefaultProducerContext>,
+    written: i64,
+}
+
+impl Sunk {
+    /// A sink in which `statements` were run; nothing runs yet.
+    pub async fn new(statements: &str) -> Self {
+        let stack = Stack::new().await;
+        let topic = stack.places.names.result_topic.clone();
+        topics::make(&stack.places.brokers, &topic, PARTITIONS, "compact").await;
+        let mut sink = stack.sink().await;
+        run(&mut sink, statements).await;
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &stack.places.brokers);
+        let producer = client.create().unwrap();
+        Sunk { stack, topic, sink, producer, written: 0 }
+    }
+
+    /// pg-sinker with these settings, ready.
+    pub async fn start(&mut self, settings: &str) {
+        self.stack.configure(PG_SINKER, settings);
+        self.stack.start(PG_SINKER);
+        self.stack.ready().await;
+    }
+
+    /// A row, in its version.
+    pub fn put(&mut self, version: u64, key: &str, row: &str) {
+        let topic = self.topic.clone();
+        self.write(&topic, version, key, Some(row));
+    }
+
+    /// The end of a row.
+    pub fn delete(&mut self, version: u64, key: &str) {
+        let topic = self.topic.clone();
+        self.write(&topic, version, key, None);
+    }
+
+    /// The same into any topic that was made with as many partitions.
+    pub fn write(&mut self, topic: &str, version: u64, key: &str, row: Option<&str>) {
+        let operation = if row.is_some() { "u" } else { "d" };
+        let text = format!("op={operation} v=1.{version:X}.0.0 ts={COMMITTED_US}");
+        let headers = OwnedHeaders::new().insert(Header { key: header::NAME, value: Some(&text) });
+        let mut record = BaseRecord::to(topic).partition(partition(key.as_bytes(), PARTITIONS)).key(key);
+        record = record.headers(headers);
+        if let Some(row) = row {
+            record = record.payload(row);
+        }
+        self.producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
+        self.producer.flush(PATIENCE).unwrap();
+        self.written += 1;
+    }
+
+    /// Waits until the sink has handled all that was written.
+    pub async fn settled(&mut self) {
+        until("all records are handled", async || {
+            let handled = "SELECT coalesce(sum(next_offset), 0)::bigint FROM tidemill.sink_offsets";
+            match value::<i64>(&mut self.sink, handled).await {
+                handled if handled == self.written => Ok(()),
+                handled => Err(format!("{handled} of {}", self.written)),
+            }
+        })
+        .await;
+    }
+
+    pub async fn run(&mut self, statements: &str) {
+        run(&mut self.sink, statements).await;
+    }
+
+    /// The rows of a query, a line each, columns with | between, NULL as such.
+    pub async fn rows(&mut self, query: &str) -> String {
+        let lines = format!(
+            "SELECT coalesce(string_agg((SELECT string_agg(coalesce(v, 'NULL'), '|' ORDER BY n) FROM json_each_text(j.o) WITH ORDINALITY AS e (k, v, n)), E'\\n'), '') \
+             FROM (SELECT to_json(q) AS o FROM ({query}) AS q) AS j"
+        );
+        value(&mut self.sink, &lines).await
+    }
+
+    /// Reason and detail of what was set aside, which must be so many records.
+    pub async fn letters(&self, count: usize) -> Vec<(String, String)> {
+        let letters = until_letters(&self.stack, PG_SINKER, count).await;
+        assert_eq!(letters.len(), count, "{letters:#?}");
+        let text = |letter: &Value, field: &str| letter[field].as_str().unwrap().to_owned();
+        letters.iter().map(|letter| (text(letter, "reason"), text(letter, "detail"))).collect()
+    }
+}
