@@ -1,26 +1,22 @@
 //! What a batch takes out of a table and what it puts in, for the roll-ups over it.
 //!
-//! The rows that will be replaced or deleted are locked and read before the batch is written; what stands there afterwards is what the
-//! statement returns. Only rows that the version guard let through are in it.
+//! The statement that writes rows locks and reads those that it will replace before, and returns what stands there afterwards; one that
+//! deletes returns what it deleted. Only rows that the version guard let through are in it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use shared::pg::quoted;
-use shared::record::row::Field;
-use sqlx::postgres::{PgBindIterExt as _, PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 
-use crate::entry::Entry;
-use crate::tables::{Column, RECORD_VERSION, Table, Target};
+use crate::tables::{Column, RECORD_VERSION, Table};
 
 /// What is looked at in a table's rows.
 #[derive(Debug, Clone)]
 pub struct Exchange {
     /// The key, then whatever a roll-up is made from.
     pub columns: Vec<Column>,
-    keys: usize,
-    lock: Arc<str>,
+    pub keys: usize,
 }
 
 /// Values as text, column by column. Text is what the server gives and takes without loss.
@@ -29,20 +25,14 @@ pub struct Rows {
     pub columns: Vec<Vec<Option<String>>>,
 }
 
-/// Rows as they were before the batch, locked until its end.
+/// Rows that a statement has written.
 #[derive(Debug, Default)]
-pub struct Before {
-    /// For each row the number of the entry that it was locked for.
-    entries: Vec<i64>,
-    rows: Rows,
-}
-
-/// Rows as a statement has written them.
-#[derive(Debug, Default)]
-pub struct After {
-    /// Whether the row is new in the table.
+pub struct Written {
+    /// Those that it replaced, as they were; and those that it would have replaced, had the guard let it.
+    pub before: Rows,
+    /// Whether each row is new in the table.
     pub inserted: Vec<bool>,
-    pub rows: Rows,
+    pub after: Rows,
 }
 
 /// Rows that went and rows that came.
@@ -66,8 +56,7 @@ impl Exchange {
                 columns.push(column.clone());
             }
         }
-        let lock = lock(table, &columns).into();
-        Exchange { columns, keys, lock }
+        Exchange { columns, keys }
     }
 
     /// Where each of these columns stands.
@@ -75,52 +64,34 @@ impl Exchange {
         columns.iter().filter_map(|column| self.columns.iter().position(|found| found == column)).collect()
     }
 
-    /// Where the key stands.
-    pub fn key_places(&self) -> Vec<usize> {
-        (0..self.keys).collect()
+    /// Reads what was written, from column `first` of an answer on.
+    pub fn written(&self, answer: &PgRow, first: usize) -> sqlx::Result<Written> {
+        let (columns, inserted) = (self.columns.len(), answer.try_get::<Option<Vec<bool>>, _>(first)?);
+        Ok(Written {
+            inserted: inserted.unwrap_or_default(),
+            after: Rows::read(answer, first + 1, columns)?,
+            before: Rows::read(answer, first + 1 + columns, columns)?,
+        })
     }
 
-    /// Locks and reads the rows that are older than these entries, in the order of their keys.
-    pub async fn lock(
-        &self,
-        connection: &mut PgConnection,
-        target: &Target,
-        rows: &[&Entry<'_>],
-        gone: &[&Entry<'_>],
-    ) -> sqlx::Result<Before> {
-        let entries = || rows.iter().chain(gone);
-        let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&self.lock)));
-        for field in target.key_fields() {
-            let texts = entries().map(|entry| entry.fields.get(field).and_then(Field::text));
-            query = query.bind(texts.collect::<Vec<_>>().into_iter().bind_iter());
-        }
-        query = query.bind(entries().map(|entry| &entry.version[..]).collect::<Vec<_>>().into_iter().bind_iter());
-        let found = query.fetch_one(connection).await?;
-        let entries: Option<Vec<i64>> = found.try_get(0)?;
-        Ok(Before { entries: entries.unwrap_or_default(), rows: Rows::read(&found, 1, self.columns.len())? })
-    }
-
-    /// What changed: each row of `before` that was replaced or deleted, each row of `after`. `written` is the number of entries that were
-    /// rows; those behind them were deletions.
-    pub fn delta(&self, before: &Before, after: &After, written: usize) -> Result<Delta, Overtaken> {
+    /// What changed: each row that was replaced or deleted, each row that was written.
+    pub fn delta(&self, written: &Written, deleted: &Rows) -> Result<Delta, Overtaken> {
+        let Written { before, inserted, after } = written;
         let mut open: HashMap<Vec<Option<&str>>, usize> =
-            (0..before.entries.len()).map(|at| (before.rows.key(at, self.keys), at)).collect();
+            (0..before.len()).map(|at| (before.key(at, self.keys), at)).collect();
         let mut delta = Delta { signs: Vec::new(), rows: Rows::empty(self.columns.len()) };
-        for (at, &inserted) in after.inserted.iter().enumerate() {
-            let replaced = open.remove(&after.rows.key(at, self.keys));
-            match replaced {
+        for (at, &inserted) in inserted.iter().enumerate() {
+            match open.remove(&after.key(at, self.keys)) {
                 // The same in all that is looked at: nothing changed.
-                Some(old) if before.rows.equal(old, &after.rows, at) => continue,
-                Some(old) => delta.push(-1, &before.rows, old),
+                Some(old) if before.equal(old, after, at) => continue,
+                Some(old) => delta.push(-1, before, old),
                 None if inserted => {}
                 None => return Err(Overtaken),
             }
-            delta.push(1, &after.rows, at);
+            delta.push(1, after, at);
         }
-        for (at, &entry) in before.entries.iter().enumerate() {
-            if usize::try_from(entry).is_ok_and(|entry| entry > written) {
-                delta.push(-1, &before.rows, at);
-            }
+        for at in 0..deleted.len() {
+            delta.push(-1, deleted, at);
         }
         Ok(delta)
     }
@@ -146,6 +117,10 @@ impl Rows {
         Ok(Rows { columns: (first..first + count).map(column).collect::<sqlx::Result<_>>()? })
     }
 
+    fn len(&self) -> usize {
+        self.columns.first().map_or(0, Vec::len)
+    }
+
     fn value(&self, column: usize, at: usize) -> Option<&str> {
         self.columns.get(column).and_then(|values| values.get(at)).and_then(Option::as_deref)
     }
@@ -159,40 +134,68 @@ impl Rows {
     }
 }
 
-/// Binds the keys and the versions. Answers the numbers of the entries, from 1, and each column.
-fn lock(table: &Table, columns: &[Column]) -> String {
-    let keys: Vec<&Column> = table.key_columns().collect();
-    let each = |text: &dyn Fn(usize, &str, &str) -> String| {
-        keys.iter().enumerate().map(|(at, key)| text(at, &quoted(&key.name), &key.type_sql)).collect::<Vec<_>>()
-    };
-    let casts = each(&|at, _, type_sql| format!("u.k{at}::{type_sql} AS k{at}")).join(", ");
-    let arrays = each(&|at, _, _| format!("${}::text[]", at + 1)).join(", ");
-    let names = each(&|at, _, _| format!("k{at}")).join(", ");
-    let equal = each(&|at, name, _| format!("t.{name} = u.k{at}")).join(" AND ");
-    let order = each(&|_, name, _| format!("t.{name}")).join(", ");
-    let texts = |text: &dyn Fn(usize, &str) -> String| {
-        columns.iter().enumerate().map(|(at, column)| text(at, &quoted(&column.name))).collect::<Vec<_>>().join(", ")
-    };
-    format!(
-        "SELECT array_agg(number), {} FROM (SELECT u.number, {} FROM {} AS t \
-         JOIN (SELECT {casts}, u.version, u.number FROM unnest({arrays}, ${}::bytea[]) WITH ORDINALITY AS u ({names}, version, number)) AS u \
-         ON {equal} WHERE t.{RECORD_VERSION} < u.version ORDER BY {order} FOR UPDATE OF t) AS locked",
-        texts(&|at, _| format!("array_agg(c{at})")),
-        texts(&|at, name| format!("t.{name}::text AS c{at}")),
-        table.name.sql(),
-        keys.len() + 1,
-    )
+/// The parts of a statement that looks at rows.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// `before AS (…), `: the rows that will be replaced, locked in the order of their keys.
+    pub before: String,
+    /// The condition of the rows that are written: all of `before` has been read.
+    pub behind: String,
+    /// What is returned of each row `t` beside its version.
+    pub returned: String,
+    /// How all of it is gathered from `written` and `before`.
+    pub gathered: String,
 }
 
-/// What a statement that writes rows of `t` returns beside their versions, and how an outer query gathers it.
-pub fn returned(columns: &[Column]) -> (String, String) {
-    let list = |text: &dyn Fn(usize, &str) -> String| {
-        columns.iter().enumerate().map(|(at, column)| text(at, &quoted(&column.name))).collect::<String>()
+/// `keys` names the parameter that binds each column of the key, `version` that of the versions.
+pub fn parts(table: &Table, exchange: &Exchange, keys: &[usize], version: usize) -> Parts {
+    let key: Vec<&Column> = table.key_columns().collect();
+    let each = |separator: &str, text: &dyn Fn(usize, &str, &str) -> String| {
+        let texts = key.iter().enumerate().map(|(at, key)| text(at, &quoted(&key.name), &key.type_sql));
+        texts.collect::<Vec<_>>().join(separator)
     };
-    (
+    let casts = each(", ", &|at, _, type_sql| format!("u.k{at}::{type_sql} AS k{at}"));
+    let arrays = keys.iter().map(|number| format!("${number}::text[]")).collect::<Vec<_>>().join(", ");
+    let names = each(", ", &|at, _, _| format!("k{at}"));
+    let equal = each(" AND ", &|at, name, _| format!("t.{name} = u.k{at}"));
+    let order = each(", ", &|_, name, _| format!("t.{name}"));
+    let seen = seen(exchange);
+    Parts {
+        before: format!(
+            "before AS (SELECT {} FROM {} AS t \
+             JOIN (SELECT {casts}, u.version FROM unnest({arrays}, ${version}::bytea[]) AS u ({names}, version)) AS u \
+             ON {equal} WHERE t.{RECORD_VERSION} < u.version ORDER BY {order} FOR UPDATE OF t), ",
+            seen.trim_start_matches(", "),
+            table.name.sql(),
+        ),
+        behind: "(SELECT count(*) FROM before) >= 0".to_owned(),
         // A row that was there carries the lock of the statement that replaced it.
-        format!(", t.xmax = 0 AS inserted{}", list(&|at, name| format!(", t.{name}::text AS s{at}"))),
-        format!(", array_agg(inserted){}", list(&|at, _| format!(", array_agg(s{at})"))),
+        returned: format!(", t.xmax = 0 AS inserted{seen}"),
+        gathered: format!(
+            ", array_agg(inserted){}{}",
+            list(exchange, |at| format!("array_agg(s{at})")),
+            list(exchange, |at| format!("(SELECT array_agg(s{at}) FROM before)"))
+        ),
+    }
+}
+
+fn list(exchange: &Exchange, text: impl Fn(usize) -> String) -> String {
+    (0..exchange.columns.len()).map(|at| format!(", {}", text(at))).collect()
+}
+
+/// The columns that are looked at, of the row `t`.
+fn seen(exchange: &Exchange) -> String {
+    let names: Vec<String> = exchange.columns.iter().map(|column| quoted(&column.name)).collect();
+    list(exchange, |at| format!("t.{}::text AS s{at}", names.get(at).map_or("", String::as_str)))
+}
+
+/// A deletion that answers the rows that it deleted, as [`Rows::read`] reads them.
+pub fn deleting(delete: &str, exchange: &Exchange) -> String {
+    let gathered = list(exchange, |at| format!("array_agg(s{at})"));
+    format!(
+        "WITH gone AS ({delete} RETURNING {}) SELECT {} FROM gone",
+        seen(exchange).trim_start_matches(", "),
+        gathered.trim_start_matches(", ")
     )
 }
 
@@ -212,38 +215,44 @@ mod tests {
         Rows { columns: vec![keys, cities] }
     }
 
-    fn before(entries: &[i64], found: &[(&str, &str)]) -> Before {
-        Before { entries: entries.to_vec(), rows: rows(found) }
-    }
-
-    fn after(inserted: &[bool], written: &[(&str, &str)]) -> After {
-        After { inserted: inserted.to_vec(), rows: rows(written) }
-    }
-
     #[test]
     fn what_went_and_what_came() {
-        // Entries 1 to 4 are rows: 1 replaces, 2 is new, 3 changes nothing that is looked at, 4 was refused. Entry 5 deletes.
-        let before = before(&[1, 3, 4, 5], &[("1", "a"), ("3", "a"), ("4", "a"), ("5", "z")]);
-        let after = after(&[false, true, false], &[("1", "b"), ("2", "b"), ("3", "a")]);
-        let delta = exchange().delta(&before, &after, 4).unwrap();
+        // 1 was replaced, 2 is new, 3 changed nothing that is looked at, 4 was refused, 5 was deleted.
+        let written = Written {
+            before: rows(&[("1", "a"), ("3", "a"), ("4", "a")]),
+            inserted: vec![false, true, false],
+            after: rows(&[("1", "b"), ("2", "b"), ("3", "a")]),
+        };
+        let delta = exchange().delta(&written, &rows(&[("5", "z")])).unwrap();
         assert_eq!(delta.signs, [-1, 1, 1, -1]);
         assert_eq!(delta.rows, rows(&[("1", "a"), ("1", "b"), ("2", "b"), ("5", "z")]));
     }
 
     #[test]
     fn a_row_that_somebody_else_wrote_meanwhile_is_noticed() {
-        assert_eq!(exchange().delta(&before(&[], &[]), &after(&[false], &[("1", "b")]), 1), Err(Overtaken));
+        let written = Written { before: Rows::empty(2), inserted: vec![false], after: rows(&[("1", "b")]) };
+        assert_eq!(exchange().delta(&written, &Rows::default()), Err(Overtaken));
     }
 
     #[test]
     fn rows_are_locked_in_the_order_of_their_keys() {
+        let parts = parts(&example(OnTombstone::Delete), &exchange(), &[2], 7);
         assert_eq!(
-            &*exchange().lock,
-            "SELECT array_agg(number), array_agg(c0), array_agg(c1) FROM (SELECT u.number, t.\"order_id\"::text AS c0, t.\"city\"::text AS c1 \
-             FROM \"r\".\"t\" AS t JOIN (SELECT u.k0::bigint AS k0, u.version, u.number FROM unnest($1::text[], $2::bytea[]) \
-             WITH ORDINALITY AS u (k0, version, number)) AS u ON t.\"order_id\" = u.k0 WHERE t.record_version < u.version \
-             ORDER BY t.\"order_id\" FOR UPDATE OF t) AS locked"
+            parts.before,
+            "before AS (SELECT t.\"order_id\"::text AS s0, t.\"city\"::text AS s1 FROM \"r\".\"t\" AS t \
+             JOIN (SELECT u.k0::bigint AS k0, u.version FROM unnest($2::text[], $7::bytea[]) AS u (k0, version)) AS u \
+             ON t.\"order_id\" = u.k0 WHERE t.record_version < u.version ORDER BY t.\"order_id\" FOR UPDATE OF t), "
         );
+        assert_eq!(parts.returned, ", t.xmax = 0 AS inserted, t.\"order_id\"::text AS s0, t.\"city\"::text AS s1");
         assert_eq!(exchange().places(&[Column { name: "city".into(), type_sql: "text".into() }]), [1]);
+    }
+
+    #[test]
+    fn what_is_deleted_is_answered() {
+        assert_eq!(
+            deleting("DELETE FROM t", &exchange()),
+            "WITH gone AS (DELETE FROM t RETURNING t.\"order_id\"::text AS s0, t.\"city\"::text AS s1) \
+             SELECT array_agg(s0), array_agg(s1) FROM gone"
+        );
     }
 }

@@ -23,13 +23,15 @@ pub mod register;
 // How it is written.
 mod apply;
 mod fill;
+mod groups;
 mod statements;
 
-pub use self::apply::{Kept, apply};
+pub use self::apply::Over;
 pub use self::details::Details;
 pub use self::examine::{Rollup, Surroundings, examine};
 pub use self::fill::Fill;
 
+use self::register::Filled;
 use crate::exchange::Exchange;
 use crate::tables::Target;
 
@@ -46,12 +48,20 @@ impl Rollups {
         Rollups { all }
     }
 
+    /// Those over a table.
+    pub fn over<'r>(&'r self, target: &'r Target) -> impl Iterator<Item = &'r Rollup> {
+        self.all.iter().filter(|rollup| rollup.of == target.table.label)
+    }
+
     /// What is looked at in the rows of a table; `None` where no roll-up is kept over it.
     pub fn exchange(&self, target: &Target) -> Option<Exchange> {
-        let over: Vec<&Rollup> = self.all.iter().filter(|rollup| rollup.of == target.table.label).collect();
-        if over.is_empty() {
-            return None;
-        }
-        Some(Exchange::new(&target.table, over.iter().flat_map(|rollup| &rollup.columns)))
+        self.over(target).next()?;
+        Some(Exchange::new(&target.table, self.over(target).flat_map(|rollup| &rollup.columns)))
+    }
+
+    /// How far a roll-up is filled; `filled` is in the order of all of them.
+    pub fn filled(&self, rollup: &Rollup, filled: &[Filled]) -> Filled {
+        let found = self.all.iter().zip(filled).find(|(known, _)| known.label == rollup.label);
+        found.map_or(Filled::Nothing, |(_, filled)| filled.clone())
     }
 }

@@ -12,10 +12,10 @@ use crate::checkpoint::{self, Move, Place};
 use crate::coalesce::{self, Changes};
 use crate::deleted_keys;
 use crate::entry::{Entry, Item};
-use crate::exchange::{Before, Delta, Exchange, Overtaken};
+use crate::exchange::{Delta, Exchange, Overtaken, Rows};
 use crate::fault::{self, Fault};
 use crate::rollups::register::{self, Asked};
-use crate::rollups::{Kept, Rollups, apply};
+use crate::rollups::{Over, Rollups};
 use crate::tables::{Tables, Target};
 use crate::upsert::{self, Statements, Written};
 
@@ -26,8 +26,6 @@ pub struct Plan {
     pub tables: Tables,
     /// By the index of the table.
     writings: Vec<Writing>,
-    /// In the order in which their locks are taken, with the index of their table.
-    kept: Vec<(usize, Kept)>,
     rollups: Rollups,
     asked: Asked,
 }
@@ -36,22 +34,28 @@ pub struct Plan {
 #[derive(Debug, Clone)]
 struct Writing {
     statements: Statements,
-    exchange: Option<Exchange>,
+    rolled_up: Option<(Exchange, Over)>,
+}
+
+impl Writing {
+    fn new(target: &Target, rollups: &Rollups) -> Self {
+        let rolled_up = rollups.exchange(target).map(|exchange| {
+            let over = Over::new(&target.table.label, &exchange, rollups.over(target).cloned().collect());
+            (exchange, over)
+        });
+        let exchange = rolled_up.as_ref().map(|(exchange, _)| exchange);
+        Writing { statements: Statements::of(&target.table, exchange), rolled_up }
+    }
+
+    fn exchange(&self) -> Option<&Exchange> {
+        self.rolled_up.as_ref().map(|(exchange, _)| exchange)
+    }
 }
 
 impl Plan {
     pub fn new(place: Place, tables: Tables, rollups: Rollups) -> Self {
-        let writing = |target: &Target| {
-            let exchange = rollups.exchange(target);
-            Writing { statements: Statements::of(&target.table, exchange.as_ref()), exchange }
-        };
-        let writings: Vec<Writing> = tables.tables.iter().map(writing).collect();
-        let kept = rollups.all.iter().filter_map(|rollup| {
-            let table = tables.tables.iter().position(|target| target.table.label == rollup.of)?;
-            let exchange = writings.get(table)?.exchange.as_ref()?;
-            Some((table, Kept::new(rollup.clone(), exchange)))
-        });
-        Plan { kept: kept.collect(), asked: Asked::of(&tables, &rollups), place, tables, writings, rollups }
+        let writings = tables.tables.iter().map(|target| Writing::new(target, &rollups)).collect();
+        Plan { writings, asked: Asked::of(&tables, &rollups), place, tables, rollups }
     }
 }
 
@@ -144,9 +148,9 @@ async fn write(connection: &mut PgConnection, plan: &Plan, portion: &Portion<'_,
         tally.repeats += changes.repeats;
         deltas.push(write_table(connection, (table, target), writing, &changes, &mut tally).await?);
     }
-    for ((table, kept), filled) in plan.kept.iter().zip(&filled) {
-        if let Some(delta) = deltas.get(*table) {
-            apply(connection, kept, delta, filled).await?;
+    for (writing, delta) in plan.writings.iter().zip(&deltas) {
+        if let Some((_, over)) = &writing.rolled_up {
+            over.apply(connection, delta, |rollup| plan.rollups.filled(rollup, &filled)).await?;
         }
     }
     Ok(tally)
@@ -160,41 +164,24 @@ async fn write_table(
     changes: &Changes<'_, '_>,
     tally: &mut Tally,
 ) -> Result<Delta, Trouble> {
-    let (statements, exchange) = (&writing.statements, writing.exchange.as_ref());
+    let (statements, exchange) = (&writing.statements, writing.exchange());
     let refused = |error| trouble(&target.table.label, error);
-    let has_changes = !changes.rows.is_empty() || !changes.gone.is_empty();
-    let before = match exchange {
-        Some(exchange) if has_changes => {
-            exchange.lock(connection, target, &changes.rows, &changes.gone).await.map_err(refused)?
-        }
-        _ => Before::default(),
-    };
-    let mut written = Written::default();
+    let (mut written, mut deleted) = (Written::default(), Rows::default());
     if !changes.rows.is_empty() {
         written = upsert::write_rows(connection, target, statements, exchange, &changes.rows).await.map_err(refused)?;
         tally.enter_rows(table, &changes.rows, &written.versions);
     }
     if !changes.gone.is_empty() {
-        let known = delete(connection, target, statements, changes).await.map_err(refused)?;
-        tally.enter_gone(table, changes.gone.len() as u64, known);
+        let gone = &changes.gone;
+        let new = deleted_keys::remember(connection, &target.table.label, gone).await.map_err(refused)?;
+        deleted = upsert::delete_rows(connection, target, statements, exchange, gone).await.map_err(refused)?;
+        tally.enter_gone(table, gone.len() as u64, new);
     }
     let Some(exchange) = exchange else { return Ok(Delta::default()) };
-    exchange.delta(&before, &written.after, changes.rows.len()).map_err(|Overtaken| {
+    exchange.delta(&written.exchanged, &deleted).map_err(|Overtaken| {
         let what = format!("somebody else wrote the same rows of {} at the same time", target.table.label);
         Trouble::Passing(Failure::new(FailureKind::Refused, what))
     })
-}
-
-/// Answers how many of the deletions were not known yet.
-async fn delete(
-    connection: &mut PgConnection,
-    target: &Target,
-    statements: &Statements,
-    changes: &Changes<'_, '_>,
-) -> sqlx::Result<u64> {
-    let new = deleted_keys::remember(connection, &target.table.label, &changes.gone).await?;
-    upsert::delete_rows(connection, target, statements, &changes.gone).await?;
-    Ok(new)
 }
 
 impl Tally {

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgBindIterExt as _, PgConnection};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::entry::Entry;
-use crate::exchange::{self, After, Exchange, Rows};
+use crate::exchange::{self, Exchange, Parts, Rows};
 use crate::tables::{Mark, MarkKind, PROCESSED_TIME, RECORD_VERSION, SOURCE_COMMIT_TIME, Table, Target};
 
 const NOW_IN_UTC: &str = "clock_timestamp() AT TIME ZONE 'UTC'";
@@ -32,7 +32,7 @@ impl Statements {
     pub fn of(table: &Table, exchange: Option<&Exchange>) -> Self {
         let delete = match &table.mark {
             Some(mark) => marking(table, mark),
-            None => delete(table),
+            None => exchange.map_or_else(|| delete(table), |found| exchange::deleting(&delete(table), found)),
         };
         Statements { upsert: upsert(table, exchange).into(), delete: delete.into() }
     }
@@ -46,15 +46,17 @@ fn joined<T>(items: impl IntoIterator<Item = T>, separator: &str, text: impl Fn(
 #[derive(Debug, Default)]
 pub struct Written {
     pub versions: Vec<Vec<u8>>,
-    /// As they are now, where an exchange looks at them.
-    pub after: After,
+    /// What came of it, where an exchange looks at the rows.
+    pub exchanged: exchange::Written,
 }
 
 /// Answers the versions of the rows that were written; those that the guard refused are not among them.
 fn upsert(table: &Table, exchange: Option<&Exchange>) -> String {
     let columns = table.columns.len();
     let key = joined(table.key_columns(), ", ", |column| quoted(&column.name));
-    let mut sql = format!("WITH written AS (INSERT INTO {} AS t (", table.name.sql());
+    let looked =
+        exchange.map_or_else(Parts::default, |found| exchange::parts(table, found, &key_numbers(table), columns + 2));
+    let mut sql = format!("WITH {}written AS (INSERT INTO {} AS t (", looked.before, table.name.sql());
     sql += &joined(&table.columns, ", ", |column| quoted(&column.name));
     let _ = write!(sql, ", {PROCESSED_TIME}, {SOURCE_COMMIT_TIME}, {RECORD_VERSION}");
     sql += &table.mark.as_ref().map_or_else(String::new, |mark| format!(", {}", quoted(&mark.column)));
@@ -73,25 +75,33 @@ fn upsert(table: &Table, exchange: Option<&Exchange>) -> String {
     sql += &joined(0..columns, ", ", |at| format!("c{at}"));
     sql += ", committed, version";
     sql += if deleting { ", key)" } else { ")" };
-    if deleting {
-        let _ = write!(
-            sql,
-            " WHERE NOT EXISTS (SELECT FROM tidemill.deleted_keys d WHERE d.sink_table = ${} AND d.key = u.key AND d.record_version >= u.version)",
-            columns + 4
-        );
+    let known = format!(
+        "NOT EXISTS (SELECT FROM tidemill.deleted_keys d WHERE d.sink_table = ${} AND d.key = u.key AND d.record_version >= u.version)",
+        columns + 4
+    );
+    let conditions = [looked.behind, if deleting { known } else { String::new() }];
+    let conditions = joined(conditions.iter().filter(|condition| !condition.is_empty()), " AND ", String::clone);
+    if !conditions.is_empty() {
+        let _ = write!(sql, " WHERE {conditions}");
     }
     let _ = write!(sql, " ON CONFLICT ({key}) DO UPDATE SET ");
     let own = [PROCESSED_TIME, SOURCE_COMMIT_TIME, RECORD_VERSION].map(quoted);
     let set = table.columns.iter().filter(|column| !table.is_key(column)).map(|column| quoted(&column.name));
     let mark = table.mark.iter().map(|mark| quoted(&mark.column));
     sql += &joined(set.chain(own).chain(mark), ", ", |name| format!("{name} = excluded.{name}"));
-    let (returned, gathered) = exchange.map(|found| exchange::returned(&found.columns)).unwrap_or_default();
     let _ = write!(
         sql,
-        " WHERE t.{RECORD_VERSION} < excluded.{RECORD_VERSION} RETURNING t.{RECORD_VERSION}{returned}) \
-         SELECT array_agg({RECORD_VERSION}){gathered} FROM written"
+        " WHERE t.{RECORD_VERSION} < excluded.{RECORD_VERSION} RETURNING t.{RECORD_VERSION}{}) \
+         SELECT array_agg({RECORD_VERSION}){} FROM written",
+        looked.returned, looked.gathered
     );
     sql
+}
+
+/// The parameter that binds each column of the key.
+fn key_numbers(table: &Table) -> Vec<usize> {
+    let place = |key| table.columns.iter().position(|column| column == key).map(|at| at + 1);
+    table.key_columns().filter_map(place).collect()
 }
 
 fn delete(table: &Table) -> String {
@@ -148,30 +158,30 @@ pub async fn write_rows(
     }
     let answer = query.fetch_one(connection).await?;
     let versions: Option<Vec<Vec<u8>>> = answer.try_get(0)?;
-    let mut written = Written { versions: versions.unwrap_or_default(), after: After::default() };
-    if let Some(exchange) = exchange {
-        let inserted: Option<Vec<bool>> = answer.try_get(1)?;
-        let rows = Rows::read(&answer, 2, exchange.columns.len())?;
-        written.after = After { inserted: inserted.unwrap_or_default(), rows };
-    }
-    Ok(written)
+    let exchanged = exchange.map(|exchange| exchange.written(&answer, 1)).transpose()?;
+    Ok(Written { versions: versions.unwrap_or_default(), exchanged: exchanged.unwrap_or_default() })
 }
 
-/// Deletes the rows of these keys that are older than their deletion, or marks them.
+/// Deletes the rows of these keys that are older than their deletion, or marks them. Answers those that it deleted, where an exchange looks
+/// at them.
 pub async fn delete_rows(
     connection: &mut PgConnection,
     target: &Target,
     statements: &Statements,
+    exchange: Option<&Exchange>,
     gone: &[&Entry<'_>],
-) -> sqlx::Result<()> {
+) -> sqlx::Result<Rows> {
     let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&statements.delete)));
     for field in target.key_fields() {
         query = query.bind(gone.iter().map(|entry| entry.fields.get(field).and_then(Field::text)).bind_iter());
     }
     query = query.bind(gone.iter().map(|entry| entry.header.commit_time_us).bind_iter());
     query = query.bind(gone.iter().map(|entry| &entry.version[..]).bind_iter());
-    query.execute(connection).await?;
-    Ok(())
+    let Some(exchange) = exchange else {
+        query.execute(connection).await?;
+        return Ok(Rows::default());
+    };
+    Rows::read(&query.fetch_one(connection).await?, 0, exchange.columns.len())
 }
 
 #[cfg(test)]
@@ -210,8 +220,14 @@ mod tests {
         let table = example(OnTombstone::Delete);
         let exchange = Exchange::new(&table, std::iter::empty());
         let sql = upsert(&table, Some(&exchange));
+        assert!(sql.starts_with("WITH before AS (SELECT t.\"order_id\"::text AS s0 FROM"), "{sql}");
+        assert!(sql.contains("FROM unnest($1::text[], $4::bytea[]) AS u (k0, version)"), "{sql}");
+        assert!(
+            sql.contains(" WHERE (SELECT count(*) FROM before) >= 0 AND NOT EXISTS (SELECT FROM tidemill.deleted_keys"),
+            "{sql}"
+        );
         let end = "RETURNING t.record_version, t.xmax = 0 AS inserted, t.\"order_id\"::text AS s0) \
-                   SELECT array_agg(record_version), array_agg(inserted), array_agg(s0) FROM written";
+                   SELECT array_agg(record_version), array_agg(inserted), array_agg(s0), (SELECT array_agg(s0) FROM before) FROM written";
         assert!(sql.ends_with(end), "{sql}");
     }
 

@@ -108,6 +108,7 @@ mod capture_slot_lost;
 mod capture_privileges;
 mod capture_slot_refused;
 mod foreign_records;
+mod found_by_key;
 mod refused_rollups;
 mod refused_settings;
 mod refused_sink;

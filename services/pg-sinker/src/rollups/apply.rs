@@ -1,108 +1,127 @@
-//! What a batch changes in a roll-up.
+//! What a batch changes in the roll-ups over a table.
 
 use std::sync::Arc;
 
 use shared::failure::{Failure, FailureKind};
-use sqlx::postgres::{PgBindIterExt as _, PgConnection};
+use sqlx::postgres::{PgBindIterExt as _, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::examine::Rollup;
 use super::register::Filled;
-use super::statements::{DROP_VALUES, Statements};
+use super::statements::{Counts, OfBatch, changed};
 use crate::exchange::{Delta, Exchange};
 use crate::fault::{self, Fault};
 use crate::transaction::Trouble;
 
-/// A roll-up with its statements, and where its columns stand in the rows that came and went.
+/// The roll-ups over one table, in the order in which their locks are taken, and how a batch changes them.
 #[derive(Debug, Clone)]
-pub struct Kept {
-    pub rollup: Rollup,
-    pub statements: Statements,
-    places: Vec<usize>,
-    key_places: Vec<usize>,
+pub struct Over {
+    /// The table's label.
+    of: String,
+    exchange: Exchange,
+    rollups: Vec<Rollup>,
+    statements: OfBatch,
 }
 
 /// Groups and values that no row is in any more.
 #[derive(Debug, Default)]
-pub struct Emptied {
-    groups: Vec<Vec<u8>>,
-    /// Measures, groups' keys and values, one for each.
-    values: (Vec<String>, Vec<Vec<u8>>, Vec<String>),
+struct Emptied {
+    /// For each roll-up.
+    groups: Vec<Vec<Vec<u8>>>,
+    /// Roll-ups, measures, groups' keys and values, one for each.
+    values: (Vec<String>, Vec<String>, Vec<Vec<u8>>, Vec<String>),
 }
 
-impl Kept {
-    pub fn new(rollup: Rollup, exchange: &Exchange) -> Self {
-        Kept {
-            statements: Statements::of(&rollup),
-            places: exchange.places(&rollup.columns),
-            key_places: exchange.key_places(),
-            rollup,
+impl Over {
+    pub fn new(of: &str, exchange: &Exchange, rollups: Vec<Rollup>) -> Self {
+        let statements = OfBatch::over(exchange, &rollups);
+        Over { of: of.to_owned(), exchange: exchange.clone(), rollups, statements }
+    }
+
+    /// Adds what came and takes away what went, in each roll-up of the rows that its fill has passed. What no row is in any more vanishes.
+    /// `filled` knows how far each roll-up is, by its label.
+    pub async fn apply(
+        &self,
+        connection: &mut PgConnection,
+        delta: &Delta,
+        filled: impl Fn(&Rollup) -> Filled,
+    ) -> Result<(), Trouble> {
+        if delta.signs.is_empty() {
+            return Ok(());
         }
-    }
-}
-
-/// Adds what came and takes away what went, of the rows that the fill has passed. What no row is in any more vanishes.
-pub async fn apply(connection: &mut PgConnection, kept: &Kept, delta: &Delta, filled: &Filled) -> Result<(), Trouble> {
-    let position: &[String] = match filled {
-        Filled::Nothing => return Ok(()),
-        Filled::To(key) => key,
-        Filled::All => &[],
-    };
-    if delta.signs.is_empty() {
-        return Ok(());
-    }
-    let statement = if position.is_empty() { &kept.statements.all } else { &kept.statements.passed };
-    let mut query = sqlx::query(AssertSqlSafe(Arc::clone(statement)));
-    query = query.bind(delta.signs.iter().copied().bind_iter());
-    let key_places = if position.is_empty() { &[][..] } else { &kept.key_places };
-    for column in kept.places.iter().chain(key_places).filter_map(|&at| delta.rows.columns.get(at)) {
-        query = query.bind(column.iter().map(Option::as_deref).bind_iter());
-    }
-    for value in position {
-        query = query.bind(value);
-    }
-    let label = &kept.rollup.label;
-    let answer = query.fetch_one(&mut *connection).await.map_err(|error| trouble(label, error))?;
-    let emptied = Emptied::read(&answer, &kept.rollup)?;
-    emptied.drop(connection, kept).await.map_err(|error| trouble(label, error))
-}
-
-impl Emptied {
-    fn read(answer: &sqlx::postgres::PgRow, rollup: &Rollup) -> Result<Self, Trouble> {
-        let unreadable = |error| trouble(&rollup.label, error);
-        let below: i64 = answer.try_get(1).map_err(unreadable)?;
-        if below > 0 {
-            return Err(Trouble::Lasting(out_of_step(&rollup.label)));
+        let filled: Vec<Filled> = self.rollups.iter().map(filled).collect();
+        let counts: Vec<Counts> = filled.iter().map(Counts::of).collect();
+        if counts.iter().all(|counts| *counts == Counts::Nothing) {
+            return Ok(());
         }
-        let groups: Option<Vec<Vec<u8>>> = answer.try_get(0).map_err(unreadable)?;
-        let mut emptied = Emptied { groups: groups.unwrap_or_default(), ..Emptied::default() };
-        for (number, measure) in rollup.distinct.iter().enumerate() {
-            let keys: Option<Vec<Vec<u8>>> = answer.try_get(2 + 2 * number).map_err(unreadable)?;
-            let values: Option<Vec<String>> = answer.try_get(3 + 2 * number).map_err(unreadable)?;
-            for (key, value) in keys.unwrap_or_default().into_iter().zip(values.unwrap_or_default()) {
-                emptied.values.0.push(measure.name.clone());
-                emptied.values.1.push(key);
-                emptied.values.2.push(value);
+        let is_complete = counts.iter().all(|counts| *counts == Counts::All);
+        let statement = if is_complete {
+            Arc::clone(&self.statements.all)
+        } else {
+            changed(&self.exchange, &self.rollups, &counts).into()
+        };
+        let mut query = sqlx::query(AssertSqlSafe(statement)).bind(delta.signs.iter().copied().bind_iter());
+        for column in &delta.rows.columns {
+            query = query.bind(column.iter().map(Option::as_deref).bind_iter());
+        }
+        for value in filled.iter().flat_map(Filled::position) {
+            query = query.bind(value);
+        }
+        let answer = query.fetch_one(&mut *connection).await.map_err(|error| self.trouble(error))?;
+        let emptied = self.emptied(&answer, &counts)?;
+        if emptied.is_empty() {
+            return Ok(());
+        }
+        emptied.drop(connection, &self.statements).await.map_err(|error| self.trouble(error))
+    }
+
+    fn emptied(&self, answer: &PgRow, counts: &[Counts]) -> Result<Emptied, Trouble> {
+        let unreadable = |error| self.trouble(error);
+        let mut emptied = Emptied::default();
+        let mut at = 0..;
+        let mut next = || at.next().unwrap_or_default();
+        for (rollup, counts) in self.rollups.iter().zip(counts) {
+            if *counts == Counts::Nothing {
+                emptied.groups.push(Vec::new());
+                continue;
+            }
+            let groups: Option<Vec<Vec<u8>>> = answer.try_get(next()).map_err(unreadable)?;
+            emptied.groups.push(groups.unwrap_or_default());
+            let below: i64 = answer.try_get(next()).map_err(unreadable)?;
+            if below > 0 {
+                return Err(Trouble::Lasting(out_of_step(&rollup.label)));
+            }
+            for measure in &rollup.distinct {
+                let keys: Option<Vec<Vec<u8>>> = answer.try_get(next()).map_err(unreadable)?;
+                let values: Option<Vec<String>> = answer.try_get(next()).map_err(unreadable)?;
+                for (key, value) in keys.unwrap_or_default().into_iter().zip(values.unwrap_or_default()) {
+                    emptied.values.0.push(rollup.label.clone());
+                    emptied.values.1.push(measure.name.clone());
+                    emptied.values.2.push(key);
+                    emptied.values.3.push(value);
+                }
             }
         }
         Ok(emptied)
     }
 
-    async fn drop(&self, connection: &mut PgConnection, kept: &Kept) -> sqlx::Result<()> {
-        if !self.groups.is_empty() {
-            let sql = AssertSqlSafe(Arc::clone(&kept.statements.drop_groups));
-            sqlx::query(sql).bind(&self.groups).execute(&mut *connection).await?;
+    fn trouble(&self, error: sqlx::Error) -> Trouble {
+        trouble(&self.of, error)
+    }
+}
+
+impl Emptied {
+    fn is_empty(&self) -> bool {
+        self.groups.iter().all(Vec::is_empty) && self.values.0.is_empty()
+    }
+
+    async fn drop(&self, connection: &mut PgConnection, statements: &OfBatch) -> sqlx::Result<()> {
+        let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&statements.drop)));
+        for groups in &self.groups {
+            query = query.bind(groups);
         }
-        let (measures, keys, values) = &self.values;
-        if !values.is_empty() {
-            sqlx::query(DROP_VALUES)
-                .bind(&kept.rollup.label)
-                .bind(measures)
-                .bind(keys)
-                .bind(values)
-                .execute(connection)
-                .await?;
-        }
+        let (rollups, measures, keys, values) = &self.values;
+        query.bind(rollups).bind(measures).bind(keys).bind(values).execute(connection).await?;
         Ok(())
     }
 }
@@ -117,16 +136,16 @@ fn out_of_step(label: &str) -> Failure {
 }
 
 /// A roll-up that refuses what its table took is no fault of a record: nothing is set aside for it.
-fn trouble(label: &str, error: sqlx::Error) -> Trouble {
+fn trouble(of: &str, error: sqlx::Error) -> Trouble {
     match fault::of(&error) {
         Fault::Passing => Trouble::Passing(
-            Failure::new(FailureKind::Unreachable, format!("the sink does not take the rows ({label})"))
+            Failure::new(FailureKind::Unreachable, format!("the sink does not take what changes in the roll-ups over {of}"))
                 .caused_by(error),
         ),
         Fault::Data(_) | Fault::Lasting => Trouble::Lasting(
-            Failure::new(FailureKind::Refused, format!("the sink refuses what changes in {label}"))
+            Failure::new(FailureKind::Refused, format!("the sink refuses what changes in the roll-ups over {of}"))
                 .caused_by(error)
-                .cure("`pg-sinker check` says what is wrong with its table; a constraint of your own on it has to go"),
+                .cure("`pg-sinker check` says what is wrong with a roll-up's table; a constraint of your own on it has to go"),
         ),
     }
 }

@@ -15,7 +15,7 @@ use super::Rollups;
 use super::declared::FillConfig;
 use super::examine::Rollup;
 use super::register::{self, Asked, Filled, LOCK_ALONE, Registered, TRY_TURN};
-use super::statements::Statements;
+use super::statements::OfFill;
 use crate::fault::{self, Fault};
 
 /// How often it is looked whether another instance is done, or gone.
@@ -100,7 +100,7 @@ impl Fill {
     }
 
     async fn fill(&self, connection: &mut PgConnection, rollup: &Rollup) -> Result<(), Failure> {
-        let (begin, statements) = (Instant::now(), Statements::of(rollup));
+        let (begin, statements) = (Instant::now(), OfFill::of(rollup));
         let (mut rows, mut is_begun) = (0, false);
         loop {
             let registered = self.look(connection).await?;
@@ -135,7 +135,7 @@ impl Fill {
         &self,
         connection: &mut PgConnection,
         rollup: &Rollup,
-        statements: &Statements,
+        statements: &OfFill,
         position: &[String],
     ) -> sqlx::Result<Chunk> {
         let mut transaction = connection.begin().await?;
@@ -183,7 +183,7 @@ fn bound<'q>(query: Query<'q>, key: &'q [String]) -> Query<'q> {
 
 /// What an older definition left behind goes. No batch writes to a roll-up in which no row counts; those that began before it came to
 /// that are waited for.
-async fn empty(connection: &mut PgConnection, rollup: &Rollup, statements: &Statements) -> sqlx::Result<()> {
+async fn empty(connection: &mut PgConnection, rollup: &Rollup, statements: &OfFill) -> sqlx::Result<()> {
     let mut transaction = connection.begin().await?;
     sqlx::query(LOCK_ALONE).execute(&mut *transaction).await?;
     transaction.commit().await?;

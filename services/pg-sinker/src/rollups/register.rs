@@ -37,6 +37,16 @@ pub enum Filled {
     All,
 }
 
+impl Filled {
+    /// The key that it is filled up to; nothing where there is no such bound.
+    pub fn position(&self) -> &[String] {
+        match self {
+            Filled::To(key) => key,
+            Filled::Nothing | Filled::All => &[],
+        }
+    }
+}
+
 /// A roll-up as the sink knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {

@@ -1,0 +1,52 @@
+//! A batch finds its rows by their key, however small the tables were when the server made its plans.
+
+use crate::database::value;
+use crate::sunk::Sunk;
+use crate::until::until;
+
+/// More than the five executions after which the server keeps a plan.
+const BATCHES: u64 = 12;
+
+/// Readings of whole tables, of all tables that pg-sinker writes, and the rows that the server has counted there.
+const READINGS: &str = "SELECT coalesce(sum(seq_scan), 0)::bigint || ' ' || coalesce(sum(n_tup_ins) FILTER (WHERE relname = 'orders_latest'), 0) \
+     || ' ' || coalesce(sum(n_tup_del) FILTER (WHERE relname = 'orders_latest'), 0) FROM pg_stat_user_tables \
+     WHERE relname IN ('orders_latest', 'orders_with_user_info', 'deleted_keys', 'rollup_values') OR schemaname = 'dws'";
+
+#[tokio::test]
+async fn no_batch_reads_a_whole_table() {
+    let mut sunk = Sunk::new("").await;
+    sunk.start("").await;
+    let mut sink = sunk.stack.sink().await;
+    until("the roll-ups are complete", async || {
+        match value::<i64>(&mut sink, "SELECT count(*) FROM tidemill.rollups WHERE is_complete").await {
+            3 => Ok(()),
+            complete => Err(format!("{complete} are")),
+        }
+    })
+    .await;
+    let before = value::<String>(&mut sink, READINGS).await;
+    let before: u64 = before.split(' ').next().unwrap().parse().unwrap();
+    for version in 1..=BATCHES {
+        for (key, order) in [("{\"order_id\":1}", 1), ("{\"order_id\":2}", 2)] {
+            let row = format!(
+                r#"{{"order_id":{order},"user_id":7,"order_time":"2025-07-11 09:22:35","order_status":"{version}","quantity":1,"total_amount":"1.50"}}"#
+            );
+            sunk.put(version * 10, key, &row);
+        }
+        sunk.delete(version * 10 + 5, "{\"order_id\":2}");
+        sunk.settled().await;
+    }
+    // The server counts a session's work when it rests.
+    until("the server has counted it all", async || {
+        let found = value::<String>(&mut sink, READINGS).await;
+        let counted: Vec<u64> = found.split(' ').map(|count| count.parse().unwrap()).collect();
+        match counted[..] {
+            [readings, inserted, deleted] if (inserted, deleted) == (BATCHES + 1, BATCHES) => {
+                assert_eq!(readings, before, "readings of whole tables");
+                Ok(())
+            }
+            _ => Err(format!("{counted:?}")),
+        }
+    })
+    .await;
+}
