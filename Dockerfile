@@ -16,10 +16,19 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && mkdir /out && cd target/release && cp cdc-ingest dwd-cleaner dim-joiner pg-sinker tidemill-lab /out/ \
     && strip /out/*
 
-# The programs need libc and libgcc only. Nothing is written to disk at run time, so the root may be read-only.
-FROM debian:bookworm-slim AS runtime
-RUN groupadd --gid 10001 tidemill && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin tidemill
-COPY scripts/probe.sh /usr/local/bin/probe
+# The root of all images: the libraries that the programs are linked with, the certificates of public authorities, a user. No shell, no
+# package manager, nothing else that could be run.
+FROM build AS root
+RUN mkdir -p /root-of-images/etc/ssl/certs /root-of-images/tmp && cd /root-of-images \
+    && ldd /out/* | grep -o '/[^ :]*' | grep -v '^/out/' | sort -u | xargs -I FILE cp --parents --dereference FILE . \
+    && cp /etc/ssl/certs/ca-certificates.crt etc/ssl/certs/ \
+    && echo 'tidemill:x:10001:10001::/:/none' > etc/passwd && echo 'tidemill:x:10001:' > etc/group \
+    && echo 'hosts: files dns' > etc/nsswitch.conf && chmod 1777 tmp
+
+# Nothing is written to disk at run time, so the root may be read-only.
+FROM scratch AS runtime
+COPY --from=root /root-of-images /
+ENV PATH=/usr/local/bin
 WORKDIR /etc/tidemill
 # A number: Kubernetes cannot see that a name is not root.
 USER 10001:10001
@@ -30,7 +39,7 @@ COPY --from=build /out/cdc-ingest /usr/local/bin/
 # In a container 127.0.0.1 is the container itself.
 ENV CDC_INGEST__HTTP__HOST=0.0.0.0
 EXPOSE 8081
-HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["probe", "8081", "useful"]
+HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["cdc-ingest", "health", "useful", "--config", "/etc/tidemill/cdc-ingest.toml"]
 ENTRYPOINT ["cdc-ingest"]
 CMD ["--config", "/etc/tidemill/cdc-ingest.toml"]
 
@@ -39,7 +48,7 @@ COPY config/dwd-cleaner.toml config/dwd-cleaner-users.toml ./
 COPY --from=build /out/dwd-cleaner /usr/local/bin/
 ENV DWD_CLEANER__HTTP__HOST=0.0.0.0
 EXPOSE 8082
-HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["probe", "8082", "ready"]
+HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["dwd-cleaner", "health", "ready", "--config", "/etc/tidemill/dwd-cleaner.toml"]
 ENTRYPOINT ["dwd-cleaner"]
 CMD ["--config", "/etc/tidemill/dwd-cleaner.toml"]
 
@@ -48,7 +57,7 @@ COPY config/dim-joiner.toml ./
 COPY --from=build /out/dim-joiner /usr/local/bin/
 ENV DIM_JOINER__HTTP__HOST=0.0.0.0
 EXPOSE 8083
-HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["probe", "8083", "ready"]
+HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["dim-joiner", "health", "ready", "--config", "/etc/tidemill/dim-joiner.toml"]
 ENTRYPOINT ["dim-joiner"]
 CMD ["--config", "/etc/tidemill/dim-joiner.toml"]
 
@@ -57,10 +66,12 @@ COPY config/pg-sinker.toml ./
 COPY --from=build /out/pg-sinker /usr/local/bin/
 ENV PG_SINKER__HTTP__HOST=0.0.0.0
 EXPOSE 8084
-HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["probe", "8084", "ready"]
+HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["pg-sinker", "health", "ready", "--config", "/etc/tidemill/pg-sinker.toml"]
 ENTRYPOINT ["pg-sinker"]
 CMD ["--config", "/etc/tidemill/pg-sinker.toml"]
 
-FROM runtime AS tidemill-lab
+# For tests and questions by hand: it may stay idle, and has a shell.
+FROM debian:bookworm-slim AS tidemill-lab
+USER 10001:10001
 COPY --from=build /out/tidemill-lab /usr/local/bin/
 ENTRYPOINT ["tidemill-lab"]

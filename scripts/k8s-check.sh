@@ -44,7 +44,7 @@ capturing() {
   local pod address tries=120
   while [ "$tries" -gt 0 ]; do
     while read -r pod address; do
-      ! k exec "$pod" -- probe 8081 ready >/dev/null 2>&1 || { echo "$pod $address"; return 0; }
+      ! k exec "$pod" -- cdc-ingest health ready >/dev/null 2>&1 || { echo "$pod $address"; return 0; }
     done < <(k get pods -l app.kubernetes.io/name=cdc-ingest --field-selector status.phase=Running \
       -o 'jsonpath={range .items[*]}{.metadata.name} {.status.podIP}{"\n"}{end}')
     tries=$((tries - 1))

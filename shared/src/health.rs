@@ -37,6 +37,9 @@ pub struct State {
     pub details: BTreeMap<&'static str, Value>,
     #[serde(skip)]
     latches: BTreeMap<&'static str, String>,
+    /// The part that waits for its turn, because another instance does the work.
+    #[serde(skip)]
+    standing_by: Option<&'static str>,
     #[serde(skip)]
     pulse: Pulse,
 }
@@ -87,6 +90,7 @@ impl Health {
             restarts: VecDeque::new(),
             details: BTreeMap::new(),
             latches: BTreeMap::new(),
+            standing_by: None,
             pulse: Pulse::default(),
         };
         Health { state: Arc::new(Mutex::new(state)), pages: Arc::default() }
@@ -108,6 +112,12 @@ impl Health {
         if state.latches.remove(part).is_some() {
             state.refresh();
         }
+    }
+
+    /// Another instance does the work (`holder` tells which), and this one takes over when that ends.
+    pub fn stand_by(&self, part: &'static str, holder: impl Into<String>) {
+        self.hold(part, holder);
+        self.lock().standing_by = Some(part);
     }
 
     /// Sets one of the service's own details.
@@ -142,6 +152,7 @@ impl Health {
         if phase == Phase::Starting {
             state.generation.number += 1;
             state.latches.clear();
+            state.standing_by = None;
         }
         state.refresh();
     }
@@ -180,6 +191,12 @@ impl Health {
 }
 
 impl State {
+    /// Ready, or waiting for nothing but its turn.
+    pub fn is_useful(&self) -> bool {
+        let stands_by = || self.standing_by.is_some_and(|part| self.latches.keys().eq([&part]));
+        self.ready || (self.generation.phase == Phase::Running && stands_by())
+    }
+
     fn refresh(&mut self) {
         self.waiting_for = self.latches.values().cloned().collect();
         if self.generation.phase != Phase::Running {
@@ -205,6 +222,24 @@ mod tests {
         assert!(health.is_ready());
         health.enter(Phase::BackingOff);
         assert!(!health.is_ready());
+    }
+
+    #[test]
+    fn a_standby_is_useful_and_not_ready() {
+        let health = Health::new("test", "0");
+        health.enter(Phase::Running);
+        health.hold("kafka", "the broker");
+        assert!(!health.state().is_useful());
+        health.stand_by("slot", "slot s, which is in use by another");
+        assert!(!health.state().is_useful(), "it waits for the broker as well");
+        health.release("kafka");
+        assert!(health.state().is_useful() && !health.is_ready());
+        health.release("slot");
+        assert!(health.is_ready());
+        health.enter(Phase::Starting);
+        health.enter(Phase::Running);
+        health.hold("slot", "the slot");
+        assert!(!health.state().is_useful(), "another generation does not stand by yet");
     }
 
     #[test]

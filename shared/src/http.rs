@@ -11,7 +11,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use crate::config::HttpConfig;
 use crate::console::api::{self, Api, TakesCommands};
 use crate::failure::{Failure, FailureKind};
-use crate::health::Health;
+use crate::health::{Health, State};
 use crate::metrics;
 
 /// What a browser may do with a page: nothing but what this very server sends.
@@ -30,6 +30,7 @@ pub struct Serving {
 /// |---|---|
 /// | `/health/live` | 200 while every part of the process gives signs of life, also while it waits for a server; 503 once one hangs for `http.hang_max_ms`, or the service has stopped |
 /// | `/health/ready` | 200 when the chain runs, has its partitions or slot and has caught up to where it started; else 503 with what it waits for |
+/// | `/health/useful` | 200 as well where a standby waits for nothing but its turn |
 /// | `/metrics` | Prometheus text |
 /// | `/api/…` | see [`crate::console::api`] |
 /// | `/` | the console |
@@ -66,6 +67,7 @@ async fn serve_at(
             .app_data(web::Data::new(hang_max))
             .route("/health/live", web::get().to(live))
             .route("/health/ready", web::get().to(ready))
+            .route("/health/useful", web::get().to(useful))
             .route("/metrics", web::get().to(metrics_page))
             .configure(|service| api::configure(service, api::resources()))
             .default_service(web::to(api::not_found))
@@ -108,9 +110,19 @@ async fn live(health: web::Data<Health>, hang_max: web::Data<Duration>) -> HttpR
 
 async fn ready(health: web::Data<Health>) -> HttpResponse {
     let state = health.state();
-    if state.ready {
-        return HttpResponse::Ok().body("ready\n");
+    if state.ready { HttpResponse::Ok().body("ready\n") } else { not_ready(state) }
+}
+
+async fn useful(health: web::Data<Health>) -> HttpResponse {
+    let state = health.state();
+    if !state.is_useful() {
+        return not_ready(state);
     }
+    let waits = state.waiting_for.join("; ");
+    HttpResponse::Ok().body(if state.ready { "ready\n".to_owned() } else { format!("standing by: {waits}\n") })
+}
+
+fn not_ready(state: State) -> HttpResponse {
     let mut text = format!("not ready, waiting for: {}\n", state.waiting_for.join("; "));
     if let Some(failure) = state.generation.last_failure {
         text.push_str(&format!("last failure: {failure}\n"));

@@ -33,6 +33,7 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod page;
+mod probe;
 pub mod pulse;
 pub mod run;
 pub mod scalar;

@@ -28,7 +28,7 @@ use crate::generation::{Fate, Lease};
 use crate::health::{Health, Phase};
 use crate::kafka::KafkaConfig;
 use crate::said::Said;
-use crate::{http, metrics, pulse, telemetry};
+use crate::{http, metrics, probe, pulse, telemetry};
 
 /// What every service's settings have.
 pub trait ServiceConfig: DeserializeOwned + Serialize + Clone + Send + Sync + 'static {
@@ -155,6 +155,10 @@ pub fn main<S: Service>() -> ExitCode {
     if checking {
         return report_findings(&system.block_on(S::check(&config)));
     }
+    if let Some((probe::NAME, arguments)) = arguments.subcommand() {
+        let asked = system.block_on(probe::ask(config.http(), arguments));
+        return asked.unwrap_or_else(|failure| report_error::<S>(&failure));
+    }
     if let Some((name, arguments)) = arguments.subcommand() {
         return match system.block_on(S::run_command(&config, name, arguments)) {
             Ok(code) => code,
@@ -194,6 +198,7 @@ fn command<S: Service>() -> Command {
             Command::new("check")
                 .about("Look at settings and surroundings, start nothing; exit code 1 if something is wrong"),
         )
+        .subcommand(probe::command())
         .subcommands(S::commands())
         .after_help(format!("A key in the environment: {prefix}__KAFKA__BROKERS=127.0.0.1:9092"))
 }

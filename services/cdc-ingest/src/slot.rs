@@ -111,9 +111,9 @@ pub async fn free(
             continue;
         }
         if said.as_ref() != Some(&holder) {
-            let waits = format!("slot {name}, which is in use by {holder}"); // scripts/probe.sh knows a standby by these words
+            let waits = format!("slot {name}, which is in use by {holder}");
             tracing::warn!("waiting for {waits}; this instance takes over when it is free");
-            health.hold(SLOT_LATCH, waits);
+            health.stand_by(SLOT_LATCH, waits);
             said = Some(holder);
         }
         tokio::time::sleep(Duration::from_millis(config.takeover_poll_ms)).await;
