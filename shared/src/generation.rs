@@ -3,7 +3,7 @@
 //! Any part ends the generation with a [`Failure`]; the root (`run`) then takes the whole chain down and builds a new one from
 //! durable positions. Half-old state cannot exist.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ struct Shared {
     /// Threads that wait for the end; held together with `failure`.
     at_end: Condvar,
     moved: AtomicBool,
+    /// Sources of the chain that have not drained yet.
+    sources: AtomicUsize,
 }
 
 /// Something that happens once: waited for by tasks, looked at for every record.
@@ -64,7 +66,19 @@ impl Fate {
         self.shared.at_end.notify_all();
     }
 
-    /// Asks the source of the chain to take in nothing more and to finish when all is acknowledged.
+    /// The chain has one more source.
+    pub fn add_source(&self) {
+        self.shared.sources.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A source has taken in nothing more, and all that it took in is acknowledged. The last one ends the generation.
+    pub fn source_drained(&self) {
+        if self.shared.sources.fetch_sub(1, Ordering::SeqCst) <= 1 {
+            self.finish();
+        }
+    }
+
+    /// Asks the sources of the chain to take in nothing more and to finish when all is acknowledged.
     pub fn drain(&self) {
         self.shared.draining.set();
     }
@@ -171,6 +185,17 @@ mod tests {
         fate.end_broken("publisher");
         assert!(fate.has_ended());
         assert_eq!(fate.take_failure().unwrap().to_string(), "first");
+    }
+
+    #[test]
+    fn the_last_source_that_has_drained_ends_the_generation() {
+        let fate = Fate::default();
+        fate.add_source();
+        fate.add_source();
+        fate.source_drained();
+        assert!(!fate.has_ended());
+        fate.source_drained();
+        assert!(fate.has_ended() && fate.take_failure().is_none());
     }
 
     #[test]

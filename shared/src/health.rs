@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 use crate::metrics;
-use crate::pulse::Pulse;
+use crate::pulse::{Part, Pulse};
 use crate::record::time;
 
 /// The state behind `/health` and `/api/v1/state`, shared by all parts of a service.
@@ -18,6 +18,8 @@ use crate::record::time;
 pub struct Health {
     state: Arc<Mutex<State>>,
     pages: Arc<Mutex<BTreeMap<&'static str, Value>>>,
+    /// Of what this one speaks, where a service has several parts of a kind.
+    of: Option<Arc<str>>,
 }
 
 /// What `/api/v1/state` shows.
@@ -36,10 +38,10 @@ pub struct State {
     /// What the service has to say beyond that: partitions, slot, snapshot, tables.
     pub details: BTreeMap<&'static str, Value>,
     #[serde(skip)]
-    latches: BTreeMap<&'static str, String>,
+    latches: BTreeMap<Part, String>,
     /// The part that waits for its turn, because another instance does the work.
     #[serde(skip)]
-    standing_by: Option<&'static str>,
+    standing_by: Option<Part>,
     #[serde(skip)]
     pulse: Pulse,
 }
@@ -93,7 +95,16 @@ impl Health {
             standing_by: None,
             pulse: Pulse::default(),
         };
-        Health { state: Arc::new(Mutex::new(state)), pages: Arc::default() }
+        Health { state: Arc::new(Mutex::new(state)), pages: Arc::default(), of: None }
+    }
+
+    /// The same state, for parts that belong to `name`: their latches, signs of life and details stand beside those of others.
+    pub fn of(&self, name: &str) -> Self {
+        Health { of: Some(name.into()), ..self.clone() }
+    }
+
+    fn part(&self, kind: &'static str) -> Part {
+        Part { kind, of: self.of.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -103,13 +114,13 @@ impl Health {
     /// Holds readiness back until [`Health::release`] is called for the same part.
     pub fn hold(&self, part: &'static str, waiting_for: impl Into<String>) {
         let mut state = self.lock();
-        state.latches.insert(part, waiting_for.into());
+        state.latches.insert(self.part(part), waiting_for.into());
         state.refresh();
     }
 
     pub fn release(&self, part: &'static str) {
         let mut state = self.lock();
-        if state.latches.remove(part).is_some() {
+        if state.latches.remove(&self.part(part)).is_some() {
             state.refresh();
         }
     }
@@ -117,13 +128,22 @@ impl Health {
     /// Another instance does the work (`holder` tells which), and this one takes over when that ends.
     pub fn stand_by(&self, part: &'static str, holder: impl Into<String>) {
         self.hold(part, holder);
-        self.lock().standing_by = Some(part);
+        self.lock().standing_by = Some(self.part(part));
     }
 
-    /// Sets one of the service's own details.
+    /// Sets one of the service's own details; those that belong to a name stand under `further`.
     pub fn detail(&self, name: &'static str, value: impl Serialize) {
         let value = serde_json::to_value(value).unwrap_or(Value::Null);
-        self.lock().details.insert(name, value);
+        let mut state = self.lock();
+        let Some(of) = &self.of else {
+            state.details.insert(name, value);
+            return;
+        };
+        let further = state.details.entry("further").or_insert_with(|| Value::Object(Map::new()));
+        if let Some(further) = further.as_object_mut() {
+            let own = further.entry(of.as_ref()).or_insert_with(|| Value::Object(Map::new()));
+            own.as_object_mut().and_then(|own| own.insert(name.to_owned(), value));
+        }
     }
 
     /// Sets what `/api/v1/<name>` shows: what is too long for the state.
@@ -159,7 +179,7 @@ impl Health {
 
     /// A part of the process gives a sign of life.
     pub fn beat(&self, part: &'static str) {
-        self.lock().pulse.beat(part, Instant::now());
+        self.lock().pulse.beat(self.part(part), Instant::now());
     }
 
     /// Why the process is of no more use, if so: it has stopped, or a part of it hangs.
@@ -193,7 +213,7 @@ impl Health {
 impl State {
     /// Ready, or waiting for nothing but its turn.
     pub fn is_useful(&self) -> bool {
-        let stands_by = || self.standing_by.is_some_and(|part| self.latches.keys().eq([&part]));
+        let stands_by = || self.standing_by.as_ref().is_some_and(|part| self.latches.keys().eq([part]));
         self.ready || (self.generation.phase == Phase::Running && stands_by())
     }
 
@@ -240,6 +260,21 @@ mod tests {
         health.enter(Phase::Running);
         health.hold("slot", "the slot");
         assert!(!health.state().is_useful(), "another generation does not stand by yet");
+    }
+
+    #[test]
+    fn parts_of_a_name_stand_beside_the_others() {
+        let health = Health::new("test", "0");
+        let of_users = health.of("users");
+        for health in [&health, &of_users] {
+            health.hold("sink", "the sink");
+            health.detail("input", 1);
+        }
+        of_users.release("sink");
+        of_users.detail("more", 2);
+        assert_eq!(health.state().waiting_for.len(), 2, "the chain, and the other latch");
+        let details = serde_json::to_value(health.state().details).unwrap();
+        assert_eq!(details, serde_json::json!({"input": 1, "further": {"users": {"input": 1, "more": 2}}}));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Waiting is not hanging: who waits for a server that is away goes on giving signs.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The root, which builds one generation after the other.
@@ -17,25 +19,41 @@ pub const READER: &str = "reader";
 /// How often a part gives a sign, about.
 pub const BEAT_EVERY: Duration = Duration::from_secs(1);
 
+/// A part of a process; where there are several of a kind, the one of this name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Part {
+    pub kind: &'static str,
+    pub of: Option<Arc<str>>,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.of {
+            None => f.write_str(self.kind),
+            Some(of) => write!(f, "{} of {of}", self.kind),
+        }
+    }
+}
+
 /// When each part last gave a sign.
 #[derive(Debug, Clone, Default)]
 pub struct Pulse {
-    beats: BTreeMap<&'static str, Instant>,
+    beats: BTreeMap<Part, Instant>,
 }
 
 impl Pulse {
-    pub fn beat(&mut self, part: &'static str, now: Instant) {
+    pub fn beat(&mut self, part: Part, now: Instant) {
         self.beats.insert(part, now);
     }
 
     /// A generation has ended: its parts are no more.
     pub fn end_generation(&mut self) {
-        self.beats.retain(|part, _| *part == ROOT);
+        self.beats.retain(|part, _| part.kind == ROOT);
     }
 
     /// A part that has given no sign for longer than this, and for how long.
-    pub fn hangs(&self, silence_max: Duration, now: Instant) -> Option<(&'static str, Duration)> {
-        let silences = self.beats.iter().map(|(part, beat)| (*part, now.saturating_duration_since(*beat)));
+    pub fn hangs(&self, silence_max: Duration, now: Instant) -> Option<(&Part, Duration)> {
+        let silences = self.beats.iter().map(|(part, beat)| (part, now.saturating_duration_since(*beat)));
         silences.max_by_key(|(_, silence)| *silence).filter(|(_, silence)| *silence > silence_max)
     }
 }
@@ -49,15 +67,19 @@ mod tests {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         let max = Duration::from_secs(60);
+        let part = |kind, of: Option<&str>| Part { kind, of: of.map(Into::into) };
+        let (root, reader) = (part(ROOT, None), part(READER, Some("users")));
         let mut pulse = Pulse::default();
         assert_eq!(pulse.hangs(max, at(1_000)), None, "nobody was ever there");
-        pulse.beat(ROOT, at(0));
-        pulse.beat(READER, at(0));
+        pulse.beat(root.clone(), at(0));
+        pulse.beat(reader.clone(), at(0));
         assert_eq!(pulse.hangs(max, at(60)), None);
-        pulse.beat(ROOT, at(90));
-        assert_eq!(pulse.hangs(max, at(100)), Some((READER, Duration::from_secs(100))));
+        pulse.beat(root.clone(), at(90));
+        pulse.beat(part(READER, None), at(90));
+        assert_eq!(pulse.hangs(max, at(100)), Some((&reader, Duration::from_secs(100))));
+        assert_eq!(reader.to_string(), "reader of users");
         pulse.end_generation();
         assert_eq!(pulse.hangs(max, at(100)), None);
-        assert_eq!(pulse.hangs(max, at(151)), Some((ROOT, Duration::from_secs(61))));
+        assert_eq!(pulse.hangs(max, at(151)), Some((&root, Duration::from_secs(61))));
     }
 }

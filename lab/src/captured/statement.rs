@@ -4,6 +4,7 @@
 //! table's value. Texts are compared by their bytes, whatever the column's collation holds to be equal.
 
 use shared::pg::quoted;
+use shared::record::row::JSON_NULL;
 
 use super::comparison::FEW;
 use super::table_shape::{Column, TableShape};
@@ -13,9 +14,6 @@ pub const CREATE_TOPIC_TABLE: &str = "CREATE TEMPORARY TABLE tidemill_topic (key
 
 /// The statement that fills it.
 pub const COPY_TOPIC_TABLE: &str = "COPY pg_temp.tidemill_topic (key, row) FROM STDIN";
-
-/// The member of a row that names the json columns whose null is JSON's and not SQL's.
-const JSON_NULL: &str = "tidemill.json_null";
 
 /// JSON's blanks. Around a value they belong to neither the value nor the row that it stands in.
 const BLANKS: &str = r"E' \t\n\r'";

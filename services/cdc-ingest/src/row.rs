@@ -1,10 +1,10 @@
 //! A table's rows and keys as JSON objects.
 
 use shared::pg::TableName;
-use shared::record::row::write_string;
+use shared::record::row::{JSON_NULL, write_string};
 
 use crate::decode::Cell;
-use crate::types::{Form, JSON_NULL};
+use crate::types::Form;
 
 /// One column, ready to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,12 +12,9 @@
 //!
 //! Casting the value's text back to the column's type gives the value that was stored. Of json, blanks around the value may get lost.
 //! The JSON value `null` in a json or jsonb column would look as SQL's NULL: such columns are named by the row's last member,
-//! [`JSON_NULL`].
+//! [`shared::record::row::JSON_NULL`].
 
 use shared::record::row::write_string;
-
-/// The member that names json and jsonb columns whose `null` is a JSON value: `"tidemill.json_null":["payload"]`.
-pub const JSON_NULL: &str = "tidemill.json_null";
 
 /// How a type's text becomes JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

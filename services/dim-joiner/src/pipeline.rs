@@ -134,6 +134,7 @@ impl Service for DimJoiner {
             service: Self::NAME,
             topic: &config.facts.topic,
             group: &config.facts.group,
+            batch_wait: Duration::ZERO,
             start,
             fate: fate.clone(),
             progress,

@@ -1,6 +1,7 @@
 //! The chain of dwd-cleaner: checked, built sink first, started behind the tail of its output.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use actix::prelude::*;
 use clap::{ArgMatches, Command};
@@ -102,6 +103,7 @@ impl Service for DwdCleaner {
             service: Self::NAME,
             topic: &config.input.topic,
             group: &config.input.group,
+            batch_wait: Duration::ZERO,
             start,
             fate: fate.clone(),
             progress,

@@ -24,6 +24,7 @@ pub struct ColumnFacts {
     /// Without length or precision: a cast to `varchar(10)` would cut the text off in silence, an assignment refuses it.
     pub type_sql: String,
     pub not_null: bool,
+    pub has_default: bool,
     /// The server makes the value itself.
     pub generated: bool,
 }
@@ -42,8 +43,8 @@ pub async fn read(connection: &mut PgConnection, table: &TableName) -> Result<Op
     .await
     .map_err(failed)?;
     let Some((oid, is_table, schema_usage, privileges)) = relation else { return Ok(None) };
-    let columns: Vec<(String, String, bool, bool)> = sqlx::query_as(
-        "SELECT attname::text, format_type(atttypid, -1), attnotnull, attgenerated <> '' OR attidentity <> '' \
+    let columns: Vec<(String, String, bool, bool, bool)> = sqlx::query_as(
+        "SELECT attname::text, format_type(atttypid, -1), attnotnull, atthasdef, attgenerated <> '' OR attidentity <> '' \
          FROM pg_attribute WHERE attrelid = $1::int8::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
     )
     .bind(oid)
@@ -60,10 +61,11 @@ pub async fn read(connection: &mut PgConnection, table: &TableName) -> Result<Op
     .fetch_all(&mut *connection)
     .await
     .map_err(failed)?;
-    let columns = columns.into_iter().map(|(name, type_sql, not_null, generated)| ColumnFacts {
+    let columns = columns.into_iter().map(|(name, type_sql, not_null, has_default, generated)| ColumnFacts {
         name,
         type_sql,
         not_null,
+        has_default,
         generated,
     });
     Ok(Some(Facts { is_table, schema_usage, privileges, columns: columns.collect(), unique }))

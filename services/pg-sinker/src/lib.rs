@@ -12,6 +12,8 @@
 //! The sink's own offset says where a partition goes on; Kafka's committed one only shows the lag. It moves from the value that this
 //! writer believes in or not at all, so of two writers that believe to own a partition one fails before it has written a row.
 //!
+//! Each topic that goes into a table of the sink has such a chain; they share the publisher and the fate.
+//!
 //! The modules stand in the order in which data meets them.
 
 // What is set, and what the sink's tables are.
@@ -19,6 +21,7 @@ pub mod settings;
 
 mod catalog;
 mod tables;
+mod ways;
 
 // What a record says, and what of a batch remains.
 mod entry;

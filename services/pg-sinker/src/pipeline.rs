@@ -1,36 +1,39 @@
 //! The service: looks at the sink and the topic, and builds the chain.
 
 use std::process::ExitCode;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use actix::Actor as _;
+use actix::{Actor as _, Addr, ArbiterHandle};
 use clap::{ArgMatches, Command};
 use serde::Serialize;
 use shared::check::Finding;
-use shared::failure::{Failure, FailureKind};
+use shared::failure::Failure;
+use shared::generation::Fate;
+use shared::health::Health;
 use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
 use shared::kafka::reader::{self, Feed, ReaderSetup};
 use shared::kafka::topics::{TopicSpec, Topics};
-use shared::pg::{TableName, refused};
+use shared::pg::TableName;
 use shared::run::{Chain, Service, Surroundings};
-use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio::runtime::Handle;
 
 use crate::catalog::Facts;
-use crate::checkpoint::{self, Place, SinkOffsets};
-use crate::letters::{Letters, acknowledged};
+use crate::checkpoint::{Place, SinkOffsets};
+use crate::letters::{Acknowledgement, Letters, acknowledged};
 use crate::rollups::register::{self, Asked};
-use crate::rollups::{Details, Fill, Rollup, Rollups, Surroundings as Between, examine};
+use crate::rollups::{Fill, Rollups};
 use crate::settings::Settings;
-use crate::tables::{Table, Tables};
+use crate::tables::{Table, Tables, Target};
 use crate::transaction::Plan;
+use crate::ways::{Way, Ways, examined_rollups, own_tables, unregistered};
 use crate::writer::{Writer, WriterSetup};
-use crate::{catalog, deleted_keys, reconcile, tables};
+use crate::{catalog, reconcile, tables, ways};
 
-/// Topics of results are made by this service.
-const MAKER: &str = "dim-joiner";
+/// Who makes the topics: that of the results dim-joiner, others any of them.
+const MAKER: &str = "the stage that writes it (dim-joiner, where it is that of the results)";
 
 /// The service.
 pub struct PgSinker;
@@ -60,14 +63,14 @@ impl Service for PgSinker {
     }
 
     async fn start(config: &Settings, surroundings: Surroundings) -> Result<Chain, Failure> {
-        let (tables, rollups) = required_tables(config).await?;
+        let ways = ways::required(config, Self::NAME).await?;
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
-        topics.required(&config.input.topic, MAKER)?;
+        for way in &ways.all {
+            topics.required(&way.topic, MAKER)?;
+        }
         topics.ensure(&dead_letter_topic(config)).await?;
-        surroundings
-            .health
-            .detail("tables", tables.tables.iter().map(|target| about(&target.table)).collect::<Vec<_>>());
-        build(config, surroundings, tables, rollups)
+        surroundings.health.detail("tables", ways.all.iter().flat_map(about).collect::<Vec<_>>());
+        build(config, surroundings, ways)
     }
 }
 
@@ -75,20 +78,15 @@ fn dead_letter_topic(config: &Settings) -> TopicSpec {
     TopicSpec { name: config.writer.dead_letter_topic.clone(), partitions: 1, compacted: false }
 }
 
-fn place(config: &Settings) -> Place {
-    Place { group: config.input.group.clone(), topic: config.input.topic.clone() }
-}
-
-fn build(config: &Settings, surroundings: Surroundings, tables: Tables, rollups: Rollups) -> Result<Chain, Failure> {
+fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Chain, Failure> {
     let Surroundings { fate, health, arbiter, lease, .. } = surroundings;
-    let progress = Progress::new(lease, fate.clone());
     let publisher = Publisher::new(PublisherSetup {
         config: &config.kafka,
         service: PgSinker::NAME,
         topics: TopicNames::new([config.writer.dead_letter_topic.clone()]),
         letters: None,
         fate: fate.clone(),
-        lease: progress.lease().clone(),
+        lease: lease.clone(),
         on_acked: Box::new(acknowledged),
     })?;
     let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
@@ -97,116 +95,75 @@ fn build(config: &Settings, surroundings: Surroundings, tables: Tables, rollups:
         config: config.fill.clone(),
         timeout: config.writer.transaction_timeout(),
         retry: config.writer.retry_wait(1),
-        asked: Asked::of(&tables, &rollups),
-        rollups: rollups.clone(),
+        asked: ways.asked,
+        rollups: ways.rollups,
         fate: fate.clone(),
         health: health.clone(),
     };
     arbiter.spawn(fill.run());
+    let mut threads = Vec::new();
+    for (number, way) in ways.all.into_iter().enumerate() {
+        let health = if number == 0 { health.clone() } else { health.of(&way.topic) };
+        let progress = Progress::new(lease.clone(), fate.clone());
+        threads.push(build_way(config, way, &publisher, (&arbiter, &fate, &health, progress))?);
+    }
+    threads.extend(reconcile::schedule::spawn(config, fate, health)?);
+    Ok(Chain { threads })
+}
+
+/// The reading thread and the actors of one topic. Answers the thread.
+fn build_way(
+    config: &Settings,
+    way: Way,
+    publisher: &Addr<Publisher<Acknowledgement>>,
+    (arbiter, fate, health, progress): (&ArbiterHandle, &Fate, &Health, Progress),
+) -> Result<JoinHandle<()>, Failure> {
+    let place = Place { group: config.input.group.clone(), topic: way.topic.clone() };
     let setup = WriterSetup {
-        plan: Plan::new(place(config), tables, rollups),
+        plan: Plan::new(place.clone(), way.tables, way.rollups),
         sink: config.sink.clone(),
         config: config.writer.clone(),
         ownership: Duration::from_millis(config.kafka.session_timeout_ms),
-        letters: Letters::new(publisher, PgSinker::NAME, config.input.topic.clone()),
+        letters: Letters::new(publisher.clone(), PgSinker::NAME, way.topic.clone()),
         progress: progress.clone(),
         fate: fate.clone(),
         health: health.clone(),
     };
-    let writer = Writer::start_in_arbiter(&arbiter, |_| Writer::new(setup));
+    let writer = Writer::start_in_arbiter(arbiter, |_| Writer::new(setup));
     let (receiver, thread) = reader::spawn(ReaderSetup {
         config: &config.kafka,
         service: PgSinker::NAME,
-        topic: &config.input.topic,
-        group: &config.input.group,
-        start: SinkOffsets { sink: config.sink.clone(), place: place(config), runtime: Handle::current() },
+        topic: &way.topic,
+        group: &way.group,
+        batch_wait: Duration::from_millis(config.writer.batch_wait_ms),
+        start: SinkOffsets { sink: config.sink.clone(), place, runtime: Handle::current() },
         fate: fate.clone(),
         progress,
         health: health.clone(),
     })?;
-    let comparing = reconcile::schedule::spawn(config, fate.clone(), health)?;
-    Feed::start_in_arbiter(&arbiter, |_| Feed::new(receiver, writer.recipient(), fate));
-    Ok(Chain { threads: std::iter::once(thread).chain(comparing).collect() })
+    let fate = fate.clone();
+    Feed::start_in_arbiter(arbiter, |_| Feed::new(receiver, writer.recipient(), fate));
+    Ok(thread)
 }
 
 /// A table in `/api/v1/state`.
 #[derive(Serialize)]
 struct About<'a> {
     table: &'a str,
+    topic: &'a str,
     key: Vec<&'a str>,
     on_tombstone: &'static str,
     columns: usize,
 }
 
-fn about(table: &Table) -> About<'_> {
-    let key = table.key_columns().map(|column| column.name.as_str()).collect();
-    About { table: &table.label, key, on_tombstone: table.on_tombstone.as_str(), columns: table.columns.len() }
-}
-
-/// The tables and roll-ups as they are to be written, or the first thing that stands in the way of one.
-async fn required_tables(config: &Settings) -> Result<(Tables, Rollups), Failure> {
-    let mut connection = config.sink.connect(PgSinker::NAME).await?;
-    for name in own_tables() {
-        let facts = catalog::read(&mut connection, &name).await?;
-        if let Some(problem) = tables::examine_own(&name, facts.as_ref(), &config.sink.user).into_iter().next() {
-            return Err(problem);
-        }
-    }
-    let mut found = Vec::new();
-    for table in config.tables.values() {
-        let facts = catalog::read(&mut connection, &TableName::parse(&table.table)).await?;
-        let table = tables::examine(table, facts.as_ref(), &config.sink.user);
-        found.push((table.map_err(first)?, facts));
-    }
-    let rollups = examined_rollups(&mut connection, config, &found).await?;
-    let rollups: Result<Vec<_>, _> = rollups.into_iter().collect();
-    let rollups = Rollups::new(rollups.map_err(first)?);
-    let tables = Tables::new(found.into_iter().map(|(table, _)| table).collect());
-    register::enter(&mut connection, &rollups).await.map_err(unregistered)?;
-    let registered = register::read(&mut connection, &Asked::of(&tables, &rollups)).await.map_err(unregistered)?;
-    register::progress(&rollups, &registered)?;
-    // All is known; a server that does not say good-bye changes nothing.
-    let _ = connection.close().await;
-    Ok((tables, rollups))
-}
-
-fn own_tables() -> [TableName; 4] {
-    [checkpoint::table(), deleted_keys::table(), register::table(), register::values_table()]
-}
-
-fn unregistered(error: sqlx::Error) -> Failure {
-    refused("the registered roll-ups cannot be read", error)
-}
-
-fn first(problems: Vec<Failure>) -> Failure {
-    problems.into_iter().next().unwrap_or_else(|| Failure::new(FailureKind::Broken, "a problem without a name"))
-}
-
-/// Each roll-up, or what stands in its way. `tables`: those that can be written.
-async fn examined_rollups(
-    connection: &mut PgConnection,
-    config: &Settings,
-    tables: &[(Table, Option<Facts>)],
-) -> Result<Vec<Result<Rollup, Vec<Failure>>>, Failure> {
-    let mut examined = Vec::new();
-    for rollup in config.kept_rollups().values() {
-        let of = TableName::parse(&rollup.of);
-        // A table that cannot be written has been told of.
-        let Some((table, Some(facts))) = tables.iter().find(|(table, _)| table.name == of) else { continue };
-        let own = TableName::parse(&rollup.table);
-        let own_facts = catalog::read(connection, &own).await?;
-        let (details, own_details) = (Details::read(connection, &of).await?, Details::read(connection, &own).await?);
-        let between = Between {
-            table,
-            facts,
-            details: &details,
-            own: own_facts.as_ref(),
-            own_details: &own_details,
-            role: &config.sink.user,
-        };
-        examined.push(examine(rollup, between));
-    }
-    Ok(examined)
+fn about(way: &Way) -> impl Iterator<Item = About<'_>> {
+    way.tables.tables.iter().map(|Target { table, .. }| About {
+        table: &table.label,
+        topic: &way.topic,
+        key: table.key_columns().map(|column| column.name.as_str()).collect(),
+        on_tombstone: table.on_tombstone.as_str(),
+        columns: table.columns.len(),
+    })
 }
 
 async fn check_sink(config: &Settings) -> Vec<Finding> {
@@ -282,14 +239,17 @@ async fn check_topics(config: &Settings) -> Vec<Finding> {
         Ok(topics) => topics,
         Err(failure) => return vec![Finding::problem(&failure)],
     };
-    let input = topics.required(&config.input.topic, MAKER);
-    let mut findings = vec![match &input {
-        Ok(partitions) => Finding::ok(format!("topic {} has {partitions} partitions", config.input.topic)),
-        Err(failure) => Finding::problem(failure),
-    }];
-    // A broker that does not answer is said once.
-    if input.is_ok() {
-        findings.push(topics.finding(&dead_letter_topic(config)).await);
+    let mut findings = Vec::new();
+    for topic in config.topics() {
+        match topics.required(topic, MAKER) {
+            Ok(partitions) => findings.push(Finding::ok(format!("topic {topic} has {partitions} partitions"))),
+            Err(failure) => {
+                findings.push(Finding::problem(&failure));
+                // A broker that does not answer is said once.
+                return findings;
+            }
+        }
     }
+    findings.push(topics.finding(&dead_letter_topic(config)).await);
     findings
 }

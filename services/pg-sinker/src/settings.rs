@@ -52,6 +52,9 @@ pub struct InputConfig {
 pub struct TableConfig {
     /// `schema.table`.
     pub table: String,
+    /// Whose rows go into it; empty: those of `input.topic`.
+    #[serde(default)]
+    pub topic: String,
     /// The columns that make a row the same row; a list, or names with commas (the environment knows no lists).
     #[serde(deserialize_with = "names")]
     pub key: Vec<String>,
@@ -60,6 +63,9 @@ pub struct TableConfig {
     /// With [`OnTombstone::Soft`]: the column that says that the row was deleted.
     #[serde(default = "deleted_column")]
     pub deleted_column: String,
+    /// Columns that are not written, such as personal ones.
+    #[serde(default, deserialize_with = "names")]
+    pub leave_out: Vec<String>,
 }
 
 fn deleted_column() -> String {
@@ -94,14 +100,44 @@ impl OnTombstone {
     }
 }
 
+/// What a commit waits for, as PostgreSQL has it.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum SynchronousCommit {
+    #[default]
+    On,
+    /// Nothing. Rows and offsets that a crash of the server takes are written again from the topic.
+    Off,
+    Local,
+    RemoteWrite,
+    RemoteApply,
+}
+
+impl SynchronousCommit {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SynchronousCommit::On => "on",
+            SynchronousCommit::Off => "off",
+            SynchronousCommit::Local => "local",
+            SynchronousCommit::RemoteWrite => "remote_write",
+            SynchronousCommit::RemoteApply => "remote_apply",
+        }
+    }
+}
+
 /// How it is written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WriterConfig {
     /// Where records go that the database refuses.
     pub dead_letter_topic: String,
+    /// A batch that is not full waits so long for more records.
+    pub batch_wait_ms: u64,
     /// A transaction that takes longer is given up and tried again on a new connection.
     pub transaction_timeout_ms: u64,
+    /// A transaction that waits longer for a lock of somebody else is given up and tried again: it holds locks, too.
+    pub lock_timeout_ms: u64,
+    pub synchronous_commit: SynchronousCommit,
     /// Wait before a transaction is tried again; doubled for each further try.
     pub retry_first_ms: u64,
     /// Longest wait between two tries.
@@ -114,9 +150,11 @@ impl Default for Settings {
     fn default() -> Self {
         let table = |table: &str, key: &[&str], on_tombstone| TableConfig {
             table: table.into(),
+            topic: String::new(),
             key: key.iter().map(|&name| name.to_owned()).collect(),
             on_tombstone,
             deleted_column: deleted_column(),
+            leave_out: Vec::new(),
         };
         let trail = table("result.orders_with_user_info", &["order_id", "order_status"], OnTombstone::Keep);
         let latest = table("result.orders_latest", &["order_id"], OnTombstone::Delete);
@@ -147,7 +185,10 @@ impl Default for WriterConfig {
     fn default() -> Self {
         WriterConfig {
             dead_letter_topic: "dlq_pg_sinker".into(),
+            batch_wait_ms: 0,
             transaction_timeout_ms: 30_000,
+            lock_timeout_ms: 5_000,
+            synchronous_commit: SynchronousCommit::On,
             retry_first_ms: 100,
             retry_longest_ms: 400,
             deleted_keys_keep_days: 8,
@@ -211,6 +252,25 @@ impl Settings {
         all.map(|(name, rollup)| (name.clone(), rollup.clone())).collect()
     }
 
+    /// The topic whose rows go into a table.
+    pub fn topic_of<'s>(&'s self, table: &'s TableConfig) -> &'s str {
+        if table.topic.is_empty() { &self.input.topic } else { &table.topic }
+    }
+
+    /// The topics that are read, each once; that of the input, where a table takes it, is the first.
+    pub fn topics(&self) -> Vec<&str> {
+        let mut topics: Vec<&str> = self.tables.values().map(|table| self.topic_of(table)).collect();
+        topics.sort_by_key(|topic| (*topic != self.input.topic, *topic));
+        topics.dedup();
+        topics
+    }
+
+    /// The consumer group of a topic. Each has one of its own, so that a rebalance of one holds up no other.
+    pub fn group_of(&self, topic: &str) -> String {
+        let group = &self.input.group;
+        if topic == self.input.topic { group.clone() } else { format!("{group}-{topic}") }
+    }
+
     fn table_names(&self) -> BTreeSet<TableName> {
         self.tables.values().map(|table| TableName::parse(&table.table)).collect()
     }
@@ -239,7 +299,8 @@ impl ServiceConfig for Settings {
 
     fn topology(&self) -> Topology {
         Topology {
-            input: Some(self.input.topic.clone()),
+            input: self.topics().first().map(|&topic| topic.to_owned()),
+            beside: self.topics().into_iter().skip(1).map(str::to_owned).collect(),
             sink: Some(self.sink.address()),
             dead_letters: vec![self.writer.dead_letter_topic.clone()],
             ..Topology::default()
@@ -268,14 +329,21 @@ impl ServiceConfig for Settings {
                     "name another column",
                 );
             }
+            if let Some(column) = table.key.iter().find(|column| table.leave_out.contains(column)) {
+                return wrong(
+                    format!("tables.{name} leaves out {column}, which is part of its key"),
+                    "take it out of leave_out, or hash it in dwd-cleaner",
+                );
+            }
             if !seen.insert(TableName::parse(&table.table)) {
                 return wrong(format!("{} is named twice in [tables]", table.table), "name each table once");
             }
         }
         declared::validate(&self.kept_rollups(), &self.table_names(), &self.fill)?;
-        if self.writer.retry_first_ms == 0 || self.writer.transaction_timeout_ms == 0 {
+        let WriterConfig { retry_first_ms, transaction_timeout_ms, lock_timeout_ms, .. } = self.writer;
+        if retry_first_ms == 0 || transaction_timeout_ms == 0 || lock_timeout_ms == 0 {
             return wrong(
-                "writer.retry_first_ms or writer.transaction_timeout_ms is 0".into(),
+                "writer.retry_first_ms, writer.transaction_timeout_ms or writer.lock_timeout_ms is 0".into(),
                 "set at least 1 millisecond",
             );
         }
@@ -319,6 +387,19 @@ mod tests {
     }
 
     #[test]
+    fn each_topic_is_read_once_by_a_group_of_its_own() {
+        assert_eq!(Settings::default().topics(), ["result_orders_with_user_info"]);
+        let table = |name: &str, topic: &str| format!("[tables.{name}]\ntable = \"a.{name}\"\nkey = \"x\"\n{topic}\n");
+        let text = table("a", "topic = \"dwd\"") + &table("b", "") + &table("c", "topic = \"dwd\"");
+        let settings = load("topics", &text).unwrap();
+        assert_eq!(settings.topics(), ["result_orders_with_user_info", "dwd"]);
+        assert_eq!(settings.topology().beside, ["dwd"]);
+        assert_eq!(settings.group_of("dwd"), "pg-sinker-dwd");
+        assert_eq!(settings.group_of("result_orders_with_user_info"), "pg-sinker");
+        assert_eq!(load("one-topic", &table("a", "topic = \"dwd\"")).unwrap().topics(), ["dwd"]);
+    }
+
+    #[test]
     fn default_roll_ups_go_with_their_table_and_others_replace_them() {
         assert_eq!(Settings::default().kept_rollups().len(), 3);
         let other_table = load("other", "[tables.one]\ntable = \"a.b\"\nkey = \"x\"").unwrap();
@@ -342,13 +423,22 @@ mod tests {
             "[tables.a]\ntable = \"a.b\"\nkey = \"x,x\"",
             "[tables.a]\ntable = \"b\"\nkey = \"x\"\n[tables.c]\ntable = \"public.b\"\nkey = \"x\"",
             "[tables.a]\ntable = \"a.b\"\nkey = \"x\"\non_tombstone = \"soft\"\ndeleted_column = \"x\"",
+            "[tables.a]\ntable = \"a.b\"\nkey = \"x\"\nleave_out = [\"y\", \"x\"]",
             "[writer]\nretry_first_ms = 0",
+            "[writer]\nlock_timeout_ms = 0",
         ]
         .into_iter()
         .enumerate()
         {
             assert!(load(&format!("wrong{at}"), text).unwrap().validate().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_commit_waits_for_is_named_as_the_server_names_it() {
+        let settings = load("commit", "[writer]\nsynchronous_commit = \"remote_apply\"").unwrap();
+        assert_eq!(settings.writer.synchronous_commit.as_str(), "remote_apply");
+        assert!(load("no-commit", "[writer]\nsynchronous_commit = \"maybe\"").is_err());
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The sink's tables: what is set for each, held against what the catalog says. Each problem comes with the statement that mends it.
 
+use std::borrow::Cow;
+
 use shared::failure::{Failure, FailureKind};
 use shared::pg::{TableName, quoted};
-use shared::record::row::Columns;
+use shared::record::row::{Columns, Fields, JSON_NULL};
 
 use crate::catalog::{ColumnFacts, Facts};
 use crate::settings::{OnTombstone, TableConfig};
@@ -26,6 +28,13 @@ const OWN_COLUMNS: [(&str, &[&str], &str); 3] = [
 pub struct Column {
     pub name: String,
     pub type_sql: String,
+}
+
+impl Column {
+    /// Its value is JSON, so a JSON string keeps its quotes.
+    pub fn is_json(&self) -> bool {
+        matches!(self.type_sql.as_str(), "json" | "jsonb")
+    }
 }
 
 /// A table of the sink as it is written.
@@ -104,6 +113,8 @@ pub struct Target {
     pub table: Table,
     /// By the index of the column.
     pub fields: Vec<usize>,
+    /// The field that says which nulls are JSON's, where a column is JSON.
+    json_null: Option<usize>,
 }
 
 impl Target {
@@ -111,21 +122,44 @@ impl Target {
     pub fn key_fields(&self) -> impl Iterator<Item = usize> {
         self.table.key.iter().filter_map(|&at| self.fields.get(at).copied())
     }
+
+    /// The columns, each with the index of its field.
+    pub fn columns(&self) -> impl Iterator<Item = (&Column, usize)> {
+        self.table.columns.iter().zip(self.fields.iter().copied())
+    }
+
+    /// What the server casts to the type of the column; `None` is SQL's NULL.
+    pub fn text<'a>(&self, fields: &Fields<'a>, column: &Column, at: usize) -> Option<Cow<'a, str>> {
+        let field = fields.get(at)?;
+        match column.is_json() {
+            false => field.text(),
+            true if field.is_null() => self.is_json_null(fields, &column.name).then_some(Cow::Borrowed("null")),
+            true => Some(Cow::Borrowed(field.raw())),
+        }
+    }
+
+    fn is_json_null(&self, fields: &Fields<'_>, column: &str) -> bool {
+        let named = self.json_null.and_then(|at| fields.get(at));
+        let names = named.and_then(|named| serde_json::from_str::<Vec<Cow<'_, str>>>(named.raw()).ok());
+        names.is_some_and(|names| names.iter().any(|name| name == column))
+    }
 }
 
 impl Tables {
     pub fn new(tables: Vec<Table>) -> Self {
         let mut names: Vec<String> = Vec::new();
+        let mut field = |wanted: &str| {
+            names.iter().position(|name| name == wanted).unwrap_or_else(|| {
+                names.push(wanted.to_owned());
+                names.len() - 1
+            })
+        };
         let targets = tables
             .into_iter()
             .map(|table| {
-                let fields = table.columns.iter().map(|column| {
-                    names.iter().position(|name| *name == column.name).unwrap_or_else(|| {
-                        names.push(column.name.clone());
-                        names.len() - 1
-                    })
-                });
-                Target { fields: fields.collect(), table }
+                let fields = table.columns.iter().map(|column| field(&column.name)).collect();
+                let json_null = table.columns.iter().any(Column::is_json).then(|| field(JSON_NULL));
+                Target { fields, json_null, table }
             })
             .collect();
         Tables { fields: Columns::new(&names), tables: targets }
@@ -150,7 +184,9 @@ pub fn examine(config: &TableConfig, facts: Option<&Facts>, role: &str) -> Resul
     problems.extend(key_problems(&name, facts, &config.key));
     let mark = (config.on_tombstone == OnTombstone::Soft).then_some(config.deleted_column.as_str());
     problems.extend(mark.and_then(|mark| mark_problem(&name, facts, mark)));
-    let takes_a_field = |column: &&ColumnFacts| takes_a_field(column) && mark != Some(&column.name);
+    problems.extend(left_out_problems(&name, facts, &config.leave_out));
+    let is_taken = |column: &ColumnFacts| mark == Some(&column.name) || config.leave_out.contains(&column.name);
+    let takes_a_field = |column: &&ColumnFacts| takes_a_field(column) && !is_taken(column);
     let columns: Vec<Column> = facts.columns.iter().filter(takes_a_field).map(Column::of).collect();
     let key: Vec<usize> = config.key.iter().filter_map(|key| columns.iter().position(|c| c.name == *key)).collect();
     if !problems.is_empty() {
@@ -236,6 +272,20 @@ fn own_column_problems(name: &TableName, facts: &Facts) -> Vec<Failure> {
     problems
 }
 
+/// Columns that would be NULL and must not be.
+fn left_out_problems(name: &TableName, facts: &Facts, left_out: &[String]) -> Vec<Failure> {
+    let is_refused = |column: &&ColumnFacts| {
+        left_out.contains(&column.name) && column.not_null && !column.has_default && !column.generated
+    };
+    let problem = |column: &ColumnFacts| {
+        problem(
+            format!("column {} of {name} must not be NULL, and leave_out says that it is not written", column.name),
+            format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", name.sql(), quoted(&column.name)),
+        )
+    };
+    facts.columns.iter().filter(is_refused).map(problem).collect()
+}
+
 /// What keeps the column from saying that a row was deleted.
 fn mark_problem(name: &TableName, facts: &Facts, mark: &str) -> Option<Failure> {
     let (table, column) = (name.sql(), quoted(mark));
@@ -318,7 +368,7 @@ pub mod tests {
     use super::*;
 
     fn column(name: &str, type_sql: &str, not_null: bool) -> ColumnFacts {
-        ColumnFacts { name: name.into(), type_sql: type_sql.into(), not_null, generated: false }
+        ColumnFacts { name: name.into(), type_sql: type_sql.into(), not_null, has_default: false, generated: false }
     }
 
     fn facts() -> Facts {
@@ -341,9 +391,11 @@ pub mod tests {
     fn config(key: &[&str], on_tombstone: OnTombstone) -> TableConfig {
         TableConfig {
             table: "r.t".into(),
+            topic: String::new(),
             key: key.iter().map(|&name| name.into()).collect(),
             on_tombstone,
             deleted_column: "deleted_at".into(),
+            leave_out: Vec::new(),
         }
     }
 
@@ -420,6 +472,37 @@ pub mod tests {
         assert!(examine(&soft, Some(&facts_with(mark("boolean"))), "w").is_ok());
         let generated = ColumnFacts { generated: true, ..mark("boolean") };
         assert!(refused(&facts_with(generated)).contains("name another column"));
+    }
+
+    #[test]
+    fn json_keeps_its_quotes_and_its_null() {
+        let config = config(&["order_id"], OnTombstone::Keep);
+        let facts = facts_with(column("doc", "jsonb", false));
+        let tables = Tables::new(vec![examine(&config, Some(&facts), "w").unwrap()]);
+        let target = &tables.tables[0];
+        let text = |row: &str| {
+            let fields = tables.fields.read(row.as_bytes()).unwrap();
+            let (column, at) = target.columns().find(|(column, _)| column.name == "doc").unwrap();
+            target.text(&fields, column, at).map(Cow::into_owned)
+        };
+        assert_eq!(text(r#"{"doc":"a\"b"}"#).as_deref(), Some(r#""a\"b""#));
+        assert_eq!(text(r#"{"doc":[1.00,null]}"#).as_deref(), Some("[1.00,null]"));
+        assert_eq!(text(r#"{"doc":null}"#), None);
+        assert_eq!(text("{}"), None);
+        assert_eq!(text(r#"{"doc":null,"tidemill.json_null":["other","doc"]}"#).as_deref(), Some("null"));
+        assert_eq!(text(r#"{"doc":null,"tidemill.json_null":["other"]}"#), None);
+        assert_eq!(text(r#"{"doc":null,"tidemill.json_null":7}"#), None);
+    }
+
+    #[test]
+    fn what_is_left_out_takes_no_field() {
+        let config = TableConfig { leave_out: vec!["phone".into()], ..config(&["order_id"], OnTombstone::Keep) };
+        let phone = column("phone", "text", true);
+        let facts = |column: ColumnFacts| facts_with(column);
+        assert!(problems(&config, Some(&facts(phone.clone())))[0].contains("\"phone\" DROP NOT NULL"));
+        let nullable = examine(&config, Some(&facts(ColumnFacts { not_null: false, ..phone.clone() })), "w").unwrap();
+        assert!(nullable.columns.iter().all(|column| column.name != "phone"));
+        assert!(examine(&config, Some(&facts(ColumnFacts { has_default: true, ..phone })), "w").is_ok());
     }
 
     #[test]

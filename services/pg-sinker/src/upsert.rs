@@ -148,8 +148,8 @@ pub async fn write_rows(
     rows: &[&Entry<'_>],
 ) -> sqlx::Result<Written> {
     let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&statements.upsert)));
-    for &field in &target.fields {
-        query = query.bind(rows.iter().map(|row| row.fields.get(field).and_then(Field::text)).bind_iter());
+    for (column, field) in target.columns() {
+        query = query.bind(rows.iter().map(|row| target.text(&row.fields, column, field)).bind_iter());
     }
     query = query.bind(rows.iter().map(|row| row.header.commit_time_us).bind_iter());
     query = query.bind(rows.iter().map(|row| &row.version[..]).bind_iter());

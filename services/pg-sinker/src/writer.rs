@@ -35,6 +35,7 @@ const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// The server keeps the plan of a prepared statement, and made on an empty table it reads the whole table for each batch, until the
 /// table's statistics are renewed. Rows are looked for by their key, always.
 const SESSION: &str = "SELECT set_config('idle_in_transaction_session_timeout', $1, false), set_config('statement_timeout', $2, false), \
+     set_config('lock_timeout', $3, false), set_config('synchronous_commit', $4, false), \
      set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)";
 
 /// What a writer needs.
@@ -254,13 +255,16 @@ impl Work {
     }
 
     async fn connect(&self) -> Result<PgConnection, Failure> {
+        let config = &self.setup.config;
         let mut connection = self.setup.sink.connect("pg-sinker").await?;
         sqlx::query(SESSION)
             .bind(self.setup.ownership.as_millis().to_string())
-            .bind(self.setup.config.transaction_timeout_ms.to_string())
+            .bind(config.transaction_timeout_ms.to_string())
+            .bind(config.lock_timeout_ms.to_string())
+            .bind(config.synchronous_commit.as_str())
             .execute(&mut connection)
             .await
-            .map_err(|error| refused("the session's limits cannot be set", error))?;
+            .map_err(|error| refused("the session's settings cannot be made", error))?;
         Ok(connection)
     }
 

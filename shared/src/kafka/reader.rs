@@ -94,6 +94,8 @@ pub struct ReaderSetup<'a, S> {
     pub service: &'static str,
     pub topic: &'a str,
     pub group: &'a str,
+    /// A batch that is not full waits so long for more.
+    pub batch_wait: Duration,
     pub start: S,
     pub fate: Fate,
     pub progress: Progress,
@@ -113,6 +115,7 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
     let context = Assignments {
         config: setup.config.clone(),
         topic: setup.topic.to_owned(),
+        batch_wait: setup.batch_wait,
         start: Mutex::new(setup.start),
         sender,
         fate: setup.fate.clone(),
@@ -131,6 +134,7 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
         .map_err(|error| unreachable_broker(setup.config, error))?;
     consumer.subscribe(&[setup.topic]).map_err(|error| unreachable_broker(setup.config, error))?;
     let fate = setup.fate;
+    fate.add_source();
     let thread = std::thread::Builder::new()
         .name("kafka-reader".into())
         .spawn(move || {
@@ -146,6 +150,7 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
 struct Assignments<S: StartPoint> {
     config: KafkaConfig,
     topic: String,
+    batch_wait: Duration,
     start: Mutex<S>,
     sender: mpsc::Sender<FromReader<S::State>>,
     fate: Fate,
@@ -403,6 +408,8 @@ struct Reading<'a, S: StartPoint> {
     consumer: &'a BaseConsumer<Assignments<S>>,
     context: &'a Assignments<S>,
     batch: Batch,
+    /// When the first record of the batch came.
+    begun: Option<Instant>,
     /// Since when the batch could not be sent on.
     blocked_since: Option<Instant>,
     paused: bool,
@@ -419,6 +426,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             consumer,
             context: consumer.context(),
             batch: Batch::default(),
+            begun: None,
             blocked_since: None,
             paused: false,
             at_end: BTreeSet::new(),
@@ -435,13 +443,15 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             if context.fate.is_draining() {
                 context.drain()?;
                 self.commit_last();
-                context.fate.finish();
+                context.fate.source_drained();
                 return Ok(());
             }
             let idle = self.poll()?;
             self.forget_revoked();
             if idle || self.is_full() {
-                self.send_on()?;
+                if self.remaining_wait().is_zero() {
+                    self.send_on()?;
+                }
                 self.housekeeping();
             }
         }
@@ -490,13 +500,21 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         self.batch.len() >= config.batch_records_max || self.batch.size_bytes() >= config.batch_bytes_max
     }
 
+    /// How long the batch still waits for more.
+    fn remaining_wait(&self) -> Duration {
+        match self.begun {
+            Some(begun) if !self.is_full() => self.context.batch_wait.saturating_sub(begun.elapsed()),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Takes in one record. True when there was none: what is in hand should go.
     fn poll(&mut self) -> Result<bool, Failure> {
-        // With something in hand there is no waiting, unless it has no place to go to: then it may as well grow.
+        // With something in hand there is no waiting beyond what is set, unless it has no place to go to: then it may as well grow.
         let wait = match (self.batch.is_empty(), self.blocked_since.is_some()) {
             (true, _) => Duration::from_millis(100),
             (false, true) => Duration::from_millis(1),
-            (false, false) => Duration::ZERO,
+            (false, false) => self.remaining_wait(),
         };
         if self.is_full() {
             self.wait_full()?;
@@ -509,6 +527,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
                 let record = record_of(&message);
                 self.at_end.remove(&record.partition);
                 self.batch.push(record);
+                self.begun.get_or_insert_with(Instant::now);
                 Ok(false)
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -589,6 +608,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         let next = self.batch.next();
         match self.context.sender.try_send(FromReader::Batch(std::mem::replace(&mut self.batch, next))) {
             Ok(()) => {
+                self.begun = None;
                 if let Some(since) = self.blocked_since.take() {
                     let waited = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
                     metrics::WAITING_MICROSECONDS.inc_by(waited);

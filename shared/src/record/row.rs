@@ -33,6 +33,9 @@ impl RowError {
     }
 }
 
+/// The member of a row that names json and jsonb columns whose `null` is a JSON value: `"tidemill.json_null":["payload"]`.
+pub const JSON_NULL: &str = "tidemill.json_null";
+
 /// The text of one JSON value inside a row, borrowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field<'a>(&'a str);

@@ -57,7 +57,9 @@ mod rolled_up;
 mod warehouse;
 
 // Right: any table of the sink is written as its settings say.
+mod sink_batches;
 mod sink_tombstones;
+mod sink_topics;
 
 // Right: the rules of the settings are in force, and what they rejected comes back.
 mod cleaned_rows;

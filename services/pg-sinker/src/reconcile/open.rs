@@ -49,11 +49,16 @@ async fn look(
     source: &mut PgConnection,
     sink: &mut PgConnection,
 ) -> Result<Result<Pair, Vec<Failure>>, Failure> {
+    let sink_table = TableName::parse(&pair.sink_table);
+    let written = config.tables.values().find(|table| TableName::parse(&table.table) == sink_table);
+    if let Some(topic) = written.map(|table| config.topic_of(table)).filter(|topic| *topic != config.input.topic) {
+        let what = format!("reconcile.pairs.{name} compares {sink_table}, which is written from topic {topic}");
+        let cure = "compare tables of input.topic: reconcile.chain leads to it";
+        return Ok(Err(vec![Failure::new(FailureKind::Settings, what).cure(cure)]));
+    }
     let of_source = describe(source, &TableName::parse(&pair.source_table)).await?;
     let of_sink = describe(sink, &TableName::parse(&pair.sink_table)).await?;
     let role = self::source(config)?.user.as_str();
-    let sink_table = TableName::parse(&pair.sink_table);
-    let written = config.tables.values().find(|table| TableName::parse(&table.table) == sink_table);
     Ok(examine(name, pair, written, of_source.as_ref(), of_sink.as_ref(), (role, &config.sink.user)))
 }
 

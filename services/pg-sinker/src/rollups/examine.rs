@@ -326,7 +326,7 @@ pub mod tests {
     use super::*;
 
     fn column(name: &str, type_sql: &str, not_null: bool) -> ColumnFacts {
-        ColumnFacts { name: name.into(), type_sql: type_sql.into(), not_null, generated: false }
+        ColumnFacts { name: name.into(), type_sql: type_sql.into(), not_null, has_default: false, generated: false }
     }
 
     fn facts(columns: Vec<ColumnFacts>, unique: &str) -> Facts {
