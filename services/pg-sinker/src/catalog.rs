@@ -10,6 +10,8 @@ pub struct Facts {
     /// An ordinary or a partitioned table; a view cannot be written with ON CONFLICT.
     pub is_table: bool,
     pub schema_usage: bool,
+    /// This role may change the table.
+    pub is_owned: bool,
     /// Of SELECT, INSERT, UPDATE, DELETE those that this role has.
     pub privileges: Vec<String>,
     pub columns: Vec<ColumnFacts>,
@@ -32,8 +34,8 @@ pub struct ColumnFacts {
 /// Reads what the catalog says; `None` where there is no such table.
 pub async fn read(connection: &mut PgConnection, table: &TableName) -> Result<Option<Facts>, Failure> {
     let failed = |error| refused(format!("the catalog of the sink cannot be read for {table}"), error);
-    let relation: Option<(i64, bool, bool, Vec<String>)> = sqlx::query_as(
-        "SELECT c.oid::int8, c.relkind IN ('r', 'p'), has_schema_privilege(n.oid, 'USAGE'), \
+    let relation: Option<(i64, bool, bool, bool, Vec<String>)> = sqlx::query_as(
+        "SELECT c.oid::int8, c.relkind IN ('r', 'p'), has_schema_privilege(n.oid, 'USAGE'), pg_has_role(c.relowner, 'USAGE'), \
                 ARRAY(SELECT p FROM unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) p WHERE has_table_privilege(c.oid, p)) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
     )
@@ -42,7 +44,7 @@ pub async fn read(connection: &mut PgConnection, table: &TableName) -> Result<Op
     .fetch_optional(&mut *connection)
     .await
     .map_err(failed)?;
-    let Some((oid, is_table, schema_usage, privileges)) = relation else { return Ok(None) };
+    let Some((oid, is_table, schema_usage, is_owned, privileges)) = relation else { return Ok(None) };
     let columns: Vec<(String, String, bool, bool, bool)> = sqlx::query_as(
         "SELECT attname::text, format_type(atttypid, -1), attnotnull, atthasdef, attgenerated <> '' OR attidentity <> '' \
          FROM pg_attribute WHERE attrelid = $1::int8::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
@@ -68,5 +70,27 @@ pub async fn read(connection: &mut PgConnection, table: &TableName) -> Result<Op
         has_default,
         generated,
     });
-    Ok(Some(Facts { is_table, schema_usage, privileges, columns: columns.collect(), unique }))
+    Ok(Some(Facts { is_table, schema_usage, is_owned, privileges, columns: columns.collect(), unique }))
+}
+
+/// Whether this role may use the schema and make tables in it; `None` where there is no such schema.
+pub async fn may_create_in(connection: &mut PgConnection, schema: &str) -> Result<Option<bool>, Failure> {
+    sqlx::query_scalar(
+        "SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = $1",
+    )
+    .bind(schema)
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| refused(format!("the catalog of the sink cannot be read for schema {schema}"), error))
+}
+
+/// Whether the server knows a type by this name, with or without a length.
+pub async fn is_type(connection: &mut PgConnection, type_sql: &str) -> Result<bool, Failure> {
+    let asked = sqlx::query_scalar("SELECT to_regtype($1) IS NOT NULL").bind(type_sql).fetch_one(connection).await;
+    match asked {
+        Ok(is_known) => Ok(is_known),
+        // What cannot be read as a name of a type.
+        Err(error) if error.as_database_error().is_some() => Ok(false),
+        Err(error) => Err(refused(format!("the catalog of the sink cannot be read for type {type_sql}"), error)),
+    }
 }

@@ -4,7 +4,7 @@ use shared::batch::Record;
 use shared::position::ResultBytes;
 use shared::record::dead_letter::Rejection;
 use shared::record::header::Header;
-use shared::record::row::Fields;
+use shared::record::row::{Field, Fields};
 
 use crate::tables::Tables;
 
@@ -56,16 +56,24 @@ fn read<'a>(record: Record<'a>, tables: &Tables) -> Result<Entry<'a>, Rejection>
 
 /// What a record must name is the key of each table that it changes.
 fn key_column_missing(entry: &Entry<'_>, tables: &Tables) -> Option<String> {
-    let changed = tables.tables.iter().filter(|target| !entry.is_gone || target.table.on_tombstone.is_heeded());
-    for target in changed {
-        let found = |at: usize| entry.fields.get(at).is_some_and(|field| !field.is_null());
-        if let Some(at) = target.key_fields().find(|&at| !found(at)) {
-            let column = tables.fields.names().get(at).map_or("", String::as_str);
-            let part = if entry.is_gone { "key of the tombstone" } else { "row" };
-            return Some(format!("the {part} has no {column}, which is part of the key of {}", target.table.label));
-        }
-    }
-    None
+    let mut changed = tables.tables.iter().filter(|target| !entry.is_gone || target.table.on_tombstone.is_heeded());
+    // What is not there has nothing to delete.
+    let mut awaited = tables.awaited.iter().filter(|_| !entry.is_gone);
+    changed
+        .find_map(|target| missing_of(entry, tables, target.key_fields(), &target.table.label))
+        .or_else(|| awaited.find_map(|table| missing_of(entry, tables, table.key_fields.iter().copied(), &table.label)))
+}
+
+fn missing_of(
+    entry: &Entry<'_>,
+    tables: &Tables,
+    mut key_fields: impl Iterator<Item = usize>,
+    label: &str,
+) -> Option<String> {
+    let at = key_fields.find(|&at| entry.fields.get(at).is_none_or(Field::is_null))?;
+    let column = tables.fields.names().get(at).map_or("", String::as_str);
+    let part = if entry.is_gone { "key of the tombstone" } else { "row" };
+    Some(format!("the {part} has no {column}, which is part of the key of {label}"))
 }
 
 #[cfg(test)]
@@ -107,6 +115,17 @@ pub mod tests {
         assert_eq!(reason(key, Some(b"{\"order_id\":null}"), header), "missing_key_column");
         assert_eq!(reason(Some(b"{\"id\":7}"), None, header), "missing_key_column");
         assert_eq!(reason(key, Some(b"{\"order_id\":7}"), header), "");
+    }
+
+    #[test]
+    fn a_row_must_have_the_key_of_a_table_that_is_not_there_yet() {
+        let growing = crate::growth::tests::growing(false, false, &[]);
+        let tables = Tables::with_awaited(Vec::new(), std::iter::once(&growing));
+        let key: Option<&[u8]> = Some(b"{\"other\":1}");
+        let header: Option<&[u8]> = Some(b"op=c v=1.2.3.4");
+        let read = |value| Item::read(Record { partition: 0, offset: 0, key, value, header }, &tables).content;
+        assert!(read(Some(b"{\"id\":1}")).is_ok() && read(None).is_ok());
+        assert_eq!(read(Some(b"{\"other\":1}")).unwrap_err().reason, "missing_key_column");
     }
 
     #[test]

@@ -20,6 +20,7 @@
 pub mod settings;
 
 mod catalog;
+mod growth;
 mod tables;
 mod ways;
 
@@ -35,6 +36,7 @@ mod upsert;
 mod deleted_keys;
 
 mod checkpoint;
+mod evolve;
 mod fault;
 
 // What is summed up over the rows that were written.

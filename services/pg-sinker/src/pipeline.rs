@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix::{Actor as _, Addr, ArbiterHandle};
 use clap::{ArgMatches, Command};
-use serde::Serialize;
 use shared::check::Finding;
 use shared::failure::Failure;
 use shared::generation::Fate;
@@ -20,15 +19,14 @@ use shared::run::{Chain, Service, Surroundings};
 use sqlx::postgres::PgConnection;
 use tokio::runtime::Handle;
 
-use crate::catalog::Facts;
 use crate::checkpoint::{Place, SinkOffsets};
 use crate::letters::{Acknowledgement, Letters, acknowledged};
 use crate::rollups::register::{self, Asked};
 use crate::rollups::{Fill, Rollups};
 use crate::settings::Settings;
-use crate::tables::{Table, Tables, Target};
+use crate::tables::Tables;
 use crate::transaction::Plan;
-use crate::ways::{Way, Ways, examined_rollups, own_tables, unregistered};
+use crate::ways::{Blueprint, Looked, Way, Ways, examined_rollups, own_tables, unregistered};
 use crate::writer::{Writer, WriterSetup};
 use crate::{catalog, reconcile, tables, ways};
 
@@ -69,7 +67,6 @@ impl Service for PgSinker {
             topics.required(&way.topic, MAKER)?;
         }
         topics.ensure(&dead_letter_topic(config)).await?;
-        surroundings.health.detail("tables", ways.all.iter().flat_map(about).collect::<Vec<_>>());
         build(config, surroundings, ways)
     }
 }
@@ -121,6 +118,8 @@ fn build_way(
     let place = Place { group: config.input.group.clone(), topic: way.topic.clone() };
     let setup = WriterSetup {
         plan: Plan::new(place.clone(), way.tables, way.rollups),
+        growth: way.growth,
+        blueprint: way.blueprint,
         sink: config.sink.clone(),
         config: config.writer.clone(),
         ownership: Duration::from_millis(config.kafka.session_timeout_ms),
@@ -146,26 +145,6 @@ fn build_way(
     Ok(thread)
 }
 
-/// A table in `/api/v1/state`.
-#[derive(Serialize)]
-struct About<'a> {
-    table: &'a str,
-    topic: &'a str,
-    key: Vec<&'a str>,
-    on_tombstone: &'static str,
-    columns: usize,
-}
-
-fn about(way: &Way) -> impl Iterator<Item = About<'_>> {
-    way.tables.tables.iter().map(|Target { table, .. }| About {
-        table: &table.label,
-        topic: &way.topic,
-        key: table.key_columns().map(|column| column.name.as_str()).collect(),
-        on_tombstone: table.on_tombstone.as_str(),
-        columns: table.columns.len(),
-    })
-}
-
 async fn check_sink(config: &Settings) -> Vec<Finding> {
     let connected = config.sink.connect(PgSinker::NAME).await;
     let mut findings = vec![Finding::of(&connected, format!("the sink answers: {}", config.sink.address()))];
@@ -176,18 +155,16 @@ async fn check_sink(config: &Settings) -> Vec<Finding> {
         findings.extend(check_own(&mut connection, &name, config).await);
     }
     let mut writable = Vec::new();
-    for table in config.tables.values() {
-        let name = TableName::parse(&table.table);
-        findings.extend(match catalog::read(&mut connection, &name).await {
-            Err(failure) => vec![Finding::problem(&failure)],
-            Ok(facts) => match tables::examine(table, facts.as_ref(), &config.sink.user) {
-                Ok(found) => {
-                    writable.push((found, facts));
-                    vec![Finding::ok(format!("table {name} can be written by key ({})", table.key.join(", ")))]
+    for topic in config.topics() {
+        match Blueprint::of(config, topic).look(&mut connection).await {
+            Err(failure) => findings.push(Finding::problem(&failure)),
+            Ok(looked) => {
+                for table in looked {
+                    findings.extend(check_table(&table, topic));
+                    writable.extend(table);
                 }
-                Err(problems) => problems.iter().map(Finding::problem).collect(),
-            },
-        });
+            }
+        }
     }
     match check_rollups(&mut connection, config, writable).await {
         Ok(found) => findings.extend(found),
@@ -196,10 +173,24 @@ async fn check_sink(config: &Settings) -> Vec<Finding> {
     findings
 }
 
+fn check_table(looked: &Result<Looked, Vec<Failure>>, topic: &str) -> Vec<Finding> {
+    let found = match looked {
+        Err(problems) => return problems.iter().map(Finding::problem).collect(),
+        Ok(found) => found,
+    };
+    let written = found.table.iter().map(|(table, _)| {
+        let key: Vec<&str> = table.key_columns().map(|column| column.name.as_str()).collect();
+        format!("table {} can be written by key ({})", table.name, key.join(", "))
+    });
+    let awaited = found.growing.iter().filter(|table| !table.is_there);
+    let awaited = awaited.map(|table| format!("table {} will be made from the first record of {topic}", table.name));
+    written.chain(awaited).map(Finding::ok).collect()
+}
+
 async fn check_rollups(
     connection: &mut PgConnection,
     config: &Settings,
-    tables: Vec<(Table, Option<Facts>)>,
+    tables: Vec<Looked>,
 ) -> Result<Vec<Finding>, Failure> {
     let (mut findings, mut right) = (Vec::new(), Vec::new());
     for examined in examined_rollups(connection, config, &tables).await? {
@@ -213,8 +204,8 @@ async fn check_rollups(
     }
     // One that cannot be kept is no stranger to these settings.
     if findings.iter().all(|finding| finding.ok) {
-        let (rollups, tables) =
-            (Rollups::new(right), Tables::new(tables.into_iter().map(|(table, _)| table).collect()));
+        let tables = tables.into_iter().filter_map(|found| found.table).map(|(table, _)| table);
+        let (rollups, tables) = (Rollups::new(right), Tables::new(tables.collect()));
         let registered = register::read(connection, &Asked::of(&tables, &rollups)).await.map_err(unregistered)?;
         findings.extend(register::problems(&rollups, &registered).iter().map(Finding::problem));
     }

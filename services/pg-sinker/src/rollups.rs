@@ -33,7 +33,7 @@ pub use self::fill::Fill;
 
 use self::register::Filled;
 use crate::exchange::Exchange;
-use crate::tables::Target;
+use crate::tables::{Tables, Target};
 
 /// The roll-ups of all tables, in the order in which their locks are taken.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +51,12 @@ impl Rollups {
     /// Those over a table.
     pub fn over<'r>(&'r self, target: &'r Target) -> impl Iterator<Item = &'r Rollup> {
         self.all.iter().filter(|rollup| rollup.of == target.table.label)
+    }
+
+    /// Those over any of these tables.
+    pub fn of(&self, tables: &Tables) -> Self {
+        let is_over = |rollup: &&Rollup| tables.tables.iter().any(|target| target.table.label == rollup.of);
+        Rollups { all: self.all.iter().filter(is_over).cloned().collect() }
     }
 
     /// What is looked at in the rows of a table; `None` where no roll-up is kept over it.

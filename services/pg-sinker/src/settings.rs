@@ -66,6 +66,25 @@ pub struct TableConfig {
     /// Columns that are not written, such as personal ones.
     #[serde(default, deserialize_with = "names")]
     pub leave_out: Vec<String>,
+    /// A table that does not exist is made from the first record.
+    #[serde(default)]
+    pub create: bool,
+    #[serde(default)]
+    pub evolve: Evolve,
+    /// SQL types of columns that pg-sinker makes, by name; others get theirs by the value.
+    #[serde(default)]
+    pub types: BTreeMap<String, String>,
+}
+
+/// What happens when the topic brings a field that the table has no column for.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Evolve {
+    /// It is passed over.
+    #[default]
+    None,
+    /// The table gets a column.
+    Add,
 }
 
 fn deleted_column() -> String {
@@ -138,6 +157,10 @@ pub struct WriterConfig {
     /// A transaction that waits longer for a lock of somebody else is given up and tried again: it holds locks, too.
     pub lock_timeout_ms: u64,
     pub synchronous_commit: SynchronousCommit,
+    /// A column that is added waits so long for a lock, and who comes behind waits with it; then it is tried again.
+    pub evolve_lock_timeout_ms: u64,
+    /// Columns that a table comes to by `evolve`.
+    pub evolve_columns_max: usize,
     /// Wait before a transaction is tried again; doubled for each further try.
     pub retry_first_ms: u64,
     /// Longest wait between two tries.
@@ -155,6 +178,9 @@ impl Default for Settings {
             on_tombstone,
             deleted_column: deleted_column(),
             leave_out: Vec::new(),
+            create: false,
+            evolve: Evolve::None,
+            types: BTreeMap::new(),
         };
         let trail = table("result.orders_with_user_info", &["order_id", "order_status"], OnTombstone::Keep);
         let latest = table("result.orders_latest", &["order_id"], OnTombstone::Delete);
@@ -189,6 +215,8 @@ impl Default for WriterConfig {
             transaction_timeout_ms: 30_000,
             lock_timeout_ms: 5_000,
             synchronous_commit: SynchronousCommit::On,
+            evolve_lock_timeout_ms: 500,
+            evolve_columns_max: 500,
             retry_first_ms: 100,
             retry_longest_ms: 400,
             deleted_keys_keep_days: 8,
@@ -329,6 +357,12 @@ impl ServiceConfig for Settings {
                     "name another column",
                 );
             }
+            if !table.types.is_empty() && !table.create && table.evolve == Evolve::None {
+                return wrong(
+                    format!("tables.{name} names types of columns, and pg-sinker makes none of them"),
+                    "set create or evolve, or leave out types",
+                );
+            }
             if let Some(column) = table.key.iter().find(|column| table.leave_out.contains(column)) {
                 return wrong(
                     format!("tables.{name} leaves out {column}, which is part of its key"),
@@ -340,12 +374,16 @@ impl ServiceConfig for Settings {
             }
         }
         declared::validate(&self.kept_rollups(), &self.table_names(), &self.fill)?;
-        let WriterConfig { retry_first_ms, transaction_timeout_ms, lock_timeout_ms, .. } = self.writer;
-        if retry_first_ms == 0 || transaction_timeout_ms == 0 || lock_timeout_ms == 0 {
-            return wrong(
-                "writer.retry_first_ms, writer.transaction_timeout_ms or writer.lock_timeout_ms is 0".into(),
-                "set at least 1 millisecond",
-            );
+        let writer = &self.writer;
+        for (name, value) in [
+            ("retry_first_ms", writer.retry_first_ms),
+            ("transaction_timeout_ms", writer.transaction_timeout_ms),
+            ("lock_timeout_ms", writer.lock_timeout_ms),
+            ("evolve_lock_timeout_ms", writer.evolve_lock_timeout_ms),
+        ] {
+            if value == 0 {
+                return wrong(format!("writer.{name} is 0"), "set at least 1 millisecond");
+            }
         }
         self.reconcile.validate()
     }
@@ -426,6 +464,7 @@ mod tests {
             "[tables.a]\ntable = \"a.b\"\nkey = \"x\"\nleave_out = [\"y\", \"x\"]",
             "[writer]\nretry_first_ms = 0",
             "[writer]\nlock_timeout_ms = 0",
+            "[tables.a]\ntable = \"a.b\"\nkey = \"x\"\ntypes = { y = \"int\" }",
         ]
         .into_iter()
         .enumerate()

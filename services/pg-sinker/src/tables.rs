@@ -1,13 +1,15 @@
 //! The sink's tables: what is set for each, held against what the catalog says. Each problem comes with the statement that mends it.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use shared::failure::{Failure, FailureKind};
 use shared::pg::{TableName, quoted};
 use shared::record::row::{Columns, Fields, JSON_NULL};
 
 use crate::catalog::{ColumnFacts, Facts};
-use crate::settings::{OnTombstone, TableConfig};
+use crate::growth::Growing;
+use crate::settings::{Evolve, OnTombstone, TableConfig};
 
 /// When the row was written, UTC. Set by the server.
 pub const PROCESSED_TIME: &str = "processed_time";
@@ -105,6 +107,16 @@ impl Table {
 pub struct Tables {
     pub fields: Columns,
     pub tables: Vec<Target>,
+    /// Those that are made from the first record that has their key.
+    pub awaited: Vec<Awaited>,
+}
+
+/// A table that is not there yet.
+#[derive(Debug, Clone)]
+pub struct Awaited {
+    pub label: String,
+    /// Where in [`Tables::fields`] its key is.
+    pub key_fields: Vec<usize>,
 }
 
 /// A table, and where in [`Tables::fields`] each of its columns is.
@@ -147,6 +159,10 @@ impl Target {
 
 impl Tables {
     pub fn new(tables: Vec<Table>) -> Self {
+        Tables::with_awaited(tables, std::iter::empty())
+    }
+
+    pub fn with_awaited<'g>(tables: Vec<Table>, awaited: impl Iterator<Item = &'g Growing>) -> Self {
         let mut names: Vec<String> = Vec::new();
         let mut field = |wanted: &str| {
             names.iter().position(|name| name == wanted).unwrap_or_else(|| {
@@ -162,7 +178,13 @@ impl Tables {
                 Target { fields, json_null, table }
             })
             .collect();
-        Tables { fields: Columns::new(&names), tables: targets }
+        let awaited = awaited
+            .map(|table| Awaited {
+                label: table.name.to_string(),
+                key_fields: table.key.iter().map(|key| field(key)).collect(),
+            })
+            .collect();
+        Tables { fields: Columns::new(&names), tables: targets, awaited }
     }
 }
 
@@ -176,7 +198,7 @@ pub fn examine(config: &TableConfig, facts: Option<&Facts>, role: &str) -> Resul
     let Some(facts) = facts else {
         return Err(vec![problem(
             format!("table {name} does not exist in the sink"),
-            "make it; postgres_sink/init/01_result.sql shows how".into(),
+            "make it, as postgres_sink/init/01_result.sql shows, or set create = true in [tables]".into(),
         )]);
     };
     let mut problems = access_problems(&name, facts, role, needed_privileges(config.on_tombstone));
@@ -351,6 +373,59 @@ fn key_problems(name: &TableName, facts: &Facts, key: &[String]) -> Vec<Failure>
     problems
 }
 
+/// What may be made of a table; `None` where the settings have nothing made. `may_create` is what the schema of a table says that does not
+/// exist, `wrong_types` are those of the settings that the server does not know.
+pub fn examine_growth(
+    config: &TableConfig,
+    facts: Option<&Facts>,
+    may_create: Option<bool>,
+    (role, columns_max): (&str, usize),
+    wrong_types: &[String],
+) -> Result<Option<Growing>, Vec<Failure>> {
+    let name = TableName::parse(&config.table);
+    let may_add = config.evolve == Evolve::Add;
+    if (facts.is_some() && !may_add) || (facts.is_none() && !config.create) {
+        return Ok(None);
+    }
+    let mut problems = Vec::new();
+    for type_sql in wrong_types {
+        let what = format!("the sink knows no type {type_sql}, which types of {name} names");
+        problems.push(problem(what, "correct it in [tables]".into()));
+    }
+    match facts {
+        Some(facts) if !facts.is_owned => problems.push(problem(
+            format!("role {role} does not own {name}, and evolve says that it adds columns"),
+            format!("ALTER TABLE {} OWNER TO {}", name.sql(), quoted(role)),
+        )),
+        None if may_create != Some(true) => {
+            let (schema, role_sql) = (quoted(&name.schema), quoted(role));
+            problems.push(problem(
+                format!("role {role} cannot make {name}, which does not exist"),
+                format!("CREATE SCHEMA IF NOT EXISTS {schema}; GRANT USAGE, CREATE ON SCHEMA {schema} TO {role_sql}"),
+            ));
+        }
+        _ => {}
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mark = (config.on_tombstone == OnTombstone::Soft).then(|| config.deleted_column.clone());
+    let there = facts.into_iter().flat_map(|facts| &facts.columns).map(|column| column.name.as_str());
+    let own = OWN_COLUMNS.iter().map(|(own, ..)| *own).chain([JSON_NULL]).chain(mark.as_deref());
+    let known: HashSet<String> =
+        there.chain(own).chain(config.leave_out.iter().map(String::as_str)).map(str::to_owned).collect();
+    Ok(Some(Growing {
+        name,
+        is_there: facts.is_some(),
+        may_add,
+        key: config.key.clone(),
+        types: config.types.clone(),
+        mark,
+        known,
+        columns_max,
+    }))
+}
+
 /// What stands in the way of one of pg-sinker's own tables.
 pub fn examine_own(name: &TableName, facts: Option<&Facts>, role: &str) -> Vec<Failure> {
     match facts {
@@ -365,6 +440,8 @@ pub fn examine_own(name: &TableName, facts: Option<&Facts>, role: &str) -> Vec<F
 
 #[cfg(test)]
 pub mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn column(name: &str, type_sql: &str, not_null: bool) -> ColumnFacts {
@@ -375,6 +452,7 @@ pub mod tests {
         Facts {
             is_table: true,
             schema_usage: true,
+            is_owned: true,
             privileges: ["SELECT", "INSERT", "UPDATE", "DELETE"].map(String::from).into(),
             columns: vec![
                 column("order_id", "bigint", true),
@@ -396,6 +474,9 @@ pub mod tests {
             on_tombstone,
             deleted_column: "deleted_at".into(),
             leave_out: Vec::new(),
+            create: false,
+            evolve: Evolve::None,
+            types: BTreeMap::new(),
         }
     }
 
@@ -472,6 +553,37 @@ pub mod tests {
         assert!(examine(&soft, Some(&facts_with(mark("boolean"))), "w").is_ok());
         let generated = ColumnFacts { generated: true, ..mark("boolean") };
         assert!(refused(&facts_with(generated)).contains("name another column"));
+    }
+
+    #[test]
+    fn what_is_made_is_made_by_a_role_that_may() {
+        let fixed = config(&["order_id"], OnTombstone::Keep);
+        let made = TableConfig { create: true, evolve: Evolve::Add, leave_out: vec!["phone".into()], ..fixed.clone() };
+        let growth = |config: &TableConfig, facts: Option<&Facts>, may_create| {
+            let found = examine_growth(config, facts, may_create, ("w", 9), &[]);
+            found.map_err(|problems| problems.iter().map(Failure::chain).collect::<Vec<_>>().join("\n"))
+        };
+        assert!(growth(&fixed, Some(&facts()), None).unwrap().is_none());
+        assert!(growth(&fixed, None, None).unwrap().is_none(), "that it is missing is told elsewhere");
+        let grown = growth(&made, Some(&facts()), None).unwrap().unwrap();
+        assert!(grown.is_there && grown.may_add && grown.known.contains("made") && grown.known.contains("phone"));
+        let mut foreign = facts();
+        foreign.is_owned = false;
+        assert!(growth(&made, Some(&foreign), None).unwrap_err().contains("ALTER TABLE \"r\".\"t\" OWNER TO \"w\""));
+        for may_create in [None, Some(false)] {
+            assert!(
+                growth(&made, None, may_create).unwrap_err().contains("GRANT USAGE, CREATE ON SCHEMA \"r\" TO \"w\"")
+            );
+        }
+        let created = growth(&made, None, Some(true)).unwrap().unwrap();
+        assert!(!created.is_there && created.known.contains(RECORD_VERSION));
+        let tables = Tables::with_awaited(Vec::new(), std::iter::once(&created));
+        assert_eq!(
+            (tables.fields.names(), &tables.awaited[0].key_fields[..]),
+            (&["order_id".to_owned()][..], &[0][..])
+        );
+        let wrong = examine_growth(&made, Some(&facts()), None, ("w", 9), &["intt".into()]).unwrap_err();
+        assert!(wrong[0].chain().contains("no type intt"));
     }
 
     #[test]

@@ -59,6 +59,13 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The same, when a table has come or got columns.
+    pub fn with_tables(&self, tables: Tables) -> Self {
+        Plan::new(self.place.clone(), tables, self.rollups.clone())
+    }
+}
+
 /// What a transaction has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -77,6 +84,13 @@ pub enum Trouble {
     Data(Rejection),
     /// The generation has to end.
     Lasting(Failure),
+}
+
+impl Trouble {
+    /// That of a connection or of the catalog.
+    pub fn of(failure: Failure) -> Self {
+        if failure.kind.is_retried() { Trouble::Passing(failure) } else { Trouble::Lasting(failure) }
+    }
 }
 
 /// Records to write, and the offsets behind them.
@@ -202,7 +216,7 @@ impl Tally {
     }
 }
 
-fn trouble(what: &str, error: sqlx::Error) -> Trouble {
+pub fn trouble(what: &str, error: sqlx::Error) -> Trouble {
     match fault::of(&error) {
         Fault::Passing => Trouble::Passing(
             Failure::new(FailureKind::Unreachable, format!("the sink does not take the rows ({what})"))

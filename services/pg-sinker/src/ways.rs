@@ -2,16 +2,18 @@
 //!
 //! Each way has a reader, a group, a connection and transactions of its own: what holds up one holds up no other.
 
+use serde::Serialize;
 use shared::failure::{Failure, FailureKind};
 use shared::pg::{TableName, refused};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
 use crate::catalog::Facts;
+use crate::growth::Growing;
 use crate::rollups::register::{self, Asked};
 use crate::rollups::{Details, Rollup, Rollups, Surroundings, examine};
-use crate::settings::Settings;
-use crate::tables::{Table, Tables};
+use crate::settings::{Settings, TableConfig};
+use crate::tables::{Table, Tables, Target};
 use crate::{catalog, checkpoint, deleted_keys, tables};
 
 /// A topic, and what it is written into.
@@ -20,7 +22,10 @@ pub struct Way {
     pub topic: String,
     /// Who reads it, at the broker. In the sink offsets stand under `input.group` and the topic.
     pub group: String,
+    pub blueprint: Blueprint,
     pub tables: Tables,
+    /// What may be made of them, and of those that are not there yet.
+    pub growth: Vec<Growing>,
     /// Those over these tables.
     pub rollups: Rollups,
 }
@@ -36,6 +41,95 @@ pub struct Ways {
     pub asked: Asked,
 }
 
+/// What the settings say of the tables of one topic. They are looked at again when one has come or got columns.
+#[derive(Debug, Clone)]
+pub struct Blueprint {
+    tables: Vec<TableConfig>,
+    role: String,
+    columns_max: usize,
+}
+
+/// A table of the settings as the sink has it.
+#[derive(Debug)]
+pub struct Looked {
+    /// `None` where it is made from the first record.
+    pub table: Option<(Table, Facts)>,
+    pub growing: Option<Growing>,
+}
+
+impl Blueprint {
+    pub fn of(config: &Settings, topic: &str) -> Self {
+        let of_topic = config.tables.values().filter(|table| config.topic_of(table) == topic);
+        Blueprint {
+            tables: of_topic.cloned().collect(),
+            role: config.sink.user.clone(),
+            columns_max: config.writer.evolve_columns_max,
+        }
+    }
+
+    /// Each table, or what stands in its way.
+    pub async fn look(&self, connection: &mut PgConnection) -> Result<Vec<Result<Looked, Vec<Failure>>>, Failure> {
+        let mut looked = Vec::new();
+        for table in &self.tables {
+            looked.push(self.look_at(connection, table).await?);
+        }
+        Ok(looked)
+    }
+
+    async fn look_at(
+        &self,
+        connection: &mut PgConnection,
+        table: &TableConfig,
+    ) -> Result<Result<Looked, Vec<Failure>>, Failure> {
+        let name = TableName::parse(&table.table);
+        let facts = catalog::read(connection, &name).await?;
+        let may_create = match facts {
+            None if table.create => catalog::may_create_in(connection, &name.schema).await?,
+            _ => None,
+        };
+        let mut wrong_types = Vec::new();
+        for type_sql in table.types.values() {
+            if !catalog::is_type(connection, type_sql).await? {
+                wrong_types.push(type_sql.clone());
+            }
+        }
+        let bounds = (self.role.as_str(), self.columns_max);
+        Ok(examined(table, facts, may_create, bounds, &wrong_types))
+    }
+
+    /// The tables as they are to be written, and what may be made of them.
+    pub async fn tables(&self, connection: &mut PgConnection) -> Result<(Tables, Vec<Growing>), Failure> {
+        let looked: Result<Vec<_>, _> = self.look(connection).await?.into_iter().collect();
+        Ok(together(&looked.map_err(first)?))
+    }
+}
+
+fn examined(
+    config: &TableConfig,
+    facts: Option<Facts>,
+    may_create: Option<bool>,
+    (role, columns_max): (&str, usize),
+    wrong_types: &[String],
+) -> Result<Looked, Vec<Failure>> {
+    let growing = tables::examine_growth(config, facts.as_ref(), may_create, (role, columns_max), wrong_types);
+    if facts.is_none() && config.create {
+        return growing.map(|growing| Looked { table: None, growing });
+    }
+    match (tables::examine(config, facts.as_ref(), role), growing, facts) {
+        (Ok(table), Ok(growing), Some(facts)) => Ok(Looked { table: Some((table, facts)), growing }),
+        (table, growing, _) => {
+            let problems = table.err().into_iter().chain(growing.err());
+            Err(problems.flatten().collect())
+        }
+    }
+}
+
+fn together(looked: &[Looked]) -> (Tables, Vec<Growing>) {
+    let growth: Vec<Growing> = looked.iter().filter_map(|found| found.growing.clone()).collect();
+    let tables = looked.iter().filter_map(|found| found.table.as_ref()).map(|(table, _)| table.clone());
+    (Tables::with_awaited(tables.collect(), growth.iter().filter(|table| !table.is_there)), growth)
+}
+
 /// The tables and roll-ups as they are to be written, or the first thing that stands in the way of one.
 pub async fn required(config: &Settings, service: &str) -> Result<Ways, Failure> {
     let mut connection = config.sink.connect(service).await?;
@@ -45,35 +139,29 @@ pub async fn required(config: &Settings, service: &str) -> Result<Ways, Failure>
             return Err(problem);
         }
     }
-    let mut found = Vec::new();
-    for table in config.tables.values() {
-        let facts = catalog::read(&mut connection, &TableName::parse(&table.table)).await?;
-        let table = tables::examine(table, facts.as_ref(), &config.sink.user);
-        found.push((table.map_err(first)?, facts));
+    let (mut by_topic, mut all) = (Vec::new(), Vec::new());
+    for topic in config.topics() {
+        let blueprint = Blueprint::of(config, topic);
+        let looked: Result<Vec<_>, _> = blueprint.look(&mut connection).await?.into_iter().collect();
+        let looked = looked.map_err(first)?;
+        let (tables, growth) = together(&looked);
+        by_topic.push((topic, blueprint, tables, growth));
+        all.extend(looked);
     }
-    let rollups = examined_rollups(&mut connection, config, &found).await?;
+    let rollups = examined_rollups(&mut connection, config, &all).await?;
     let rollups: Result<Vec<_>, _> = rollups.into_iter().collect();
     let rollups = Rollups::new(rollups.map_err(first)?);
-    let tables: Vec<Table> = found.into_iter().map(|(table, _)| table).collect();
-    let asked = Asked::of(&Tables::new(tables.clone()), &rollups);
+    let asked = Asked::of(&together(&all).0, &rollups);
     register::enter(&mut connection, &rollups).await.map_err(unregistered)?;
     let registered = register::read(&mut connection, &asked).await.map_err(unregistered)?;
     register::progress(&rollups, &registered)?;
     // All is known; a server that does not say good-bye changes nothing.
     let _ = connection.close().await;
-    Ok(Ways { all: by_topic(config, &tables, &rollups), rollups, asked })
-}
-
-/// `tables` in the order of the settings.
-fn by_topic(config: &Settings, tables: &[Table], rollups: &Rollups) -> Vec<Way> {
-    let way = |topic: &str| {
-        let of_topic = config.tables.values().zip(tables).filter(|(set, _)| config.topic_of(set) == topic);
-        let tables = Tables::new(of_topic.map(|(_, table)| table.clone()).collect());
-        let is_over = |rollup: &&Rollup| tables.tables.iter().any(|target| target.table.label == rollup.of);
-        let rollups = Rollups::new(rollups.all.iter().filter(is_over).cloned().collect());
-        Way { topic: topic.to_owned(), group: config.group_of(topic), tables, rollups }
+    let way = |(topic, blueprint, tables, growth): (&str, Blueprint, Tables, Vec<Growing>)| {
+        let rollups = rollups.of(&tables);
+        Way { topic: topic.to_owned(), group: config.group_of(topic), blueprint, tables, growth, rollups }
     };
-    config.topics().into_iter().map(way).collect()
+    Ok(Ways { all: by_topic.into_iter().map(way).collect(), asked, rollups })
 }
 
 pub fn own_tables() -> [TableName; 4] {
@@ -88,17 +176,22 @@ fn first(problems: Vec<Failure>) -> Failure {
     problems.into_iter().next().unwrap_or_else(|| Failure::new(FailureKind::Broken, "a problem without a name"))
 }
 
-/// Each roll-up, or what stands in its way. `tables`: those that can be written.
+/// Each roll-up, or what stands in its way. `looked`: the tables that can be written.
 pub async fn examined_rollups(
     connection: &mut PgConnection,
     config: &Settings,
-    tables: &[(Table, Option<Facts>)],
+    looked: &[Looked],
 ) -> Result<Vec<Result<Rollup, Vec<Failure>>>, Failure> {
     let mut examined = Vec::new();
     for rollup in config.kept_rollups().values() {
         let of = TableName::parse(&rollup.of);
+        if let Some(problem) = looked.iter().find_map(|found| not_there_yet(found, &of, &rollup.table)) {
+            examined.push(Err(vec![problem]));
+            continue;
+        }
+        let mut tables = looked.iter().filter_map(|found| found.table.as_ref());
         // A table that cannot be written has been told of.
-        let Some((table, Some(facts))) = tables.iter().find(|(table, _)| table.name == of) else { continue };
+        let Some((table, facts)) = tables.find(|(table, _)| table.name == of) else { continue };
         let own = TableName::parse(&rollup.table);
         let own_facts = catalog::read(connection, &own).await?;
         let (details, own_details) = (Details::read(connection, &of).await?, Details::read(connection, &own).await?);
@@ -113,4 +206,36 @@ pub async fn examined_rollups(
         examined.push(examine(rollup, between));
     }
     Ok(examined)
+}
+
+/// A roll-up is held against its table before the first row.
+fn not_there_yet(found: &Looked, of: &TableName, rollup: &str) -> Option<Failure> {
+    let awaited = found.growing.as_ref().filter(|table| !table.is_there && table.name == *of)?;
+    let what = format!("{rollup} is kept over {}, which is made from the first record", awaited.name);
+    Some(
+        Failure::new(FailureKind::Settings, what)
+            .cure("make the table first, or keep the roll-up from the next start on"),
+    )
+}
+
+/// A table in `/api/v1/state`.
+#[derive(Serialize)]
+pub struct About<'a> {
+    table: &'a str,
+    topic: &'a str,
+    key: Vec<&'a str>,
+    on_tombstone: &'static str,
+    /// Those that are written.
+    columns: usize,
+}
+
+pub fn about<'a>(tables: &'a Tables, topic: &'a str) -> Vec<About<'a>> {
+    let about = |Target { table, .. }: &'a Target| About {
+        table: &table.label,
+        topic,
+        key: table.key_columns().map(|column| column.name.as_str()).collect(),
+        on_tombstone: table.on_tombstone.as_str(),
+        columns: table.columns.len(),
+    };
+    tables.tables.iter().map(about).collect()
 }

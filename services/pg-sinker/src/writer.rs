@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use shared::batch::Batch;
+use shared::batch::{Batch, Record};
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::health::Health;
@@ -14,23 +14,27 @@ use shared::kafka::reader::FromReader;
 use shared::metrics;
 use shared::pg::{PostgresConfig, refused};
 use shared::record::dead_letter::Rejection;
+use shared::record::header::Header;
 use shared::said::Said;
 use sqlx::postgres::PgConnection;
 
 use crate::checkpoint::Move;
-use crate::deleted_keys;
 use crate::entry::Item;
+use crate::growth::{self, Growing, Wanted};
 use crate::letters::Letters;
 use crate::settings::WriterConfig;
 use crate::split::{Portions, Refused};
-use crate::transaction::{self, Plan, Portion, Tally, Trouble};
+use crate::transaction::{self, Plan, Portion, Tally, Trouble, trouble};
+use crate::ways::{self, Blueprint};
+use crate::{deleted_keys, evolve};
 
 /// The health latch that is held while the sink takes nothing.
 const LATCH: &str = "sink";
 /// How often old deletions are looked for, at most.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
 
-/// How a session writes. Binds the longest silence in a transaction and the longest statement, in milliseconds.
+/// How a session writes. Binds the longest silence in a transaction, statement and wait for a lock, in milliseconds, and what a commit waits
+/// for.
 ///
 /// The server keeps the plan of a prepared statement, and made on an empty table it reads the whole table for each batch, until the
 /// table's statistics are renewed. Rows are looked for by their key, always.
@@ -41,6 +45,9 @@ const SESSION: &str = "SELECT set_config('idle_in_transaction_session_timeout', 
 /// What a writer needs.
 pub struct WriterSetup {
     pub plan: Plan,
+    /// What may be made of the tables.
+    pub growth: Vec<Growing>,
+    pub blueprint: Blueprint,
     pub sink: PostgresConfig,
     pub config: WriterConfig,
     /// A writer that is silent in a transaction for this long has lost its partitions: its locks must not stop the next owner.
@@ -57,9 +64,16 @@ pub struct Writer {
     fate: Fate,
 }
 
+impl WriterSetup {
+    fn tell(&self) {
+        self.health.detail("tables", ways::about(&self.plan.tables, &self.plan.place.topic));
+    }
+}
+
 impl Writer {
     pub fn new(setup: WriterSetup) -> Self {
         let fate = setup.fate.clone();
+        setup.tell();
         let work = Work {
             setup,
             connection: None,
@@ -130,7 +144,11 @@ impl Work {
     }
 
     async fn write_batch(&mut self, batch: &Batch) -> Result<(), Failure> {
+        let has_impossible = self.grow(batch).await?;
         let mut items = self.read(batch)?;
+        if has_impossible {
+            self.refuse_what_has_no_column(&mut items);
+        }
         self.set_aside(&items).await?;
         let mut portions = Portions::whole(items.len());
         while let Some(range) = portions.take_next() {
@@ -216,11 +234,82 @@ impl Work {
                     continue;
                 }
             };
-            if failed > 0 {
-                self.setup.health.release(LATCH);
-                tracing::info!(attempts = failed + 1, "the sink takes rows again");
-            }
+            self.recovered(failed);
             return Ok(written);
+        }
+    }
+
+    fn recovered(&self, failed: u32) {
+        if failed > 0 {
+            self.setup.health.release(LATCH);
+            tracing::info!(attempts = failed + 1, "the sink takes rows again");
+        }
+    }
+
+    /// Makes what the tables lack for the rows of the batch. Answers whether some value of it gets no column.
+    async fn grow(&mut self, batch: &Batch) -> Result<bool, Failure> {
+        if self.setup.growth.is_empty() {
+            return Ok(false);
+        }
+        let is_new = |record: &Record<'_>| {
+            let expected = self.expected.get(&record.partition).copied().unwrap_or_default();
+            record.offset >= expected && Header::parse(record.header).is_ok()
+        };
+        let wanted =
+            growth::wanted(&self.setup.growth, batch.records().filter(is_new).filter_map(|record| record.value));
+        let mut failed = 0;
+        while !wanted.columns.is_empty() {
+            self.setup.progress.lease().check()?;
+            let timeout = self.setup.config.transaction_timeout();
+            let made = tokio::time::timeout(timeout, self.make(&wanted)).await;
+            match made.unwrap_or_else(|_| Err(not_in_time("change its tables", timeout))) {
+                Ok(()) => break,
+                Err(Trouble::Passing(failure)) => {
+                    failed += 1;
+                    self.wait(failed, &failure).await;
+                }
+                Err(Trouble::Lasting(failure)) => return Err(failure),
+                Err(Trouble::Data(rejection)) => {
+                    return Err(Failure::new(
+                        FailureKind::Refused,
+                        format!("the sink makes no column: {}", rejection.detail),
+                    ));
+                }
+            }
+        }
+        self.recovered(failed);
+        Ok(wanted.has_impossible)
+    }
+
+    /// Makes it, and looks at the tables anew.
+    async fn make(&mut self, wanted: &Wanted) -> Result<(), Trouble> {
+        let mut connection = self.connected().await?;
+        let bound = self.setup.config.evolve_lock_timeout_ms;
+        for (&at, columns) in &wanted.columns {
+            let Some(table) = self.setup.growth.get(at) else { continue };
+            let made = evolve::make(&mut connection, table, columns, bound).await;
+            made.map_err(|error| trouble(&table.name.to_string(), error))?;
+        }
+        let (tables, growth) = self.setup.blueprint.tables(&mut connection).await.map_err(Trouble::of)?;
+        self.connection = Some(connection);
+        self.setup.plan = self.setup.plan.with_tables(tables);
+        self.setup.growth = growth;
+        self.setup.tell();
+        Ok(())
+    }
+
+    /// No value vanishes from a table that takes all fields.
+    fn refuse_what_has_no_column(&self, items: &mut [Item<'_>]) {
+        for item in items.iter_mut().filter(|item| item.content.is_ok()) {
+            let row = item.record.value.unwrap_or_default();
+            let lacking = self.setup.growth.iter().find_map(|table| Some((table, table.without_column(row)?)));
+            if let Some((table, name)) = lacking {
+                let detail = format!(
+                    "{} gets no column for {name:?}: see writer.evolve_columns_max, or leave it out",
+                    table.name
+                );
+                item.content = Err(Rejection::new("no_column", detail));
+            }
         }
     }
 
@@ -234,24 +323,22 @@ impl Work {
     }
 
     async fn attempt(&mut self, portion: &Portion<'_, '_>, doubt: &mut Option<Tally>) -> Result<Tally, Trouble> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.connect().await.map_err(|failure| {
-                if failure.kind.is_retried() { Trouble::Passing(failure) } else { Trouble::Lasting(failure) }
-            })?,
-        };
+        let mut connection = self.connected().await?;
         let timeout = self.setup.config.transaction_timeout();
         let attempt = transaction::attempt(&mut connection, &self.setup.plan, portion, doubt);
-        let tried = tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
-            Err(Trouble::Passing(Failure::new(
-                FailureKind::Unreachable,
-                format!("the sink did not take the rows within {} ms", timeout.as_millis()),
-            )))
-        });
+        let tried = tokio::time::timeout(timeout, attempt).await;
+        let tried = tried.unwrap_or_else(|_| Err(not_in_time("take the rows", timeout)));
         if matches!(tried, Ok(_) | Err(Trouble::Data(_))) {
             self.connection = Some(connection);
         }
         tried
+    }
+
+    async fn connected(&mut self) -> Result<PgConnection, Trouble> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => self.connect().await.map_err(Trouble::of),
+        }
     }
 
     async fn connect(&self) -> Result<PgConnection, Failure> {
@@ -299,4 +386,9 @@ impl Work {
             Err(error) => tracing::warn!(%error, "keys that were deleted long ago are not forgotten yet"),
         }
     }
+}
+
+fn not_in_time(what: &str, timeout: Duration) -> Trouble {
+    let what = format!("the sink did not {what} within {} ms", timeout.as_millis());
+    Trouble::Passing(Failure::new(FailureKind::Unreachable, what))
 }

@@ -58,6 +58,7 @@ mod warehouse;
 
 // Right: any table of the sink is written as its settings say.
 mod sink_batches;
+mod sink_growth;
 mod sink_tombstones;
 mod sink_topics;
 

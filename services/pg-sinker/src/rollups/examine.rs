@@ -333,6 +333,7 @@ pub mod tests {
         Facts {
             is_table: true,
             schema_usage: true,
+            is_owned: true,
             privileges: ["SELECT", "INSERT", "UPDATE", "DELETE"].map(String::from).into(),
             columns,
             unique: vec![vec![unique.into()]],

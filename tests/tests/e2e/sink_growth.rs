@@ -1,0 +1,159 @@
+//! Tables that are made from the first record, and columns that come when the topic brings new ones.
+
+use crate::database::run;
+use crate::refused_settings::assert_refused;
+use crate::service_page::state;
+use crate::stack::PG_SINKER;
+use crate::sunk::Sunk;
+use crate::until::until;
+
+const MAY_CREATE: &str = "GRANT CREATE ON SCHEMA result TO tidemill_writer";
+/// A table of the writer's own, with one column beside the key.
+const OWNED: &str =
+    "CREATE TABLE result.t (id bigint PRIMARY KEY, a int, processed_time timestamp, source_commit_time timestamptz,
+        record_version bytea NOT NULL);
+    ALTER TABLE result.t OWNER TO tidemill_writer;";
+const COLUMNS: &str = "SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) AS c
+    FROM pg_attribute WHERE attrelid = 'result.t'::regclass AND attnum > 0 AND attname NOT IN ('processed_time', 'source_commit_time', 'record_version')";
+
+fn table(further: &str) -> String {
+    format!("[tables.t]\ntable = \"result.t\"\nkey = \"id\"\n{further}\n")
+}
+
+fn put(sunk: &mut Sunk, version: u64, id: u64, fields: &str) {
+    sunk.put(version, &format!("{{\"id\":{id}}}"), &format!("{{\"id\":{id}{fields}}}"));
+}
+
+#[tokio::test]
+async fn a_table_is_made_from_the_first_record() {
+    let mut sunk = Sunk::new(MAY_CREATE).await;
+    let settings = table(
+        "create = true\non_tombstone = \"soft\"\nleave_out = \"phone\"\ntypes = { id = \"bigint\", at = \"timestamp(3)\" }",
+    );
+    sunk.start(&settings).await;
+    // What has no key makes no table, and does not vanish.
+    sunk.put(1, "{\"id\":0}", "{\"other\":1}");
+    sunk.delete(2, "{\"id\":9}");
+    sunk.settled().await;
+    assert_eq!(sunk.letters(1).await[0].0, "missing_key_column");
+    put(
+        &mut sunk,
+        3,
+        1,
+        r#","n":-12345678901234567890.10,"s":"订单","b":true,"o":{"x":1.0},"at":"2025-07-11 17:25:55.143","z":null,"phone":"1""#,
+    );
+    put(&mut sunk, 4, 2, r#","n":1e3,"s":"x","b":null,"o":"text","at":null,"z":"late","new":1"#);
+    sunk.settled().await;
+    sunk.delete(5, "{\"id\":1}");
+    sunk.settled().await;
+    let columns = "id bigint, n numeric, s text, b boolean, o jsonb, at timestamp(3) without time zone, z text, deleted_at timestamp with time zone";
+    assert_eq!(sunk.rows(COLUMNS).await, columns);
+    let rows = "SELECT id, n::text AS n, s, b::text AS b, o::text AS o, at, z, deleted_at IS NULL AS there FROM result.t ORDER BY id";
+    let wanted = "1|-12345678901234567890.10|订单|true|{\"x\": 1.0}|2025-07-11T17:25:55.143|NULL|false\n2|1000|x|NULL|\"text\"|NULL|late|true";
+    assert_eq!(sunk.rows(rows).await, wanted);
+    let shown = state(&sunk.stack, PG_SINKER).await;
+    assert_eq!(shown["details"]["tables"][0]["columns"], 7, "{shown:#}");
+    // The next start finds it as any other.
+    sunk.stack.process(PG_SINKER).kill();
+    sunk.start(&settings).await;
+    put(&mut sunk, 6, 1, ",\"s\":\"again\"");
+    sunk.settled().await;
+    assert_eq!(sunk.rows("SELECT s, deleted_at FROM result.t WHERE id = 1").await, "again|NULL");
+    sunk.letters(1).await;
+}
+
+#[tokio::test]
+async fn two_instances_add_what_the_topic_brings_and_lose_no_value() {
+    let mut sunk = Sunk::new(OWNED).await;
+    let settings = table("evolve = \"add\"\nleave_out = \"phone\"");
+    sunk.stack.set(PG_SINKER, "KAFKA__BATCH_RECORDS_MAX", 7);
+    sunk.start(&settings).await;
+    sunk.stack.start_replica(PG_SINKER, "second");
+    sunk.stack.ready().await;
+    for id in 1..=20 {
+        put(&mut sunk, 1, id, &format!(",\"a\":{id},\"b\":null"));
+    }
+    sunk.settled().await;
+    assert_eq!(sunk.rows(COLUMNS).await, "id bigint, a integer", "of a null nothing is known");
+    // Many records at a time, in all partitions: both instances want the same columns at once.
+    for id in 1..=400 {
+        put(&mut sunk, 2, id, &format!(",\"b\":\"b{id}\",\"phone\":\"1\",\"c{}\":{id}", id % 5));
+    }
+    sunk.settled().await;
+    let sums = "SELECT count(b) AS b, count(DISTINCT b) AS d, (sum(c0) + sum(c1) + sum(c2) + sum(c3) + sum(c4))::text AS c, count(*) AS n FROM result.t";
+    assert_eq!(sunk.rows(sums).await, "400|400|80200|400");
+    let phone = "SELECT count(*) AS n FROM pg_attribute WHERE attrelid = 'result.t'::regclass AND attname = 'phone'";
+    assert_eq!(sunk.rows(phone).await, "0");
+    sunk.letters(0).await;
+    let restarts: usize = [PG_SINKER, "second"]
+        .iter()
+        .map(|&instance| sunk.stack.process(instance).log_text().matches("starts again").count())
+        .sum();
+    assert_eq!(restarts, 0, "a column is no reason to begin anew");
+}
+
+#[tokio::test]
+async fn a_reader_of_the_table_is_waited_for_and_holds_up_no_other_reader() {
+    let mut sunk = Sunk::new(OWNED).await;
+    sunk.start(&format!("{}[writer]\nevolve_lock_timeout_ms = 50\n", table("evolve = \"add\""))).await;
+    let mut reader = sunk.stack.sink().await;
+    run(&mut reader, "BEGIN; SELECT count(*) FROM result.t").await;
+    put(&mut sunk, 1, 1, ",\"b\":\"not lost\"");
+    until("the writer says what it waits for", async || {
+        let shown = state(&sunk.stack, PG_SINKER).await;
+        let waiting = shown["waiting_for"].to_string();
+        if waiting.contains("lock timeout") { Ok(()) } else { Err(waiting) }
+    })
+    .await;
+    assert_eq!(sunk.rows("SELECT count(*) AS n FROM result.t").await, "0", "another reader comes through");
+    run(&mut reader, "COMMIT").await;
+    sunk.settled().await;
+    assert_eq!(sunk.rows("SELECT id, b FROM result.t").await, "1|not lost");
+}
+
+#[tokio::test]
+async fn what_can_get_no_column_is_set_aside() {
+    let mut sunk = Sunk::new(OWNED).await;
+    sunk.start(&format!("{}[writer]\nevolve_columns_max = 8\n", table("evolve = \"add\""))).await;
+    put(&mut sunk, 1, 1, ",\"ctid\":1");
+    put(&mut sunk, 1, 2, ",\"x\":\"first\"");
+    put(&mut sunk, 1, 3, ",\"ctid\":null,\"x\":\"second\"");
+    sunk.settled().await;
+    put(&mut sunk, 1, 4, ",\"y\":1,\"z\":1");
+    put(&mut sunk, 1, 5, ",\"x\":\"third\",\"processed_time\":\"2001-01-01\",\"source_commit_time\":\"now\"");
+    sunk.settled().await;
+    assert_eq!(sunk.rows("SELECT id, x FROM result.t ORDER BY id").await, "2|first\n3|second\n5|third");
+    let letters = sunk.letters(2).await;
+    assert!(letters.iter().all(|(reason, _)| reason == "no_column"), "{letters:?}");
+    assert!(letters[0].1.contains("\"ctid\"") && letters[1].1.contains("result.t gets no column for"), "{letters:?}");
+}
+
+#[tokio::test]
+async fn what_may_not_be_made_is_refused_before_the_first_row() {
+    let mut sunk = Sunk::new("").await;
+    let refused = async |sunk: &mut Sunk, settings: &str, words: &[&str]| {
+        sunk.stack.configure(PG_SINKER, settings);
+        for arguments in [&[][..], &["check"]] {
+            assert_refused(&sunk.stack.command(PG_SINKER, arguments, &[]).await, words);
+        }
+    };
+    let created = table("create = true");
+    refused(&mut sunk, &table(""), &["result.t does not exist", "create = true"]).await;
+    let grant = r#"CREATE SCHEMA IF NOT EXISTS "result"; GRANT USAGE, CREATE ON SCHEMA "result" TO "tidemill_writer""#;
+    refused(&mut sunk, &created, &["cannot make result.t", grant]).await;
+    sunk.run(grant).await;
+    refused(&mut sunk, &table("create = true\ntypes = { a = \"intt\" }"), &["no type intt"]).await;
+    let rollup = "[rollups.r]\ntable = \"dws.r\"\nof = \"result.t\"\ncount = \"n\"\n";
+    refused(&mut sunk, &format!("{created}{rollup}"), &["dws.r is kept over result.t, which is made from the first"])
+        .await;
+    sunk.stack.configure(PG_SINKER, &created);
+    let check = sunk.stack.command(PG_SINKER, &["check"], &[]).await;
+    assert!(check.code == Some(0) && check.output.contains("result.t will be made"), "{}", check.output);
+
+    sunk.run(&OWNED.replace("ALTER TABLE result.t OWNER TO", "GRANT SELECT, INSERT, UPDATE ON result.t TO")).await;
+    let owner = r#"ALTER TABLE "result"."t" OWNER TO "tidemill_writer""#;
+    refused(&mut sunk, &table("evolve = \"add\""), &["does not own result.t", owner]).await;
+    sunk.run(owner).await;
+    let mended = sunk.stack.command(PG_SINKER, &["check"], &[]).await;
+    assert_eq!(mended.code, Some(0), "{}", mended.output);
+}
