@@ -36,7 +36,6 @@ mod upsert;
 mod deleted_keys;
 
 mod checkpoint;
-mod evolve;
 mod fault;
 
 // What is summed up over the rows that were written.
@@ -45,9 +44,15 @@ mod rollups;
 
 mod transaction;
 
+// What is made of tables before they are written.
+mod evolve;
+
 // Who does it.
 mod letters;
 mod writer;
+
+// What the newest rows say of the tables.
+mod rehearsal;
 
 // Whether the sink is the source.
 mod reconcile;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::{Actor as _, Addr, ArbiterHandle};
 use clap::{ArgMatches, Command};
 use shared::check::Finding;
-use shared::failure::Failure;
+use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::health::Health;
 use shared::kafka::progress::Progress;
@@ -20,15 +20,16 @@ use sqlx::postgres::PgConnection;
 use tokio::runtime::Handle;
 
 use crate::checkpoint::{Place, SinkOffsets};
+use crate::evolve::Grower;
 use crate::letters::{Acknowledgement, Letters, acknowledged};
 use crate::rollups::register::{self, Asked};
 use crate::rollups::{Fill, Rollups};
-use crate::settings::Settings;
+use crate::settings::{Settings, TableConfig};
 use crate::tables::Tables;
 use crate::transaction::Plan;
 use crate::ways::{Blueprint, Looked, Way, Ways, examined_rollups, own_tables, unregistered};
 use crate::writer::{Writer, WriterSetup};
-use crate::{catalog, reconcile, tables, ways};
+use crate::{catalog, reconcile, rehearsal, tables, ways};
 
 /// Who makes the topics: that of the results dim-joiner, others any of them.
 const MAKER: &str = "the stage that writes it (dim-joiner, where it is that of the results)";
@@ -44,6 +45,7 @@ impl Service for PgSinker {
     async fn check(config: &Settings) -> Vec<Finding> {
         let mut findings = check_sink(config).await;
         findings.extend(check_topics(config).await);
+        findings.extend(check_rows(config).await);
         findings.extend(reconcile::open::check(config).await);
         findings
     }
@@ -118,8 +120,11 @@ fn build_way(
     let place = Place { group: config.input.group.clone(), topic: way.topic.clone() };
     let setup = WriterSetup {
         plan: Plan::new(place.clone(), way.tables, way.rollups),
-        growth: way.growth,
-        blueprint: way.blueprint,
+        grower: Grower {
+            growth: way.growth,
+            blueprint: way.blueprint,
+            lock_timeout_ms: config.writer.evolve_lock_timeout_ms,
+        },
         sink: config.sink.clone(),
         config: config.writer.clone(),
         ownership: Duration::from_millis(config.kafka.session_timeout_ms),
@@ -243,4 +248,54 @@ async fn check_topics(config: &Settings) -> Vec<Finding> {
     }
     findings.push(topics.finding(&dead_letter_topic(config)).await);
     findings
+}
+
+/// Where a server does not answer, that has been told.
+async fn check_rows(config: &Settings) -> Vec<Finding> {
+    let connected = (config.sink.connect(PgSinker::NAME).await, Topics::connect(&config.kafka, PgSinker::NAME));
+    let (Ok(mut connection), Ok(topics)) = connected else { return Vec::new() };
+    let mut findings = Vec::new();
+    for topic in config.topics() {
+        let Ok(partitions) = topics.required(topic, MAKER) else { continue };
+        match rehearsal::newest_rows(&config.kafka, PgSinker::NAME, topic, partitions).await {
+            Ok(rows) if rows.is_empty() => {
+                findings
+                    .push(Finding::ok(format!("topic {topic} has no row yet that its tables could be held against")));
+            }
+            Ok(rows) => {
+                let tables = config.tables.values().filter(|table| config.topic_of(table) == topic);
+                for table in tables {
+                    findings.extend(check_rows_of(&mut connection, config, table, &rows).await);
+                }
+            }
+            Err(failure) => findings.push(Finding::problem(&failure)),
+        }
+    }
+    findings
+}
+
+async fn check_rows_of(
+    connection: &mut PgConnection,
+    config: &Settings,
+    table: &TableConfig,
+    rows: &[Vec<u8>],
+) -> Vec<Finding> {
+    let (name, role) = (TableName::parse(&table.table), config.sink.user.as_str());
+    match catalog::read(connection, &name).await {
+        Err(failure) => vec![Finding::problem(&failure)],
+        Ok(None) if table.create => Vec::new(),
+        Ok(None) => {
+            let made = rehearsal::definition(table, role, rows).map(|sql| {
+                let what =
+                    format!("table {name} does not exist in the sink, and the newest rows would fit into this one");
+                Finding::problem(&Failure::new(FailureKind::Settings, what).cure(sql))
+            });
+            made.into_iter().collect()
+        }
+        Ok(Some(facts)) => match tables::examine(table, Some(&facts), role) {
+            Ok(found) => rehearsal::hold(connection, (table, &found, &facts), config.topic_of(table), rows).await,
+            // What stands in its way has been told.
+            Err(_) => Vec::new(),
+        },
+    }
 }

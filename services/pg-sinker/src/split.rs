@@ -1,4 +1,5 @@
-//! A batch in portions: whole first, and where the database refuses a portion for its data, in halves, until the bad record is alone.
+//! A batch in portions: whole first, and where the database refuses a portion for its data, in halves, until the bad record is alone. So too
+//! where it does not manage a portion in time, until it does.
 //!
 //! Portions come in the order of the batch, so each partition's offset moves forward only.
 

@@ -383,8 +383,7 @@ pub fn examine_growth(
     wrong_types: &[String],
 ) -> Result<Option<Growing>, Vec<Failure>> {
     let name = TableName::parse(&config.table);
-    let may_add = config.evolve == Evolve::Add;
-    if (facts.is_some() && !may_add) || (facts.is_none() && !config.create) {
+    if (facts.is_some() && config.evolve != Evolve::Add) || (facts.is_none() && !config.create) {
         return Ok(None);
     }
     let mut problems = Vec::new();
@@ -409,21 +408,26 @@ pub fn examine_growth(
     if !problems.is_empty() {
         return Err(problems);
     }
+    Ok(Some(growing(config, facts, columns_max)))
+}
+
+/// What is known of a table that may grow.
+pub fn growing(config: &TableConfig, facts: Option<&Facts>, columns_max: usize) -> Growing {
     let mark = (config.on_tombstone == OnTombstone::Soft).then(|| config.deleted_column.clone());
     let there = facts.into_iter().flat_map(|facts| &facts.columns).map(|column| column.name.as_str());
     let own = OWN_COLUMNS.iter().map(|(own, ..)| *own).chain([JSON_NULL]).chain(mark.as_deref());
     let known: HashSet<String> =
         there.chain(own).chain(config.leave_out.iter().map(String::as_str)).map(str::to_owned).collect();
-    Ok(Some(Growing {
-        name,
+    Growing {
+        name: TableName::parse(&config.table),
         is_there: facts.is_some(),
-        may_add,
+        may_add: config.evolve == Evolve::Add,
         key: config.key.clone(),
         types: config.types.clone(),
         mark,
         known,
         columns_max,
-    }))
+    }
 }
 
 /// What stands in the way of one of pg-sinker's own tables.
@@ -448,7 +452,7 @@ pub mod tests {
         ColumnFacts { name: name.into(), type_sql: type_sql.into(), not_null, has_default: false, generated: false }
     }
 
-    fn facts() -> Facts {
+    pub fn facts() -> Facts {
         Facts {
             is_table: true,
             schema_usage: true,
@@ -466,7 +470,7 @@ pub mod tests {
         }
     }
 
-    fn config(key: &[&str], on_tombstone: OnTombstone) -> TableConfig {
+    pub fn config(key: &[&str], on_tombstone: OnTombstone) -> TableConfig {
         TableConfig {
             table: "r.t".into(),
             topic: String::new(),

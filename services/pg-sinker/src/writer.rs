@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use shared::batch::{Batch, Record};
+use shared::batch::Batch;
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::health::Health;
@@ -14,19 +14,19 @@ use shared::kafka::reader::FromReader;
 use shared::metrics;
 use shared::pg::{PostgresConfig, refused};
 use shared::record::dead_letter::Rejection;
-use shared::record::header::Header;
 use shared::said::Said;
 use sqlx::postgres::PgConnection;
 
 use crate::checkpoint::Move;
+use crate::deleted_keys;
 use crate::entry::Item;
-use crate::growth::{self, Growing, Wanted};
+use crate::evolve::Grower;
+use crate::growth::Wanted;
 use crate::letters::Letters;
 use crate::settings::WriterConfig;
 use crate::split::{Portions, Refused};
-use crate::transaction::{self, Plan, Portion, Tally, Trouble, trouble};
-use crate::ways::{self, Blueprint};
-use crate::{deleted_keys, evolve};
+use crate::transaction::{self, Plan, Portion, Tally, Trouble};
+use crate::ways;
 
 /// The health latch that is held while the sink takes nothing.
 const LATCH: &str = "sink";
@@ -45,9 +45,7 @@ const SESSION: &str = "SELECT set_config('idle_in_transaction_session_timeout', 
 /// What a writer needs.
 pub struct WriterSetup {
     pub plan: Plan,
-    /// What may be made of the tables.
-    pub growth: Vec<Growing>,
-    pub blueprint: Blueprint,
+    pub grower: Grower,
     pub sink: PostgresConfig,
     pub config: WriterConfig,
     /// A writer that is silent in a transaction for this long has lost its partitions: its locks must not stop the next owner.
@@ -79,6 +77,7 @@ impl Writer {
             connection: None,
             expected: BTreeMap::new(),
             forgot_at: Instant::now(),
+            failed: 0,
             said: Said::default(),
         };
         Writer { work: Some(work), fate }
@@ -118,6 +117,8 @@ struct Work {
     /// The offset that each owned partition stands at in the sink.
     expected: BTreeMap<i32, i64>,
     forgot_at: Instant,
+    /// Tries since the sink took something.
+    failed: u32,
     said: Said,
 }
 
@@ -125,6 +126,8 @@ struct Work {
 enum Written {
     Committed(Tally),
     Refused(Rejection),
+    /// Not in time.
+    TooMuch,
 }
 
 impl Work {
@@ -147,7 +150,7 @@ impl Work {
         let has_impossible = self.grow(batch).await?;
         let mut items = self.read(batch)?;
         if has_impossible {
-            self.refuse_what_has_no_column(&mut items);
+            self.setup.grower.refuse_what_has_no_column(&mut items);
         }
         self.set_aside(&items).await?;
         let mut portions = Portions::whole(items.len());
@@ -155,6 +158,7 @@ impl Work {
             let portion = self.portion(items.get(range.clone()).unwrap_or_default());
             match self.write(&portion).await? {
                 Written::Committed(tally) => self.committed(&portion, &tally),
+                Written::TooMuch => drop(portions.refuse(range)),
                 Written::Refused(rejection) => {
                     if let Refused::Alone(at) = portions.refuse(range)
                         && let Some(item) = items.get_mut(at)
@@ -214,124 +218,95 @@ impl Work {
     /// Tries until the sink has answered for good.
     async fn write(&mut self, portion: &Portion<'_, '_>) -> Result<Written, Failure> {
         let mut doubt = None;
-        let mut failed = 0;
         loop {
             self.setup.progress.lease().check()?;
-            let tried = self.attempt(portion, &mut doubt).await;
+            let timeout = self.setup.config.transaction_timeout();
+            let tried = tokio::time::timeout(timeout, self.attempt(portion, &mut doubt)).await;
             let outcome = match tried {
-                Ok(_) => "ok",
-                Err(Trouble::Data(_)) => "refused",
-                Err(_) => "failed",
+                Ok(Ok(_)) => "ok",
+                Ok(Err(Trouble::Data(_))) => "refused",
+                _ => "failed",
             };
             metrics::COMMITS.with_label_values(&[outcome]).inc();
             let written = match tried {
-                Ok(tally) => Written::Committed(tally),
-                Err(Trouble::Data(rejection)) => Written::Refused(rejection),
-                Err(Trouble::Lasting(failure)) => return Err(failure),
-                Err(Trouble::Passing(failure)) => {
-                    failed += 1;
-                    self.wait(failed, &failure).await;
+                Ok(Ok(tally)) => Written::Committed(tally),
+                Ok(Err(Trouble::Data(rejection))) => Written::Refused(rejection),
+                Ok(Err(Trouble::Lasting(failure))) => return Err(failure),
+                Ok(Err(Trouble::Passing(failure))) => {
+                    self.wait(&failure).await;
+                    continue;
+                }
+                Err(_) => {
+                    self.wait(&not_in_time("take the rows", timeout)).await;
+                    // A slow sink may manage half of it. Where COMMIT was not answered, only the same transaction can tell what became of it.
+                    if doubt.is_none() && portion.items.len() > 1 {
+                        return Ok(Written::TooMuch);
+                    }
                     continue;
                 }
             };
-            self.recovered(failed);
+            self.recovered();
             return Ok(written);
         }
     }
 
-    fn recovered(&self, failed: u32) {
-        if failed > 0 {
-            self.setup.health.release(LATCH);
-            tracing::info!(attempts = failed + 1, "the sink takes rows again");
-        }
-    }
-
-    /// Makes what the tables lack for the rows of the batch. Answers whether some value of it gets no column.
-    async fn grow(&mut self, batch: &Batch) -> Result<bool, Failure> {
-        if self.setup.growth.is_empty() {
-            return Ok(false);
-        }
-        let is_new = |record: &Record<'_>| {
-            let expected = self.expected.get(&record.partition).copied().unwrap_or_default();
-            record.offset >= expected && Header::parse(record.header).is_ok()
-        };
-        let wanted =
-            growth::wanted(&self.setup.growth, batch.records().filter(is_new).filter_map(|record| record.value));
-        let mut failed = 0;
-        while !wanted.columns.is_empty() {
-            self.setup.progress.lease().check()?;
-            let timeout = self.setup.config.transaction_timeout();
-            let made = tokio::time::timeout(timeout, self.make(&wanted)).await;
-            match made.unwrap_or_else(|_| Err(not_in_time("change its tables", timeout))) {
-                Ok(()) => break,
-                Err(Trouble::Passing(failure)) => {
-                    failed += 1;
-                    self.wait(failed, &failure).await;
-                }
-                Err(Trouble::Lasting(failure)) => return Err(failure),
-                Err(Trouble::Data(rejection)) => {
-                    return Err(Failure::new(
-                        FailureKind::Refused,
-                        format!("the sink makes no column: {}", rejection.detail),
-                    ));
-                }
-            }
-        }
-        self.recovered(failed);
-        Ok(wanted.has_impossible)
-    }
-
-    /// Makes it, and looks at the tables anew.
-    async fn make(&mut self, wanted: &Wanted) -> Result<(), Trouble> {
-        let mut connection = self.connected().await?;
-        let bound = self.setup.config.evolve_lock_timeout_ms;
-        for (&at, columns) in &wanted.columns {
-            let Some(table) = self.setup.growth.get(at) else { continue };
-            let made = evolve::make(&mut connection, table, columns, bound).await;
-            made.map_err(|error| trouble(&table.name.to_string(), error))?;
-        }
-        let (tables, growth) = self.setup.blueprint.tables(&mut connection).await.map_err(Trouble::of)?;
-        self.connection = Some(connection);
-        self.setup.plan = self.setup.plan.with_tables(tables);
-        self.setup.growth = growth;
-        self.setup.tell();
-        Ok(())
-    }
-
-    /// No value vanishes from a table that takes all fields.
-    fn refuse_what_has_no_column(&self, items: &mut [Item<'_>]) {
-        for item in items.iter_mut().filter(|item| item.content.is_ok()) {
-            let row = item.record.value.unwrap_or_default();
-            let lacking = self.setup.growth.iter().find_map(|table| Some((table, table.without_column(row)?)));
-            if let Some((table, name)) = lacking {
-                let detail = format!(
-                    "{} gets no column for {name:?}: see writer.evolve_columns_max, or leave it out",
-                    table.name
-                );
-                item.content = Err(Rejection::new("no_column", detail));
-            }
-        }
-    }
-
-    async fn wait(&mut self, failed: u32, failure: &Failure) {
-        let (wait, chain) = (self.setup.config.retry_wait(failed), failure.chain());
+    async fn wait(&mut self, failure: &Failure) {
+        self.failed += 1;
+        let (wait, chain) = (self.setup.config.retry_wait(self.failed), failure.chain());
         if self.said.is_news(&chain) {
-            tracing::warn!(attempt = failed, "tried again in {} ms: {chain}", wait.as_millis());
+            tracing::warn!(attempt = self.failed, "tried again in {} ms: {chain}", wait.as_millis());
         }
         self.setup.health.hold(LATCH, chain);
         tokio::time::sleep(wait).await;
     }
 
+    fn recovered(&mut self) {
+        if self.failed > 0 {
+            self.setup.health.release(LATCH);
+            tracing::info!(attempts = self.failed + 1, "the sink takes rows again");
+            self.failed = 0;
+        }
+    }
+
     async fn attempt(&mut self, portion: &Portion<'_, '_>, doubt: &mut Option<Tally>) -> Result<Tally, Trouble> {
         let mut connection = self.connected().await?;
-        let timeout = self.setup.config.transaction_timeout();
-        let attempt = transaction::attempt(&mut connection, &self.setup.plan, portion, doubt);
-        let tried = tokio::time::timeout(timeout, attempt).await;
-        let tried = tried.unwrap_or_else(|_| Err(not_in_time("take the rows", timeout)));
+        let tried = transaction::attempt(&mut connection, &self.setup.plan, portion, doubt).await;
         if matches!(tried, Ok(_) | Err(Trouble::Data(_))) {
             self.connection = Some(connection);
         }
         tried
+    }
+
+    /// Makes what the tables lack for the rows of the batch. Answers whether some value of it gets no column.
+    async fn grow(&mut self, batch: &Batch) -> Result<bool, Failure> {
+        let wanted = self.setup.grower.wanted(batch, &self.expected);
+        while !wanted.columns.is_empty() {
+            self.setup.progress.lease().check()?;
+            let timeout = self.setup.config.transaction_timeout();
+            match tokio::time::timeout(timeout, self.make(&wanted)).await {
+                Ok(Ok(())) => {
+                    self.recovered();
+                    break;
+                }
+                Ok(Err(Trouble::Passing(failure))) => self.wait(&failure).await,
+                Ok(Err(Trouble::Lasting(failure))) => return Err(failure),
+                Ok(Err(Trouble::Data(rejection))) => {
+                    let what = format!("the sink makes no column: {}", rejection.detail);
+                    return Err(Failure::new(FailureKind::Refused, what));
+                }
+                Err(_) => self.wait(&not_in_time("change its tables", timeout)).await,
+            }
+        }
+        Ok(wanted.has_impossible)
+    }
+
+    async fn make(&mut self, wanted: &Wanted) -> Result<(), Trouble> {
+        let mut connection = self.connected().await?;
+        let tables = self.setup.grower.make(&mut connection, wanted).await?;
+        self.connection = Some(connection);
+        self.setup.plan = self.setup.plan.with_tables(tables);
+        self.setup.tell();
+        Ok(())
     }
 
     async fn connected(&mut self) -> Result<PgConnection, Trouble> {
@@ -388,7 +363,6 @@ impl Work {
     }
 }
 
-fn not_in_time(what: &str, timeout: Duration) -> Trouble {
-    let what = format!("the sink did not {what} within {} ms", timeout.as_millis());
-    Trouble::Passing(Failure::new(FailureKind::Unreachable, what))
+fn not_in_time(what: &str, timeout: Duration) -> Failure {
+    Failure::new(FailureKind::Unreachable, format!("the sink did not {what} within {} ms", timeout.as_millis()))
 }

@@ -72,6 +72,12 @@ impl FurtherServer {
         stack.places.source = database::make(&self.administrator, &database, "postgres_source/init").await;
     }
 
+    /// The same for the sink.
+    pub async fn become_sink(&self, stack: &mut Stack) {
+        let database = stack.places.sink.database.clone();
+        stack.places.sink = database::make(&self.administrator, &database, "postgres_sink/init").await;
+    }
+
     pub fn start_again(&self) {
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
         self.ask(&[&["start"], settings.as_slice()].concat());

@@ -58,7 +58,9 @@ mod warehouse;
 
 // Right: any table of the sink is written as its settings say.
 mod sink_batches;
+mod sink_faults;
 mod sink_growth;
+mod sink_rehearsed;
 mod sink_tombstones;
 mod sink_topics;
 

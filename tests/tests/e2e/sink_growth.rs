@@ -5,7 +5,6 @@ use crate::refused_settings::assert_refused;
 use crate::service_page::state;
 use crate::stack::PG_SINKER;
 use crate::sunk::Sunk;
-use crate::until::until;
 
 const MAY_CREATE: &str = "GRANT CREATE ON SCHEMA result TO tidemill_writer";
 /// A table of the writer's own, with one column beside the key.
@@ -42,6 +41,7 @@ async fn a_table_is_made_from_the_first_record() {
         1,
         r#","n":-12345678901234567890.10,"s":"订单","b":true,"o":{"x":1.0},"at":"2025-07-11 17:25:55.143","z":null,"phone":"1""#,
     );
+    sunk.settled().await;
     put(&mut sunk, 4, 2, r#","n":1e3,"s":"x","b":null,"o":"text","at":null,"z":"late","new":1"#);
     sunk.settled().await;
     sunk.delete(5, "{\"id\":1}");
@@ -99,12 +99,7 @@ async fn a_reader_of_the_table_is_waited_for_and_holds_up_no_other_reader() {
     let mut reader = sunk.stack.sink().await;
     run(&mut reader, "BEGIN; SELECT count(*) FROM result.t").await;
     put(&mut sunk, 1, 1, ",\"b\":\"not lost\"");
-    until("the writer says what it waits for", async || {
-        let shown = state(&sunk.stack, PG_SINKER).await;
-        let waiting = shown["waiting_for"].to_string();
-        if waiting.contains("lock timeout") { Ok(()) } else { Err(waiting) }
-    })
-    .await;
+    sunk.until_waits("lock timeout").await;
     assert_eq!(sunk.rows("SELECT count(*) AS n FROM result.t").await, "0", "another reader comes through");
     run(&mut reader, "COMMIT").await;
     sunk.settled().await;

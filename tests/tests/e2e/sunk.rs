@@ -6,10 +6,10 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, Threa
 use serde_json::Value;
 use shared::kafka::partitioner::partition;
 use shared::record::header;
-use sqlx::postgres::PgConnection;
 
 use crate::database::{run, value};
 use crate::foreign_records::until_letters;
+use crate::service_page::state;
 use crate::stack::{PG_SINKER, Stack};
 use crate::topics;
 use crate::until::{PATIENCE, until};
@@ -24,7 +24,6 @@ const COMMITTED_US: &str = "1752225755145000";
 pub struct Sunk {
     pub stack: Stack,
     pub topic: String,
-    sink: PgConnection,
     producer: ThreadedProducer<DefaultProducerContext>,
     written: i64,
 }
@@ -32,19 +31,23 @@ pub struct Sunk {
 impl Sunk {
     /// A sink in which `statements` were run; nothing runs yet.
     pub async fn new(statements: &str) -> Self {
-        let stack = Stack::new().await;
-        let topic = stack.places.names.result_topic.clone();
-        topics::make(&stack.places.brokers, &topic, PARTITIONS, "compact").await;
-        let mut sink = stack.sink().await;
-        run(&mut sink, statements).await;
-        let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", &stack.places.brokers);
-        let producer = client.create().unwrap();
-        Sunk { stack, topic, sink, producer, written: 0 }
+        Sunk::of(Stack::new().await, statements).await
     }
 
-    /// pg-sinker with these settings, ready.
+    /// The same with the sink of this stack.
+    pub async fn of(stack: Stack, statements: &str) -> Self {
+        let topic = stack.places.names.result_topic.clone();
+        topics::make(&stack.places.brokers, &topic, PARTITIONS, "compact").await;
+        run(&mut stack.sink().await, statements).await;
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &stack.places.brokers).set("linger.ms", "0");
+        let producer = client.create().unwrap();
+        Sunk { stack, topic, producer, written: 0 }
+    }
+
+    /// pg-sinker with these settings, ready. What was written before is there when it starts.
     pub async fn start(&mut self, settings: &str) {
+        self.flush();
         self.stack.configure(PG_SINKER, settings);
         self.stack.start(PG_SINKER);
         self.stack.ready().await;
@@ -73,15 +76,16 @@ impl Sunk {
             record = record.payload(row);
         }
         self.producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
-        self.producer.flush(PATIENCE).unwrap();
         self.written += 1;
     }
 
     /// Waits until the sink has handled all that was written.
-    pub async fn settled(&mut self) {
+    pub async fn settled(&self) {
+        self.flush();
+        let mut sink = self.stack.sink().await;
         until("all records are handled", async || {
             let handled = "SELECT coalesce(sum(next_offset), 0)::bigint FROM tidemill.sink_offsets";
-            match value::<i64>(&mut self.sink, handled).await {
+            match value::<i64>(&mut sink, handled).await {
                 handled if handled == self.written => Ok(()),
                 handled => Err(format!("{handled} of {}", self.written)),
             }
@@ -89,17 +93,31 @@ impl Sunk {
         .await;
     }
 
-    pub async fn run(&mut self, statements: &str) {
-        run(&mut self.sink, statements).await;
+    /// Returns when the broker has all that was written.
+    pub fn flush(&self) {
+        self.producer.flush(PATIENCE).unwrap();
+    }
+
+    pub async fn run(&self, statements: &str) {
+        run(&mut self.stack.sink().await, statements).await;
     }
 
     /// The rows of a query, a line each, columns with | between, NULL as such.
-    pub async fn rows(&mut self, query: &str) -> String {
+    pub async fn rows(&self, query: &str) -> String {
         let lines = format!(
             "SELECT coalesce(string_agg((SELECT string_agg(coalesce(v, 'NULL'), '|' ORDER BY n) FROM json_each_text(j.o) WITH ORDINALITY AS e (k, v, n)), E'\\n'), '') \
              FROM (SELECT to_json(q) AS o FROM ({query}) AS q) AS j"
         );
-        value(&mut self.sink, &lines).await
+        value(&mut self.stack.sink().await, &lines).await
+    }
+
+    /// Waits until pg-sinker is not ready for a reason with these words.
+    pub async fn until_waits(&self, words: &str) {
+        until(&format!("pg-sinker says {words:?}"), async || {
+            let waiting = state(&self.stack, PG_SINKER).await["waiting_for"].to_string();
+            if waiting.contains(words) { Ok(()) } else { Err(waiting) }
+        })
+        .await;
     }
 
     /// Reason and detail of what was set aside, which must be so many records.
