@@ -94,31 +94,15 @@ fn can_be_a_column(name: &str) -> bool {
 
 /// What is to be made for these rows.
 pub fn wanted<'a>(tables: &[Growing], rows: impl Iterator<Item = &'a [u8]>) -> Wanted {
-    let mut found: Vec<Vec<(String, Option<Kind>)>> = vec![Vec::new(); tables.len()];
+    let mut found: Vec<Vec<Found>> = tables.iter().map(|_| Vec::new()).collect();
     // Rows of a topic have their columns in one order: a name that stood at this place, and told nothing new, tells nothing new.
     let mut usual: Vec<String> = Vec::new();
     for row in rows {
-        let lacking: Vec<bool> = tables.iter().map(|table| table.is_there || table.has_key(row)).collect();
-        let mut place = 0;
-        let visited = for_each_field(row, |name, field| {
-            let at = place;
-            place += 1;
-            if usual.get(at).is_some_and(|usual| usual == name) {
-                return;
+        for (at, news) in news(tables, row, &mut usual) {
+            if let Some(found) = found.get_mut(at) {
+                enter(found, news);
             }
-            let mut is_news = false;
-            for ((table, _), found) in tables.iter().zip(&lacking).zip(&mut found).filter(|((_, asked), _)| **asked) {
-                is_news |= table.enter(name, field, found);
-            }
-            if !is_news && lacking.iter().all(|asked| *asked) {
-                usual.truncate(at);
-                if usual.len() == at {
-                    usual.push(name.to_owned());
-                }
-            }
-        });
-        // What is no row is set aside when it is read.
-        let _ = visited;
+        }
     }
     let mut wanted = Wanted::default();
     for (at, (table, found)) in tables.iter().zip(found).enumerate() {
@@ -131,8 +115,42 @@ pub fn wanted<'a>(tables: &[Growing], rows: impl Iterator<Item = &'a [u8]>) -> W
     wanted
 }
 
+/// A field without a column. `None` for a value that tells nothing: null.
+type Found = (String, Option<Kind>);
+
+/// The fields of a row that have no column, each with the index of the table. What the tables will not take tells nothing.
+fn news(tables: &[Growing], row: &[u8], usual: &mut Vec<String>) -> Vec<(usize, Found)> {
+    let (mut news, mut place) = (Vec::new(), 0);
+    let visited = for_each_field(row, |name, field| {
+        let at = place;
+        place += 1;
+        if usual.get(at).is_some_and(|usual| usual == name) {
+            return;
+        }
+        let without = tables.iter().enumerate().filter(|(_, table)| !table.known.contains(name));
+        let before = news.len();
+        news.extend(without.map(|(table, _)| (table, (name.to_owned(), Kind::of(field)))));
+        if news.len() == before && usual.len() >= at {
+            usual.truncate(at);
+            usual.push(name.to_owned());
+        }
+    });
+    if visited.is_err() {
+        return Vec::new();
+    }
+    news.retain(|(at, _)| tables.get(*at).is_some_and(|table| table.has_key(row)));
+    news
+}
+
+fn enter(found: &mut Vec<Found>, (name, kind): Found) {
+    match found.iter_mut().find(|(seen, _)| *seen == name) {
+        None => found.push((name, kind)),
+        Some((_, seen)) => *seen = seen.zip(kind).map(|(seen, kind)| seen.and(kind)).or(*seen).or(kind),
+    }
+}
+
 impl Growing {
-    /// A table is made from rows that name its whole key.
+    /// A row without the whole key is set aside.
     fn has_key(&self, row: &[u8]) -> bool {
         let mut named = HashSet::new();
         let visited = for_each_field(row, |name, field| {
@@ -143,21 +161,8 @@ impl Growing {
         visited.is_ok() && named.len() == self.key.len()
     }
 
-    /// Whether the field has no column yet. What is known of it goes to `found`.
-    fn enter(&self, name: &str, field: Field<'_>, found: &mut Vec<(String, Option<Kind>)>) -> bool {
-        if self.known.contains(name) {
-            return false;
-        }
-        let kind = Kind::of(field);
-        match found.iter_mut().find(|(seen, _)| seen == name) {
-            None => found.push((name.to_owned(), kind)),
-            Some((_, seen)) => *seen = seen.zip(kind).map(|(seen, kind)| seen.and(kind)).or(*seen).or(kind),
-        }
-        true
-    }
-
     /// The columns to be made, and whether some value can get none.
-    fn columns(&self, found: Vec<(String, Option<Kind>)>) -> (Vec<NewColumn>, bool) {
+    fn columns(&self, found: Vec<Found>) -> (Vec<NewColumn>, bool) {
         let mut has_impossible = false;
         let mut columns = Vec::new();
         for (name, kind) in found {
@@ -239,9 +244,10 @@ pub mod tests {
         let all = "n numeric, b boolean, s text, o jsonb, l jsonb, at timestamp(3)";
         assert_eq!(columns(&table, &[row]), (all.into(), false));
         assert_eq!(columns(&table, &[r#"{"id":1}"#, r#"{"id":2,"n":null}"#]), (String::new(), false));
-        let mixed = [r#"{"a":null,"b":1,"c":"x"}"#, r#"{"a":1,"b":"x","c":[1]}"#, r#"{"a":2,"b":null}"#];
+        let mixed =
+            [r#"{"id":1,"a":null,"b":1,"c":"x"}"#, r#"{"id":2,"a":1,"b":"x","c":[1]}"#, r#"{"id":3,"a":2,"b":null}"#];
         assert_eq!(columns(&table, &mixed).0, "a numeric, b text, c jsonb");
-        assert_eq!(columns(&table, &["no row", "[1]"]).0, "");
+        assert_eq!(columns(&table, &["no row", "[1]", r#"{"id":1,"a":1,"b":}"#, r#"{"a":1}"#]).0, "");
     }
 
     #[test]
@@ -250,7 +256,7 @@ pub mod tests {
         let rows = [
             r#"{"id":1,"a":1,"b":1}"#,
             r#"{"id":1,"b":1,"x":1}"#,
-            r#"{"y":1,"a":1,"b":1}"#,
+            r#"{"y":1,"a":1,"b":1,"id":4}"#,
             r#"{"id":1,"a":1,"b":2,"z":1}"#,
         ];
         assert_eq!(columns(&table, &rows).0, "x numeric, y numeric, z numeric");
@@ -288,7 +294,7 @@ pub mod tests {
         }
         assert_eq!(table.without_column(br#"{"id":1,"ctid":null}"#), None);
         let many: Vec<String> = (0..9).map(|at| format!("\"c{at}\":1")).collect();
-        let (made, has_impossible) = columns(&table, &[&format!("{{{}}}", many.join(","))]);
+        let (made, has_impossible) = columns(&table, &[&format!("{{\"id\":1,{}}}", many.join(","))]);
         assert_eq!((made.split(", ").count(), has_impossible), (7, true));
         assert!(
             !columns(&growing(false, false, &[]), &[r#"{"id":1,"ctid":1}"#]).1,

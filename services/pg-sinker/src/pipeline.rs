@@ -31,8 +31,10 @@ use crate::ways::{Blueprint, Looked, Way, Ways, examined_rollups, own_tables, un
 use crate::writer::{Writer, WriterSetup};
 use crate::{catalog, reconcile, rehearsal, tables, ways};
 
-/// Who makes the topics: that of the results dim-joiner, others any of them.
-const MAKER: &str = "the stage that writes it (dim-joiner, where it is that of the results)";
+/// Who makes a topic: that of the results dim-joiner, another one any stage.
+fn maker(config: &Settings, topic: &str) -> &'static str {
+    if topic == config.input.topic { "dim-joiner" } else { "the stage that writes it" }
+}
 
 /// The service.
 pub struct PgSinker;
@@ -66,7 +68,7 @@ impl Service for PgSinker {
         let ways = ways::required(config, Self::NAME).await?;
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
         for way in &ways.all {
-            topics.required(&way.topic, MAKER)?;
+            topics.required(&way.topic, maker(config, &way.topic))?;
         }
         topics.ensure(&dead_letter_topic(config)).await?;
         build(config, surroundings, ways)
@@ -237,7 +239,7 @@ async fn check_topics(config: &Settings) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     for topic in config.topics() {
-        match topics.required(topic, MAKER) {
+        match topics.required(topic, maker(config, topic)) {
             Ok(partitions) => findings.push(Finding::ok(format!("topic {topic} has {partitions} partitions"))),
             Err(failure) => {
                 findings.push(Finding::problem(&failure));
@@ -256,7 +258,7 @@ async fn check_rows(config: &Settings) -> Vec<Finding> {
     let (Ok(mut connection), Ok(topics)) = connected else { return Vec::new() };
     let mut findings = Vec::new();
     for topic in config.topics() {
-        let Ok(partitions) = topics.required(topic, MAKER) else { continue };
+        let Ok(partitions) = topics.required(topic, maker(config, topic)) else { continue };
         match rehearsal::newest_rows(&config.kafka, PgSinker::NAME, topic, partitions).await {
             Ok(rows) if rows.is_empty() => {
                 findings

@@ -149,7 +149,10 @@ pub async fn write_rows(
 ) -> sqlx::Result<Written> {
     let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&statements.upsert)));
     for (column, field) in target.columns() {
-        query = query.bind(rows.iter().map(|row| target.text(&row.fields, column, field)).bind_iter());
+        query = match column.is_json() {
+            false => query.bind(rows.iter().map(|row| row.fields.get(field).and_then(Field::text)).bind_iter()),
+            true => query.bind(rows.iter().map(|row| target.text(&row.fields, column, field)).bind_iter()),
+        };
     }
     query = query.bind(rows.iter().map(|row| row.header.commit_time_us).bind_iter());
     query = query.bind(rows.iter().map(|row| &row.version[..]).bind_iter());

@@ -502,8 +502,10 @@ impl<'a, S: StartPoint> Reading<'a, S> {
 
     /// How long the batch still waits for more.
     fn remaining_wait(&self) -> Duration {
+        let wait = self.context.batch_wait;
         match self.begun {
-            Some(begun) if !self.is_full() => self.context.batch_wait.saturating_sub(begun.elapsed()),
+            // The clock is not asked for each record where nothing waits.
+            Some(begun) if !wait.is_zero() && !self.is_full() => wait.saturating_sub(begun.elapsed()),
             _ => Duration::ZERO,
         }
     }

@@ -33,6 +33,8 @@ async fn no_batch_reads_a_whole_table() {
             );
             sunk.put(version * 10, key, &row);
         }
+        // Not in the batch of the row.
+        sunk.settled().await;
         sunk.delete(version * 10 + 5, "{\"order_id\":2}");
         sunk.settled().await;
     }
