@@ -152,3 +152,33 @@ async fn what_may_not_be_made_is_refused_before_the_first_row() {
     let mended = sunk.stack.command(PG_SINKER, &["check"], &[]).await;
     assert_eq!(mended.code, Some(0), "{}", mended.output);
 }
+
+#[tokio::test]
+async fn roll_ups_over_a_table_that_gets_columns_stay_right() {
+    let mut sunk = Sunk::new("ALTER TABLE result.orders_latest OWNER TO tidemill_writer").await;
+    let latest = "[tables.latest]\ntable = \"result.orders_latest\"\nkey = \"order_id\"\non_tombstone = \"delete\"\n";
+    sunk.start(&format!("{latest}evolve = \"add\"\ntypes = {{ weight = \"numeric(10,3)\" }}\n")).await;
+    let order = |id: u64, amount: u64, further: &str| {
+        format!(
+            "{{\"order_id\":{id},\"user_id\":{},\"city\":\"北京\",\"order_status\":\"PAID\",\"order_time\":\"2025-07-11 17:25:55.143\",\"total_amount\":{amount}.50{further}}}",
+            id % 3
+        )
+    };
+    for id in 1..=20 {
+        sunk.put(1, &format!("{{\"order_id\":{id}}}"), &order(id, id, ""));
+    }
+    sunk.settled().await;
+    for id in 1..=10 {
+        sunk.put(2, &format!("{{\"order_id\":{id}}}"), &order(id, 100 + id, ",\"weight\":1.250,\"note\":\"x\""));
+    }
+    sunk.delete(2, "{\"order_id\":20}");
+    sunk.settled().await;
+    let rows = "SELECT count(*) AS orders, sum(total_amount)::text AS amount, count(DISTINCT user_id) AS users FROM result.orders_latest";
+    let sums =
+        "SELECT sum(orders)::bigint AS orders, sum(amount)::text AS amount, max(users) AS users FROM dws.orders_by_day";
+    let found = sunk.rows(rows).await;
+    assert!(found.starts_with("19|") && sunk.rows(sums).await == found, "{found}");
+    let new = "SELECT count(*) AS n, sum(weight)::text AS w, min(note) AS note FROM result.orders_latest WHERE weight IS NOT NULL";
+    assert_eq!(sunk.rows(new).await, "10|12.500|x");
+    sunk.letters(0).await;
+}
