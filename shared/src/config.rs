@@ -54,6 +54,18 @@ fn load_from<C: DeserializeOwned>(
     builder.add_source(variables).build().and_then(Config::try_deserialize).map_err(refused)
 }
 
+/// A file that a key names must be there; empty: none is named.
+pub fn can_be_read(key: &str, file: &str) -> Result<(), Failure> {
+    if file.is_empty() {
+        return Ok(());
+    }
+    std::fs::File::open(file).map(|_| ()).map_err(|error| {
+        Failure::new(FailureKind::Settings, format!("{key} {file} cannot be read"))
+            .caused_by(error)
+            .cure("correct the path, and see that the user of this process may read the file")
+    })
+}
+
 /// A password. Shown as `***` wherever it would be printed.
 #[derive(Clone, Default, Deserialize, PartialEq, Eq)]
 #[serde(transparent)]

@@ -10,10 +10,12 @@
 //! Each test has databases, topics, a slot and consumer groups of its own on the shared servers, and takes them down at its end.
 
 // What a test stands on.
+mod authority;
 mod database;
 mod environment;
 mod further_server;
 mod process;
+mod secured_broker;
 mod stack;
 mod until;
 
@@ -125,3 +127,6 @@ mod documented_metrics;
 mod documented_settings;
 mod pages;
 mod secrets;
+
+// Who may come in, and who may do what.
+mod secured;

@@ -1,6 +1,5 @@
 //! pg-sinker alone, with tables of a test's own, fed by hand as the stages before it would.
 
-use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use serde_json::Value;
@@ -34,12 +33,10 @@ impl Sunk {
     pub async fn new(statements: &str) -> Self {
         let stack = Stack::new().await;
         let topic = stack.places.names.result_topic.clone();
-        topics::make(&stack.places.brokers, &topic, PARTITIONS, "compact").await;
+        topics::make(&stack.places.kafka, &topic, PARTITIONS, "compact").await;
         let mut sink = stack.sink().await;
         run(&mut sink, statements).await;
-        let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", &stack.places.brokers);
-        let producer = client.create().unwrap();
+        let producer = stack.places.kafka.client("tidemill-e2e").create().unwrap();
         Sunk { stack, topic, sink, producer, written: 0 }
     }
 
