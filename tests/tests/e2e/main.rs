@@ -119,6 +119,7 @@ mod refused_topics;
 mod servers_down;
 
 // What the services say of themselves.
+mod configuration_page;
 mod console_api;
 mod console_page;
 mod console_pipeline;
@@ -127,6 +128,8 @@ mod documented_metrics;
 mod documented_settings;
 mod pages;
 mod secrets;
+mod troubleshooting_page;
 
 // Who may come in, and who may do what.
+mod least_privilege;
 mod secured;

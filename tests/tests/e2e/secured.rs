@@ -2,7 +2,7 @@
 
 use cdc_ingest::wal_stream;
 use lab::paper::Paper;
-use lab::validate;
+use lab::{page, validate};
 use shared::pg::PostgresConfig;
 use shared::pg::tls::SslMode;
 
@@ -21,6 +21,9 @@ const BY_CERTIFICATE: &str = "hostssl all postgres 127.0.0.1/32 scram-sha-256\n\
 const NOT_TRUSTED: &str = "has a certificate that is not trusted, or is for another name";
 
 const BY_PASSWORD: &str = "hostssl all all 127.0.0.1/32 scram-sha-256\n";
+
+/// Settings that are wrong, the words of the failure, and of the cure.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
 
 fn authority(stack: &Stack, name: &str) -> Authority {
     Authority::new(stack.environment.logs.join(format!("{}-{name}", stack.name)), name)
@@ -71,6 +74,7 @@ async fn the_whole_pipeline_goes_over_tls() {
     }
     for service in SERVICES {
         stack.set(service, "KAFKA__SECURITY__CA_FILE", &trusted.file);
+        stack.set(service, "LOG__FILTER", "trace");
     }
     for (service, mechanism) in [(CDC_INGEST, "SCRAM-SHA-512"), (DWD_CLEANER, "SCRAM-SHA-256"), (DIM_JOINER, "PLAIN")] {
         for (key, value) in [("PROTOCOL", "sasl_ssl"), ("MECHANISM", mechanism), ("USER", USER), ("PASSWORD", PASSWORD)]
@@ -101,8 +105,11 @@ async fn the_whole_pipeline_goes_over_tls() {
     for service in SERVICES {
         let checked = stack.command(service, &["check"], &[]).await;
         assert_eq!(checked.code, Some(0), "{}", checked.output);
-        let log = stack.process(service).log_text();
-        assert!(!log.contains(PASSWORD), "{service} shows the password of Kafka");
+        let mut seen = stack.process(service).log_text() + &checked.output;
+        for path in ["/api/v1/state", "/api/v1/configuration", "/api/v1/pipeline"] {
+            seen.push_str(&page::get(&stack.url(service), path).await.unwrap().body);
+        }
+        assert!(!seen.contains(PASSWORD), "{service} shows the password of Kafka");
     }
 }
 
@@ -140,7 +147,7 @@ async fn who_is_refused_by_kafka_is_told_what_to_do() {
         ("KAFKA__SECURITY__PASSWORD", ""),
         ("KAFKA__SECURITY__CA_FILE", ""),
     ];
-    let cases: [(&[(&str, &str)], &str, &str); 9] = [
+    let cases: [Case<'_>; 9] = [
         (
             &[("KAFKA__SECURITY__PASSWORD", "wrong-horse")],
             "refuses our user or password",
@@ -190,7 +197,7 @@ async fn who_is_refused_by_postgresql_is_told_what_to_do() {
     ];
     let no_certificate = [("SOURCE__CERTIFICATE_FILE", ""), ("SOURCE__KEY_FILE", "")];
     let plaintext = [&no_certificate[..], &[("SOURCE__SSLMODE", "disable"), ("SOURCE__CA_FILE", "")]].concat();
-    let cases: [(&[(&str, &str)], &str, &str); 6] = [
+    let cases: [Case<'_>; 6] = [
         (&[("SOURCE__PASSWORD", "wrong-horse")], "password authentication failed", "correct user and password"),
         (&[("SOURCE__CA_FILE", &other.file)], "invalid peer certificate: UnknownIssuer", "set ca_file"),
         (&[("SOURCE__HOST", "127.0.0.1")], "not valid for name \"127.0.0.1\"", "set host to a name"),
