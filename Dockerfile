@@ -6,8 +6,10 @@
 # It wants BuildKit (Docker 23 or newer has it on), for the caches of cargo.
 
 FROM rust:1.95-slim-bookworm AS build
-# librdkafka is C and is compiled along.
-RUN apt-get update && apt-get install -y --no-install-recommends gcc g++ libc6-dev make && rm -rf /var/lib/apt/lists/*
+# librdkafka is C and is compiled along; OpenSSL is linked in, so that the images need none (docs/adr/0012-tls.md).
+RUN apt-get update && apt-get install -y --no-install-recommends gcc g++ libc6-dev libssl-dev make pkg-config \
+    && rm -rf /var/lib/apt/lists/* && ln -s "/usr/lib/$(gcc -print-multiarch)" /usr/lib/of-this-machine
+ENV OPENSSL_STATIC=1 OPENSSL_INCLUDE_DIR=/usr/include OPENSSL_LIB_DIR=/usr/lib/of-this-machine
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

@@ -40,6 +40,11 @@ Environment:
                                how long a new consumer group waits for further members   0
   TIDEMILL_KAFKA_BEHIND        further ports of the broker, "LISTEN:ADVERTISED ...": clients that come to LISTEN are told
                                to come back to ADVERTISED, where a proxy leads to LISTEN; none
+  TIDEMILL_TLS                 a folder with server.crt (with its chain), server.key and ca.crt, PEM: the servers that are started
+                               take clients over TLS only, Kafka with user and password (PLAIN, SCRAM) and further PostgreSQL
+                               servers by the folder's pg_hba.conf; give it at each start; none
+  TIDEMILL_KAFKA_SSL_PORT      with TIDEMILL_TLS: a further port of the broker, for clients with a certificate of ca.crt; none
+  TIDEMILL_KAFKA_USER          with TIDEMILL_TLS: the user of Kafka, as TIDEMILL_KAFKA_PASSWORD; both count when the data is made   tidemill
   TIDEMILL_POSTGRES_PASSWORD   password of the user postgres; counts when the data is made   postgres
   TIDEMILL_POSTGRES_VERSION    major version of PostgreSQL, 14 to 18; none starts on the data of another   18
   TIDEMILL_POSTGRES_BIN        bin folder of an installed PostgreSQL (14 or newer), to use instead of a download
@@ -322,7 +327,9 @@ start_further_postgres() { # NAME PORT SETTING=VALUE...
   prepare_state
   fetch
   prepare_postgres
-  start_postgres "$name" "$port" '' '' "${@:3}"
+  local tls=()
+  [ -z "${TIDEMILL_TLS-}" ] || tls=(ssl=on ssl_cert_file=server.crt ssl_key_file=server.key ssl_ca_file=ca.crt)
+  start_postgres "$name" "$port" '' '' ${tls[@]+"${tls[@]}"} "${@:3}"
   say "$name is up on 127.0.0.1:$port"
 }
 

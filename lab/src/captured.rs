@@ -23,6 +23,7 @@ mod verdict;
 use std::time::{Duration, Instant};
 
 use shared::failure::Failure;
+use shared::kafka::KafkaConfig;
 use shared::pg::{PostgresConfig, TableName};
 
 pub use self::comparison::{Comparison, Difference, Findings, ValueDifference};
@@ -38,25 +39,25 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Compares once. The role needs `SELECT` on the table, and `TEMPORARY` on the database.
 pub async fn compare(
     source: &PostgresConfig,
-    brokers: &str,
+    kafka: &KafkaConfig,
     table: &TableName,
     topic: &str,
 ) -> Result<Comparison, Failure> {
     let mut nobody = Paper::plain(std::io::sink());
-    until_equal(source, brokers, table, topic, Duration::ZERO, &mut nobody).await
+    until_equal(source, kafka, table, topic, Duration::ZERO, &mut nobody).await
 }
 
 /// Compares again and again until the rows are the same or the time is over: changes may be on their way.
 pub async fn until_equal(
     source: &PostgresConfig,
-    brokers: &str,
+    kafka: &KafkaConfig,
     table: &TableName,
     topic: &str,
     timeout: Duration,
     watched: &mut Paper,
 ) -> Result<Comparison, Failure> {
     let begin = Instant::now();
-    let layers = Layers::connect(brokers)?;
+    let layers = Layers::connect(kafka)?;
     let mut progress = Progress::on(watched);
     let mut rows = TopicRows::of(topic);
     loop {
@@ -82,7 +83,7 @@ pub async fn run(
     paper: &mut Paper,
     watched: &mut Paper,
 ) -> Result<bool, Failure> {
-    let comparison = until_equal(&places.source, &places.brokers, table, topic, timeout, watched).await?;
+    let comparison = until_equal(&places.source, &places.kafka, table, topic, timeout, watched).await?;
     comparison.write(paper);
     Ok(comparison.is_equal())
 }

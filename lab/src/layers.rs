@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 use shared::failure::{Failure, FailureKind};
+use shared::kafka::KafkaConfig;
 use shared::record::header::{self, Header, HeaderError};
 
 /// One record of a topic, as a reader of the topic sees it.
@@ -32,7 +32,7 @@ pub type Mark = Vec<(i32, i64)>;
 
 /// Reads topics outside of any group.
 pub struct Layers {
-    brokers: String,
+    kafka: KafkaConfig,
     consumer: BaseConsumer,
 }
 
@@ -42,26 +42,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 impl Layers {
     /// To look into topics one after the other. A question for new data that the broker still holds back delays the read of the next
     /// topic, so the broker may not hold it for long.
-    pub fn connect(brokers: &str) -> Result<Self, Failure> {
-        Layers::asking(brokers, "10")
+    pub fn connect(kafka: &KafkaConfig) -> Result<Self, Failure> {
+        Layers::asking(kafka, "10")
     }
 
     /// To stay with one topic and see each record as soon as it is there.
-    pub fn follower(brokers: &str) -> Result<Self, Failure> {
-        Layers::asking(brokers, "500")
+    pub fn follower(kafka: &KafkaConfig) -> Result<Self, Failure> {
+        Layers::asking(kafka, "500")
     }
 
-    fn asking(brokers: &str, longest_hold_ms: &str) -> Result<Self, Failure> {
-        let consumer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("client.id", "tidemill-lab")
+    fn asking(kafka: &KafkaConfig, longest_hold_ms: &str) -> Result<Self, Failure> {
+        let consumer = kafka
+            .client("tidemill-lab")
             .set("group.id", "tidemill-lab")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", longest_hold_ms)
             .create()
-            .map_err(|error| unreachable(brokers, error))?;
-        Ok(Layers { brokers: brokers.to_owned(), consumer })
+            .map_err(|error| unreachable(kafka, error))?;
+        Ok(Layers { kafka: kafka.clone(), consumer })
     }
 
     /// The partitions of a topic, in order.
@@ -185,7 +184,7 @@ impl Layers {
     }
 
     fn unreachable(&self, error: KafkaError) -> Failure {
-        unreachable(&self.brokers, error)
+        unreachable(&self.kafka, error)
     }
 }
 
@@ -206,8 +205,8 @@ fn record(message: &BorrowedMessage<'_>) -> LayerRecord {
     }
 }
 
-fn unreachable(brokers: &str, error: KafkaError) -> Failure {
-    Failure::new(FailureKind::Unreachable, format!("Kafka at {brokers} does not answer"))
+fn unreachable(kafka: &KafkaConfig, error: KafkaError) -> Failure {
+    Failure::new(FailureKind::Unreachable, format!("Kafka at {} does not answer", kafka.brokers))
         .caused_by(error)
         .cure("start the broker, or give the right address with --kafka-brokers or TIDEMILL_KAFKA_BROKERS")
 }

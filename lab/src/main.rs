@@ -142,7 +142,7 @@ fn run(line: Line) -> Result<bool, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(FailureKind::Broken, "the runtime cannot be started").caused_by(error))?;
-    runtime.block_on(carry_out(line.command, &Places::from(line.addresses)))
+    runtime.block_on(carry_out(line.command, &Places::try_from(line.addresses)?))
 }
 
 async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {

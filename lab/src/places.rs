@@ -1,8 +1,13 @@
 //! Where the running pipeline is, and what its tables and topics are called.
 
+use std::path::PathBuf;
+
 use clap::{Args, Command, FromArgMatches as _};
+use serde::Deserialize;
+use serde_json::Value;
 use shared::config::Secret;
 use shared::failure::{Failure, FailureKind};
+use shared::kafka::KafkaConfig;
 use shared::pg::{PostgresConfig, TableName};
 use sqlx::postgres::PgConnection;
 
@@ -40,6 +45,18 @@ pub struct Addresses {
     dim_joiner_url: String,
     #[arg(long, global = true, env = "TIDEMILL_PG_SINKER_URL", default_value = "http://127.0.0.1:8084")]
     pg_sinker_url: String,
+    /// Sections [source], [sink] and [kafka] with the keys of the services' files, for TLS and passwords; they win over the addresses here
+    #[arg(long, global = true, env = "TIDEMILL_LAB_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// What addresses as flags do not say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Connections {
+    source: Option<Value>,
+    sink: Option<Value>,
+    kafka: Option<Value>,
 }
 
 /// One of the four services and where it answers over HTTP.
@@ -82,13 +99,48 @@ impl Default for Names {
 pub struct Places {
     pub source: PostgresConfig,
     pub sink: PostgresConfig,
-    pub brokers: String,
+    pub kafka: KafkaConfig,
     pub services: [ServicePlace; 4],
     pub names: Names,
 }
 
-impl From<Addresses> for Places {
-    fn from(addresses: Addresses) -> Self {
+impl Connections {
+    fn over(
+        self,
+        source: PostgresConfig,
+        sink: PostgresConfig,
+        kafka: KafkaConfig,
+    ) -> Result<(PostgresConfig, PostgresConfig, KafkaConfig), Failure> {
+        let refused = |section: &str, error: serde_json::Error| {
+            Failure::new(FailureKind::Settings, format!("the section [{section}] of --config is not right"))
+                .caused_by(error)
+                .cure("config/tidemill-lab.toml shows the keys; the services' files document them")
+        };
+        let database = |section: &str, given: Option<Value>, by_flags: PostgresConfig| match given {
+            None => Ok(by_flags),
+            Some(given) => {
+                let config = by_flags.given(given).map_err(|error| refused(section, error))?;
+                config.validate(section).map(|()| config)
+            }
+        };
+        let kafka = match self.kafka {
+            None => kafka,
+            Some(mut given) => {
+                if let Some(keys) = given.as_object_mut() {
+                    keys.entry("brokers").or_insert_with(|| kafka.brokers.into());
+                }
+                let config: KafkaConfig = serde_json::from_value(given).map_err(|error| refused("kafka", error))?;
+                config.validate().map(|()| config)?
+            }
+        };
+        Ok((database("source", self.source, source)?, database("sink", self.sink, sink)?, kafka))
+    }
+}
+
+impl TryFrom<Addresses> for Places {
+    type Error = Failure;
+
+    fn try_from(addresses: Addresses) -> Result<Self, Failure> {
         let source = PostgresConfig {
             host: addresses.source_host,
             port: addresses.source_port,
@@ -105,13 +157,16 @@ impl From<Addresses> for Places {
             password: Secret::new(addresses.sink_password),
             ..PostgresConfig::default()
         };
+        let kafka = KafkaConfig { brokers: addresses.kafka_brokers, ..KafkaConfig::default() };
+        let connections: Connections = shared::config::load("tidemill-lab", addresses.config.as_deref(), &[])?;
+        let (source, sink, kafka) = connections.over(source, sink, kafka)?;
         let services = [
             ServicePlace { name: "cdc-ingest", url: addresses.cdc_ingest_url },
             ServicePlace { name: "dwd-cleaner", url: addresses.dwd_cleaner_url },
             ServicePlace { name: "dim-joiner", url: addresses.dim_joiner_url },
             ServicePlace { name: "pg-sinker", url: addresses.pg_sinker_url },
         ];
-        Places { source, sink, brokers: addresses.kafka_brokers, services, names: Names::default() }
+        Ok(Places { source, sink, kafka, services, names: Names::default() })
     }
 }
 
@@ -124,7 +179,7 @@ impl Places {
                 .caused_by(error)
                 .cure("correct the variable; scripts/servers.sh env prints right ones")
         })?;
-        Ok(addresses.into())
+        addresses.try_into()
     }
 
     pub async fn connect_source(&self) -> Result<PgConnection, Failure> {
@@ -150,7 +205,7 @@ mod tests {
     #[test]
     fn a_flag_wins_and_no_password_is_shown() {
         let line = Line::parse_from(["lab", "--sink-port", "7", "--sink-password", "hunter2"]);
-        let places = Places::from(line.addresses);
+        let places = Places::try_from(line.addresses).unwrap();
         assert_eq!((places.sink.port, places.sink.password.reveal()), (7, "hunter2"));
         assert!(!format!("{places:?}").contains("hunter2"));
     }

@@ -3,13 +3,14 @@
 
 KAFKA_FOLDER=$STATE/kafka
 KAFKA_LOG=$LOG_FOLDER/kafka.log
+KAFKA_USER=${TIDEMILL_KAFKA_USER:-tidemill} KAFKA_PASSWORD=${TIDEMILL_KAFKA_PASSWORD:-tidemill}
 
 kafka_pid() { cat "$KAFKA_FOLDER/pid" 2>/dev/null || true; }
 
 kafka_is_running() { is_running "$(kafka_pid)" "$KAFKA_FOLDER/server.properties"; }
 
 kafka_running_port() {
-  sed -n 's/^listeners=PLAINTEXT:\/\/127.0.0.1:\([0-9]*\),.*/\1/p' "$KAFKA_FOLDER/server.properties"
+  sed -n 's/^listeners=[A-Z_]*:\/\/127.0.0.1:\([0-9]*\),.*/\1/p' "$KAFKA_FOLDER/server.properties"
 }
 
 # Listeners for clients that reach the broker through something between: it tells such a client to come back by the same way.
@@ -25,15 +26,48 @@ name_listeners_behind() { # fills LISTENERS, ADVERTISED and PROTOCOLS, each begi
   done
 }
 
+# With TIDEMILL_TLS no client comes in without TLS, and at this port none without a password. Where TIDEMILL_KAFKA_SSL_PORT is given, a
+# certificate does there.
+write_tls_settings() { # fills KAFKA_PROTOCOL, and adds to LISTENERS, ADVERTISED and TLS_SETTINGS
+  local login=org.apache.kafka.common.security listener=listener.name.sasl_ssl
+  KAFKA_PROTOCOL=PLAINTEXT TLS_SETTINGS=''
+  [ -n "${TIDEMILL_TLS-}" ] || return 0
+  KAFKA_PROTOCOL=SASL_SSL
+  cat "$TIDEMILL_TLS/server.key" "$TIDEMILL_TLS/server.crt" >"$KAFKA_FOLDER/server.pem"
+  cp "$TIDEMILL_TLS/ca.crt" "$KAFKA_FOLDER/ca.pem"
+  PROTOCOLS="$PROTOCOLS,SASL_SSL:SASL_SSL,SSL:SSL"
+  if [ -n "${TIDEMILL_KAFKA_SSL_PORT-}" ]; then
+    LISTENERS="$LISTENERS,SSL://127.0.0.1:$TIDEMILL_KAFKA_SSL_PORT"
+    ADVERTISED="$ADVERTISED,SSL://localhost:$TIDEMILL_KAFKA_SSL_PORT"
+  fi
+  TLS_SETTINGS=$(cat <<EOF
+ssl.keystore.type=PEM
+ssl.keystore.location=$KAFKA_FOLDER/server.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$KAFKA_FOLDER/ca.pem
+listener.name.ssl.ssl.client.auth=required
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+sasl.mechanism.inter.broker.protocol=PLAIN
+$listener.plain.sasl.jaas.config=$login.plain.PlainLoginModule required username="$KAFKA_USER" password="$KAFKA_PASSWORD" user_$KAFKA_USER="$KAFKA_PASSWORD";
+$listener.scram-sha-256.sasl.jaas.config=$login.scram.ScramLoginModule required;
+$listener.scram-sha-512.sasl.jaas.config=$login.scram.ScramLoginModule required;
+EOF
+  )
+}
+
 write_kafka_settings() { # PORT CONTROLLER_PORT
+  local host=127.0.0.1
   name_listeners_behind
+  write_tls_settings
+  # A certificate is for a name.
+  [ "$KAFKA_PROTOCOL" = PLAINTEXT ] || host=localhost
   cat >"$KAFKA_FOLDER/server.properties" <<EOF
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:$2
-listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2$LISTENERS
-advertised.listeners=PLAINTEXT://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2$ADVERTISED
-inter.broker.listener.name=PLAINTEXT
+listeners=$KAFKA_PROTOCOL://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2$LISTENERS
+advertised.listeners=$KAFKA_PROTOCOL://$host:$1,CONTROLLER://127.0.0.1:$2$ADVERTISED
+inter.broker.listener.name=$KAFKA_PROTOCOL
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT$PROTOCOLS
 log.dirs=$KAFKA_FOLDER/data
@@ -54,6 +88,7 @@ group.initial.rebalance.delay.ms=${TIDEMILL_KAFKA_REBALANCE_DELAY_MS:-0}
 log.segment.bytes=268435456
 log.cleaner.threads=1
 log.cleaner.dedupe.buffer.size=16777216
+$TLS_SETTINGS
 EOF
   cat >"$KAFKA_FOLDER/log4j2.yaml" <<'EOF'
 Configuration:
@@ -81,10 +116,13 @@ random_cluster_id() { echo "T$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' |
 
 # The file "formatted" says that the data folder is whole; without it a format was cut off and begins anew.
 format_kafka_once() {
+  local users=()
+  [ -z "${TIDEMILL_TLS-}" ] || users=(--add-scram "SCRAM-SHA-256=[name=$KAFKA_USER,password=$KAFKA_PASSWORD]"
+    --add-scram "SCRAM-SHA-512=[name=$KAFKA_USER,password=$KAFKA_PASSWORD]")
   [ ! -f "$KAFKA_FOLDER/formatted" ] || return 0
   rm -rf "$KAFKA_FOLDER/data"
   "${KAFKA_JAVA[@]}" -XX:TieredStopAtLevel=1 -Xmx128m kafka.tools.StorageTool format --standalone \
-    -t "$(random_cluster_id)" -c "$KAFKA_FOLDER/server.properties" >>"$KAFKA_LOG" 2>&1 \
+    -t "$(random_cluster_id)" -c "$KAFKA_FOLDER/server.properties" ${users[@]+"${users[@]}"} >>"$KAFKA_LOG" 2>&1 \
     || { end_of_log "$KAFKA_LOG"; fail "Kafka could not format its data folder $KAFKA_FOLDER/data"; }
   touch "$KAFKA_FOLDER/formatted"
 }

@@ -246,11 +246,22 @@ await_postgres() { # NAME
   done
 }
 
+# With TIDEMILL_TLS: its certificate, and who comes in and how.
+take_tls_files() { # FOLDER
+  local file
+  for file in server.crt server.key ca.crt pg_hba.conf; do
+    cp "$TIDEMILL_TLS/$file" "$1/$file"
+    give_to_user "$1/$file"
+    chmod 600 "$1/$file"
+  done
+}
+
 start_postgres() { # NAME PORT DATABASE FOLDER_OF_SQL SETTING=VALUE...
   local name=$1 port=$2 database=$3 sql_folder=$4
   shift 4
   [ -f "$POSTGRES_HOME/$name/PG_VERSION" ] || create_postgres "$name" "$database" "$sql_folder" "$@"
   write_postgres_settings "$POSTGRES_HOME/$name" "$port" "$@"
+  [ -z "${TIDEMILL_TLS-}" ] || [ -n "$database" ] || take_tls_files "$POSTGRES_HOME/$name"
   cd /
   start_detached "$LOG_FOLDER/$name.log" "${AS_POSTGRES[@]}" "$POSTGRES_BIN/postgres" -D "$POSTGRES_HOME/$name"
   await_postgres "$name"

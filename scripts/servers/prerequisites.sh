@@ -19,10 +19,15 @@ is_at_least() { # VERSION OLDEST, both MAJOR.MINOR[.PATCH]
 
 unpacks_xz() { [ "$(uname -s)" = Darwin ] || command -v xz >/dev/null || [ -n "${TIDEMILL_POSTGRES_BIN-}" ]; }
 
+openssl_is_there() {
+  if [ "$(uname -s)" = Darwin ]; then [ -d "$(brew --prefix openssl@3 2>/dev/null)" ]; else pkg-config --exists openssl 2>/dev/null; fi
+}
+
 # One line for each thing that is missing: its name, and its packages for apt-get, dnf and brew ("-" where none is needed).
 missing_prerequisites() {
   rust_is_there || echo "Rust $OLDEST_RUST or newer|rustup|rustup|rustup"
   command -v cc >/dev/null || echo "a C compiler (cc)|build-essential|gcc gcc-c++|xcode"
+  openssl_is_there || echo "OpenSSL's headers|libssl-dev pkg-config|openssl-devel pkgconf|openssl@3"
   command -v make >/dev/null || echo "make|build-essential|make|xcode"
   [ "$(java_version)" -ge "$OLDEST_JAVA" ] || echo "a JDK $OLDEST_JAVA or newer|$(apt_jdk)|java-latest-openjdk-headless|openjdk"
   command -v mvn >/dev/null || echo "Maven (mvn)|maven|maven|maven"

@@ -1,12 +1,12 @@
 //! Settings: defaults in code, then the file, then the environment. Unknown keys are refused.
 //!
 //! Every key can be set as `DIM_JOINER__KAFKA__BROKERS`: the service's name, then the sections and the key, in upper case, with
-//! two underscores between.
+//! two underscores between. A secret can stand in a file of its own, which the same key with `_file` names: `password_file`.
 
 use std::fmt;
 use std::path::Path;
 
-use ::config::{Config, Environment, File, FileFormat};
+use ::config::{Config, Environment, File, FileFormat, Value, ValueKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -46,12 +46,65 @@ fn load_from<C: DeserializeOwned>(
             .cure(format!("correct the key; config/{service}.toml documents every one"))
     };
     let prefix = prefix(service);
-    let mut builder = Config::builder();
-    if let Some(path) = file {
-        builder = builder.add_source(File::from(path).format(FileFormat::Toml));
-    }
     let variables = Environment::with_prefix(&prefix).prefix_separator("__").separator("__").source(environment);
-    builder.add_source(variables).build().and_then(Config::try_deserialize).map_err(refused)
+    let mut layers = Vec::new();
+    if let Some(path) = file {
+        layers.push(Config::builder().add_source(File::from(path).format(FileFormat::Toml)));
+    }
+    layers.push(Config::builder().add_source(variables));
+    let mut builder = Config::builder();
+    // A later layer wins, whether it has the secret or names its file.
+    for layer in layers {
+        let mut layer = layer.build().map_err(refused)?;
+        read_secrets(&mut layer.cache, "")?;
+        builder = builder.add_source(layer);
+    }
+    builder.build().and_then(Config::try_deserialize).map_err(refused)
+}
+
+/// The keys that hold secrets, in any section.
+const SECRETS: [&str; 5] = ["password", "control_token", "token", "hash_key", "key_password"];
+
+/// Puts the text of the file that `password_file` names in the place of `password`, and so for every secret of a layer.
+fn read_secrets(section: &mut Value, path: &str) -> Result<(), Failure> {
+    let ValueKind::Table(keys) = &mut section.kind else { return Ok(()) };
+    for name in SECRETS {
+        let Some(file) = keys.remove(&format!("{name}_file")) else { continue };
+        let (file, key) = (file.to_string(), format!("{path}{name}"));
+        if file.is_empty() {
+            continue;
+        }
+        if keys.get(name).is_some_and(|value| !value.to_string().is_empty()) {
+            return Err(Failure::new(FailureKind::Settings, format!("both {key} and {key}_file are set"))
+                .cure("set one of them"));
+        }
+        keys.insert(name.to_owned(), Value::new(None, read_secret(&key, &file)?));
+    }
+    keys.iter_mut().try_for_each(|(name, value)| read_secrets(value, &format!("{path}{name}.")))
+}
+
+/// The text of a file without its last line break.
+fn read_secret(key: &str, file: &str) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| cannot_be_read(&format!("{key}_file"), file, error))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(Failure::new(FailureKind::Settings, format!("{key}_file {file} is empty"))
+            .cure("write the secret into it, or name no file")),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
+/// A file that a key names must be there; empty: none is named.
+pub fn can_be_read(key: &str, file: &str) -> Result<(), Failure> {
+    if file.is_empty() {
+        return Ok(());
+    }
+    std::fs::File::open(file).map(|_| ()).map_err(|error| cannot_be_read(key, file, error))
+}
+
+fn cannot_be_read(key: &str, file: &str, error: std::io::Error) -> Failure {
+    Failure::new(FailureKind::Settings, format!("{key} {file} cannot be read"))
+        .caused_by(error)
+        .cure("correct the path, and see that the user of this process may read the file")
 }
 
 /// A password. Shown as `***` wherever it would be printed.
@@ -255,6 +308,38 @@ mod tests {
         assert!(!format!("{config:?}").contains("007"));
         assert_eq!(serde_json::to_string(&config.password).unwrap(), "\"***\"");
         assert_eq!(serde_json::to_string(&Secret::default()).unwrap(), "\"\"");
+    }
+
+    #[test]
+    fn a_secret_may_stand_in_a_file_and_the_later_layer_wins() {
+        let secret = |name: &str, text: &str| {
+            let path = std::env::temp_dir().join(format!("tidemill-secret-{}-{name}", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (one, two, empty) = (secret("one", "hunter2\n"), secret("two", "swordfish"), secret("empty", "\n"));
+        let by_file = format!("password_file = \"{one}\"");
+        assert_eq!(load_text(&by_file, &[]).unwrap().password.reveal(), "hunter2");
+        let variable = ("DIM_JOINER__PASSWORD_FILE", two.as_str());
+        for text in [by_file.as_str(), "password = \"default\""] {
+            assert_eq!(load_text(text, &[variable]).unwrap().password.reveal(), "swordfish");
+        }
+        assert_eq!(load_text(&by_file, &[("DIM_JOINER__PASSWORD", "007")]).unwrap().password.reveal(), "007");
+        assert_eq!(load_text("password_file = \"\"\npassword = \"x\"", &[]).unwrap().password.reveal(), "x");
+        let token = load_text("", &[("DIM_JOINER__HTTP__CONTROL_TOKEN_FILE", &one)]).unwrap().http.control_token;
+        assert_eq!(token.reveal(), "hunter2");
+        for (text, words) in [
+            (format!("{by_file}\npassword = \"x\""), "both password and password_file are set"),
+            (format!("password_file = \"{empty}\""), "is empty"),
+            ("[http]\ncontrol_token_file = \"/absent\"".to_owned(), "http.control_token_file /absent cannot be read"),
+        ] {
+            let failure = load_text(&text, &[]).unwrap_err();
+            assert!(failure.chain().contains(words), "{}", failure.chain());
+            assert!(!failure.chain().contains("hunter2"));
+        }
+        for path in [one, two, empty] {
+            std::fs::remove_file(path).unwrap();
+        }
     }
 
     #[test]

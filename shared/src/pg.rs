@@ -1,9 +1,12 @@
 //! PostgreSQL: settings of a connection, and what its errors mean.
 
+pub mod tls;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 
+use self::tls::{SslMode, refused_connection};
 use crate::config::Secret;
 use crate::failure::{Failure, FailureKind};
 
@@ -15,6 +18,13 @@ pub struct PostgresConfig {
     pub database: String,
     pub user: String,
     pub password: Secret,
+    pub sslmode: SslMode,
+    /// Certificates (PEM) of the authorities that may have signed the server's.
+    pub ca_file: String,
+    /// Our own certificate (PEM), where the server asks for one.
+    pub certificate_file: String,
+    /// Its private key (PEM).
+    pub key_file: String,
     /// Longest wait for a connection.
     pub connect_timeout_ms: u64,
 }
@@ -27,6 +37,10 @@ impl Default for PostgresConfig {
             database: "postgres".into(),
             user: "postgres".into(),
             password: Secret::default(),
+            sslmode: SslMode::Disable,
+            ca_file: String::new(),
+            certificate_file: String::new(),
+            key_file: String::new(),
             connect_timeout_ms: 5_000,
         }
     }
@@ -55,6 +69,10 @@ impl PostgresConfig {
             database: Option<String>,
             user: Option<String>,
             password: Option<Secret>,
+            sslmode: Option<SslMode>,
+            ca_file: Option<String>,
+            certificate_file: Option<String>,
+            key_file: Option<String>,
             connect_timeout_ms: Option<u64>,
         }
         let given = Given::deserialize(section)?;
@@ -64,6 +82,10 @@ impl PostgresConfig {
             database: given.database.unwrap_or(self.database),
             user: given.user.unwrap_or(self.user),
             password: given.password.unwrap_or(self.password),
+            sslmode: given.sslmode.unwrap_or(self.sslmode),
+            ca_file: given.ca_file.unwrap_or(self.ca_file),
+            certificate_file: given.certificate_file.unwrap_or(self.certificate_file),
+            key_file: given.key_file.unwrap_or(self.key_file),
             connect_timeout_ms: given.connect_timeout_ms.unwrap_or(self.connect_timeout_ms),
         })
     }
@@ -74,16 +96,23 @@ impl PostgresConfig {
     }
 
     fn options(&self, application: &str, settings: &[(&str, &str)]) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass()
+        let mut options = PgConnectOptions::new_without_pgpass()
             .host(&self.host)
             .port(self.port)
             .database(&self.database)
             .username(&self.user)
             .password(self.password.reveal())
-            .ssl_mode(PgSslMode::Disable)
+            .ssl_mode(self.sslmode.of_client())
             .application_name(application)
             .options(TEXT_FORM.iter().chain(settings).copied())
-            .disable_statement_logging()
+            .disable_statement_logging();
+        if !self.ca_file.is_empty() {
+            options = options.ssl_root_cert(&self.ca_file);
+        }
+        if !self.certificate_file.is_empty() {
+            options = options.ssl_client_cert(&self.certificate_file).ssl_client_key(&self.key_file);
+        }
+        options
     }
 
     /// Opens a connection.
@@ -93,6 +122,7 @@ impl PostgresConfig {
 
     /// Opens a connection with further session settings.
     pub async fn connect_with(&self, application: &str, settings: &[(&str, &str)]) -> Result<PgConnection, Failure> {
+        tls::choose_cryptography();
         let wait = std::time::Duration::from_millis(self.connect_timeout_ms);
         match tokio::time::timeout(wait, self.options(application, settings).connect()).await {
             Ok(Ok(connection)) => Ok(connection),
@@ -107,7 +137,7 @@ impl PostgresConfig {
 
     fn connect_failure(&self, error: sqlx::Error) -> Failure {
         let code = error.as_database_error().and_then(|found| found.code()).map(|code| code.into_owned());
-        let (kind, cure) = of_connect(code.as_deref());
+        let (kind, cure) = refused_connection(&error.to_string()).unwrap_or_else(|| of_connect(code.as_deref()));
         Failure::new(kind, format!("cannot connect to PostgreSQL as {}", self.address())).caused_by(error).cure(cure)
     }
 }

@@ -138,7 +138,7 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
         plan,
         recv_logical: RecvLogical { program: plan.pg_recvlogical.clone(), log: plan.logs.join("pg_recvlogical.log") },
         source: places.connect_source().await?,
-        layers: Layers::connect(&places.brokers)?,
+        layers: Layers::connect(&places.kafka)?,
         progress,
     };
     let mut outcome = Outcome {

@@ -164,7 +164,7 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     until_count(&mut sink, &all_fresh, i64::from(fresh.count()), Duration::from_millis(200)).await?;
     let before = fresh.latencies(&mut sink, &latest, 0..changed).await?;
     let meanwhile = fresh.latencies(&mut sink, &latest, changed..sent).await?;
-    let layers = crate::layers::Layers::connect(&places.brokers)?;
+    let layers = crate::layers::Layers::connect(&places.kafka)?;
     let results: i64 = layers.end(&places.names.result_topic)?.iter().map(|(_, end)| end).sum();
     pipeline.stop().await?;
     Ok(Outcome {

@@ -95,7 +95,7 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
 }
 
 async fn start(places: &Places, plan: &Plan, topics: &Topics) -> Result<Start, Failure> {
-    let layers = Layers::connect(&places.brokers)?;
+    let layers = Layers::connect(&places.kafka)?;
     let end = layers.end(&topics.results)?;
     let port = free_port()?;
     let place = ServicePlace { name: "dim-joiner", url: format!("http://127.0.0.1:{port}") };
@@ -124,7 +124,7 @@ async fn start(places: &Places, plan: &Plan, topics: &Topics) -> Result<Start, F
 
 fn variables(places: &Places, topics: &Topics, port: u16) -> Vec<(String, String)> {
     let settings = [
-        ("kafka.brokers", places.brokers.clone()),
+        ("kafka.brokers", places.kafka.brokers.clone()),
         ("http.port", port.to_string()),
         ("facts.topic", topics.orders.clone()),
         ("facts.group", topics.group.clone()),

@@ -64,7 +64,7 @@ pub struct Means {
 
 impl Means {
     pub fn course<'a>(&'a self, places: &'a Places, progress: &'a mut Paper) -> Result<Course<'a>, Failure> {
-        let broker = Broker::connect(&places.brokers, self.broker_pid)?;
+        let broker = Broker::connect(&places.kafka, self.broker_pid)?;
         let calm = Duration::from_secs(self.calm_s);
         Ok(Course { places, broker, programs: &self.programs, logs: &self.logs, calm, profiles: None, progress })
     }

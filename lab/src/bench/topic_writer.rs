@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
@@ -36,16 +35,16 @@ pub struct New<'a> {
 
 impl TopicWriter {
     pub fn connect(places: &Places) -> Result<Self, Failure> {
-        let producer = ClientConfig::new()
-            .set("bootstrap.servers", &places.brokers)
-            .set("client.id", "tidemill-lab")
+        let producer = places
+            .kafka
+            .client("tidemill-lab")
             .set("compression.type", "lz4")
             .set("linger.ms", "20")
             .set("enable.idempotence", "true")
             .set("queue.buffering.max.messages", "200000")
             .create()
             .map_err(failed)?;
-        let config = KafkaConfig { brokers: places.brokers.clone(), ..KafkaConfig::default() };
+        let config = places.kafka.clone();
         Ok(TopicWriter { config, producer, header: String::new() })
     }
 

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 use shared::failure::{Failure, FailureKind};
+use shared::kafka::KafkaConfig;
 
 use super::verdict::{POISON, Planted};
 
@@ -30,14 +30,13 @@ impl ProducerContext for Place {
 }
 
 /// Writes one; blocks until the broker has it. `None` where it did not take it in time, which may mean that it did after all.
-pub fn plant(brokers: &str, topic: &str, number: u64) -> Result<Option<Planted>, Failure> {
+pub fn plant(kafka: &KafkaConfig, topic: &str, number: u64) -> Result<Option<Planted>, Failure> {
     let refused = |error: rdkafka::error::KafkaError| {
         Failure::new(FailureKind::Refused, format!("a record could not be written into {topic}")).caused_by(error)
     };
     let place = Place::default();
-    let producer: BaseProducer<Place> = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("client.id", "tidemill-lab")
+    let producer: BaseProducer<Place> = kafka
+        .client("tidemill-lab")
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .create_with_context(place.clone())

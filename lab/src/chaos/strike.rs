@@ -150,8 +150,8 @@ impl Targets<'_> {
             Layer::DwdOrders => &names.dwd_topic,
             Layer::Result => &names.result_topic,
         };
-        let (brokers, topic) = (self.places.brokers.clone(), topic.to_owned());
-        let planted = tokio::task::spawn_blocking(move || poison::plant(&brokers, &topic, number)).await;
+        let (kafka, topic) = (self.places.kafka.clone(), topic.to_owned());
+        let planted = tokio::task::spawn_blocking(move || poison::plant(&kafka, &topic, number)).await;
         if let Ok(Ok(Some(planted))) = planted {
             self.planted.borrow_mut().push(planted);
         }

@@ -177,7 +177,7 @@ pub async fn verdict(
     progress: &mut Paper,
 ) -> Result<Verdict, Failure> {
     let begin = Instant::now();
-    let layers = Layers::connect(&surroundings.places.brokers)?;
+    let layers = Layers::connect(&surroundings.places.kafka)?;
     loop {
         let rest = rest::wait(surroundings, &layers, deadline.saturating_sub(begin.elapsed()), progress).await?;
         let (waited, checking) = (begin.elapsed(), Instant::now());

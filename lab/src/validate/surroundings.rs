@@ -12,7 +12,8 @@ use crate::slot;
 pub async fn check<'a>(places: &'a Places, steps: &mut Steps<'_>) -> Option<Session<'a>> {
     let source = found(places.connect_source().await, format!("source database {}", places.source.address()), steps);
     let sink = found(places.connect_sink().await, format!("sink database {}", places.sink.address()), steps);
-    let broker = found(topics(places), format!("broker {}, with the topics of all layers", places.brokers), steps);
+    let broker =
+        found(topics(places), format!("broker {}, with the topics of all layers", places.kafka.brokers), steps);
     let mut all_ready = true;
     for service in &places.services {
         match ready::look(service).await {
@@ -43,7 +44,7 @@ fn found<T>(outcome: Result<T, Failure>, what: String, steps: &mut Steps<'_>) ->
 }
 
 fn topics(places: &Places) -> Result<(Layers, [Mark; 3]), Failure> {
-    let layers = Layers::connect(&places.brokers)?;
+    let layers = Layers::connect(&places.kafka)?;
     let names = &places.names;
     let before = [layers.end(&names.ods_topic)?, layers.end(&names.dwd_topic)?, layers.end(&names.result_topic)?];
     Ok((layers, before))

@@ -254,6 +254,7 @@ impl ServiceConfig for Settings {
     }
 
     fn validate(&self) -> Result<(), Failure> {
+        self.source.validate("source")?;
         let wrong = |what: &str, cure: &str| Err(Failure::new(FailureKind::Settings, what).cure(cure));
         let simple = |name: &str| {
             !name.is_empty()

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant, SystemTime};
 use actix::prelude::*;
 use pgwire_replication::{
     IdentifySystem, Lsn as WireLsn, PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent,
+    SslMode as WireSslMode, TlsConfig,
 };
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::kafka::progress::Progress;
 use shared::metrics;
-use shared::pg::TEXT_FORM;
+use shared::pg::tls::{SslMode, refused_connection};
+use shared::pg::{PostgresConfig, TEXT_FORM};
 use shared::position::Lsn;
 use tokio::sync::watch;
 
@@ -49,6 +51,7 @@ pub async fn connect(settings: &Settings) -> Result<(ReplicationClient, Identify
         settings.slot.publication.as_str(),
     );
     config.port = source.port;
+    config.tls = tls(source);
     config.start_lsn = WireLsn::from_u64(0); // the slot's confirmed position
     config.status_interval = Duration::from_millis(settings.slot.status_interval_ms);
     config.idle_wakeup_interval = Duration::from_millis(settings.slot.status_interval_ms);
@@ -70,6 +73,24 @@ pub async fn connect(settings: &Settings) -> Result<(ReplicationClient, Identify
     }
 }
 
+fn tls(source: &PostgresConfig) -> TlsConfig {
+    let file = |path: &str| (!path.is_empty()).then(|| path.into());
+    TlsConfig {
+        mode: match source.sslmode {
+            SslMode::Disable => WireSslMode::Disable,
+            SslMode::Prefer => WireSslMode::Prefer,
+            SslMode::Require => WireSslMode::Require,
+            SslMode::VerifyCa => WireSslMode::VerifyCa,
+            SslMode::VerifyFull => WireSslMode::VerifyFull,
+        },
+        ca_pem_path: file(&source.ca_file),
+        // Said again, or an address in place of a name would be refused: a certificate may have one.
+        sni_hostname: Some(source.host.clone()),
+        client_cert_pem_path: file(&source.certificate_file),
+        client_key_pem_path: file(&source.key_file),
+    }
+}
+
 fn session_options(settings: &Settings) -> String {
     let form = TEXT_FORM.iter().chain(&CAPTURE_FORM).map(|(name, value)| format!("-c {name}={value}"));
     let timeout = format!("-c wal_sender_timeout={}", settings.slot.server_timeout_ms);
@@ -78,7 +99,9 @@ fn session_options(settings: &Settings) -> String {
 
 /// What an error of the stream means.
 pub fn failure(settings: &Settings, error: PgWireError) -> Failure {
-    let (kind, cure) = if error.is_auth() {
+    let (kind, cure) = if let Some(meaning) = refused_connection(&error.to_string()) {
+        meaning
+    } else if error.is_auth() {
         (FailureKind::Settings, "correct user and password; the role needs REPLICATION and a line in pg_hba.conf")
     } else if error.is_server() {
         (FailureKind::Refused, "look at the server's log; the service tries again by itself")

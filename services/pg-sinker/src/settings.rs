@@ -336,6 +336,7 @@ impl ServiceConfig for Settings {
     }
 
     fn validate(&self) -> Result<(), Failure> {
+        self.sink.validate("sink")?;
         let wrong = |what: String, cure: &str| Err(Failure::new(FailureKind::Settings, what).cure(cure));
         if self.tables.is_empty() {
             return wrong("no table is to be written".into(), "name one in [tables]");

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::security::Refusal;
+
 /// The same error is told of again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -15,11 +17,13 @@ const AGAIN_AFTER: Duration = Duration::from_secs(10);
 pub(crate) struct ClientLog {
     who: &'static str,
     told: Mutex<HashMap<String, Instant>>,
+    /// Why there is no connection, as far as it was said.
+    refusal: Mutex<Option<Refusal>>,
 }
 
 impl ClientLog {
     pub(crate) fn new(who: &'static str) -> Self {
-        ClientLog { who, told: Mutex::default() }
+        ClientLog { who, told: Mutex::default(), refusal: Mutex::default() }
     }
 
     /// An error that the client mends by itself.
@@ -27,6 +31,7 @@ impl ClientLog {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
         }
+        self.keep(error.rdkafka_error_code().and_then(|code| Refusal::of(code, reason)));
         let what = error.to_string();
         let now = Instant::now();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,6 +40,32 @@ impl ClientLog {
         }
         told.insert(what, now);
         tracing::warn!(client = self.who, %error, reason, "kafka; the client tries again by itself");
+    }
+
+    /// A line of librdkafka's own. Of a broker that breaks off in the middle of the first answer there is a line, and no error.
+    pub(super) fn line(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        if facility == "FAIL" {
+            self.keep(Refusal::of(RDKafkaErrorCode::BrokerTransportFailure, text));
+        }
+        line(level, facility, text);
+    }
+
+    fn keep(&self, refusal: Option<Refusal>) {
+        let Some(refusal) = refusal else { return };
+        let mut kept = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.as_ref().is_none_or(|kept| refusal.tells_as_much_as(kept)) {
+            *kept = Some(refusal);
+        }
+    }
+
+    /// Why there is no connection, as far as it was said.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// There is one.
+    pub(super) fn connected(&self) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -7,6 +7,7 @@ pub mod partitioner;
 pub mod progress;
 pub mod publisher;
 pub mod reader;
+pub mod security;
 pub mod table;
 pub mod tail;
 pub mod topics;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 
+use self::security::SecurityConfig;
 use crate::failure::{Failure, FailureKind};
 
 /// How to reach Kafka and how much may be on its way.
@@ -53,6 +55,8 @@ pub struct KafkaConfig {
     pub producer_kilobytes_max: usize,
     /// A record that is not acknowledged within this time ends the generation; it is sent again by the next one.
     pub delivery_timeout_ms: u64,
+    /// How the broker is known, and how we prove who we are.
+    pub security: SecurityConfig,
     /// Settings of topics that this service makes.
     pub topics: TopicConfig,
 }
@@ -103,6 +107,7 @@ impl Default for KafkaConfig {
             producer_records_max: 100_000,
             producer_kilobytes_max: 65_536,
             delivery_timeout_ms: 30_000,
+            security: SecurityConfig::default(),
             topics: TopicConfig::default(),
         }
     }
@@ -127,7 +132,7 @@ impl KafkaConfig {
             ("delivery_timeout_ms", self.delivery_timeout_ms, 1_000),
         ];
         match least.into_iter().find(|(_, set, least)| set < least) {
-            None => Ok(()),
+            None => self.security.validate(),
             Some((key, set, least)) => Err(Failure::new(FailureKind::Settings, format!("kafka.{key} is {set}"))
                 .cure(format!("set at least {least}"))),
         }
@@ -154,7 +159,8 @@ impl KafkaConfig {
         format!("{service}-{}", host.trim())
     }
 
-    fn client(&self, service: &str) -> ClientConfig {
+    /// What all clients have in common.
+    pub fn client(&self, service: &str) -> ClientConfig {
         let mut client = ClientConfig::new();
         client
             .set("bootstrap.servers", &self.brokers)
@@ -169,6 +175,7 @@ impl KafkaConfig {
             .set("allow.auto.create.topics", "false")
             // A client that does not know a topic's leaders yet asks after this time; while they stay unknown it asks ever less often.
             .set("topic.metadata.refresh.fast.interval.ms", "10");
+        self.security.apply(&mut client);
         client
     }
 

@@ -14,7 +14,8 @@ use rdkafka::topic_partition_list::Offset;
 
 use super::KafkaConfig;
 use super::bounds::{self, Bounds};
-use super::client_log::{self, ClientLog};
+use super::client_log::ClientLog;
+use super::security::Refusal;
 use super::topics::unreachable_broker;
 use crate::batch::Record;
 use crate::failure::{Failure, FailureKind};
@@ -39,6 +40,12 @@ pub(crate) fn record_of<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
     }
 }
 
+/// A client that says nothing for so long has said all.
+const SILENCE: Duration = Duration::from_millis(50);
+
+/// So many events of a client are listened to: one that cannot connect goes on telling of it.
+const TOLD_MAX: usize = 100;
+
 /// The voice of consumers outside of any group.
 pub(crate) struct Looker(ClientLog);
 
@@ -48,13 +55,28 @@ impl Default for Looker {
     }
 }
 
+impl Looker {
+    /// Why a consumer has no connection, as far as it has said it by now.
+    pub(super) fn refusal_of(consumer: &BaseConsumer<Looker>) -> Option<Refusal> {
+        // What happened while a question waited is told when the consumer is polled; one without partitions has nothing else to say.
+        let told = std::iter::repeat_with(|| consumer.poll(SILENCE)).take(TOLD_MAX);
+        told.take_while(Option::is_some).for_each(drop);
+        consumer.context().0.refusal()
+    }
+
+    /// The broker has answered: what was said before is over.
+    pub(super) fn connected(&self) {
+        self.0.connected();
+    }
+}
+
 impl ClientContext for Looker {
     fn error(&self, error: KafkaError, reason: &str) {
         self.0.error(&error, reason);
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        client_log::line(level, facility, text);
+        self.0.line(level, facility, text);
     }
 }
 

@@ -4,9 +4,14 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 
 use super::KafkaConfig;
+use super::security::Refusal;
+use super::tail::Looker;
 use crate::check::Finding;
 use crate::failure::{Failure, FailureKind};
 
@@ -23,26 +28,34 @@ pub struct TopicSpec {
 pub struct Topics<'a> {
     config: &'a KafkaConfig,
     admin: AdminClient<DefaultClientContext>,
+    /// Asks for metadata, for it can say why it has no connection; the other cannot.
+    looker: BaseConsumer<Looker>,
 }
 
 impl<'a> Topics<'a> {
     pub fn connect(config: &'a KafkaConfig, service: &str) -> Result<Self, Failure> {
         let admin = config.client(service).create().map_err(|error| settings(config, error))?;
-        Ok(Topics { config, admin })
+        let looker = config.looker(service).set_log_level(RDKafkaLogLevel::Info).create_with_context(Looker::default());
+        Ok(Topics { config, admin, looker: looker.map_err(|error| settings(config, error))? })
     }
 
     /// The number of partitions of a topic; `None` where it does not exist.
     pub fn partitions(&self, topic: &str) -> Result<Option<i32>, Failure> {
-        let timeout = self.config.request_timeout();
-        let metadata = self
-            .admin
-            .inner()
-            .fetch_metadata(Some(topic), timeout)
-            .map_err(|error| unreachable_broker(self.config, error))?;
+        let metadata = self.metadata(topic)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         Ok(found
             .filter(|found| found.error().is_none() && !found.partitions().is_empty())
             .map(|found| i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)))
+    }
+
+    fn metadata(&self, topic: &str) -> Result<Metadata, Failure> {
+        match self.looker.fetch_metadata(Some(topic), self.config.request_timeout()) {
+            Ok(metadata) => {
+                self.looker.context().connected();
+                Ok(metadata)
+            }
+            Err(error) => Err(refused_by_broker(self.config, error, Looker::refusal_of(&self.looker))),
+        }
     }
 
     /// The number of partitions of a topic that another service makes.
@@ -158,12 +171,7 @@ impl Topics<'_> {
     async fn wait_for(&self, topic: &str, partitions: i32) -> Result<(), Failure> {
         let deadline = Instant::now() + self.config.request_timeout();
         while Instant::now() < deadline {
-            let timeout = self.config.request_timeout();
-            let metadata = self
-                .admin
-                .inner()
-                .fetch_metadata(Some(topic), timeout)
-                .map_err(|error| unreachable_broker(self.config, error))?;
+            let metadata = self.metadata(topic)?;
             let led = metadata.topics().iter().flat_map(|topic| topic.partitions()).filter(|found| found.leader() >= 0);
             if led.count() >= usize::try_from(partitions).unwrap_or(usize::MAX) {
                 return Ok(());
@@ -186,4 +194,16 @@ pub(crate) fn unreachable_broker(config: &KafkaConfig, error: KafkaError) -> Fai
     Failure::new(FailureKind::Unreachable, format!("Kafka at {} does not answer", config.brokers))
         .caused_by(error)
         .cure("start the broker, or set kafka.brokers; the service tries again by itself")
+}
+
+/// The failure for a broker that does not answer, where the client has said why.
+fn refused_by_broker(config: &KafkaConfig, error: KafkaError, refusal: Option<Refusal>) -> Failure {
+    let Some(refusal) = refusal else { return unreachable_broker(config, error) };
+    match refusal.meaning() {
+        Some(meaning) => {
+            Failure::new(meaning.kind, format!("Kafka at {} {}", config.brokers, meaning.what)).cure(meaning.cure)
+        }
+        None => unreachable_broker(config, error),
+    }
+    .caused_by(refusal.reason)
 }

@@ -41,7 +41,7 @@ fn write_stale(stack: &Stack, items: &CapturedTable, key: &str, row: &str) {
     let mut text = String::new();
     Header::new(Operation::Snapshot, Version { part: last.part + 1, ..last }).write(&mut text);
     let value = Some(row.as_bytes());
-    write(&stack.places.brokers, &Foreign { topic: &items.topic, partition, key, value, header: Some(&text) });
+    write(&stack.places.kafka, &Foreign { topic: &items.topic, partition, key, value, header: Some(&text) });
 }
 
 const BY_ID: &str = "id bigint PRIMARY KEY";
@@ -54,7 +54,7 @@ async fn spoil(stack: &Stack, items: &CapturedTable) {
     // What comes from now on has higher versions.
     orders_go_on(stack).await;
     let (places, table) = (&stack.places, TableName::parse(&items.table));
-    let compared = lab::captured::compare(&places.source, &places.brokers, &table, &items.topic).await.unwrap();
+    let compared = lab::captured::compare(&places.source, &places.kafka, &table, &items.topic).await.unwrap();
     assert_eq!((compared.surplus.count, compared.different.count), (2, 2), "{compared}");
 }
 

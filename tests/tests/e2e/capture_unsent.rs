@@ -26,7 +26,7 @@ async fn assert_healed_by_a_snapshot(stack: &Stack, judged: &JudgedTable, what: 
     let (places, mut nobody) = (&stack.places, Paper::plain(std::io::sink()));
     let compared = lab::captured::until_equal(
         &places.source,
-        &places.brokers,
+        &places.kafka,
         &judged.table,
         &judged.topic,
         std::time::Duration::ZERO,

@@ -73,13 +73,11 @@ impl CapturedTable {
 
 /// Waits until PostgreSQL finds the rows of `table` in `topic`, value by value, with versions that grew.
 pub async fn until_judged_equal(stack: &Stack, table: &str, topic: &str) {
-    let (source, brokers, table) = (&stack.places.source, &stack.places.brokers, TableName::parse(table));
-    until(&format!("{topic} is {table}"), async || {
-        match lab::captured::compare(source, brokers, &table, topic).await {
-            Ok(comparison) if comparison.is_equal() => Ok(()),
-            Ok(comparison) => Err(comparison.to_string()),
-            Err(failure) => Err(failure.chain()),
-        }
+    let (source, kafka, table) = (&stack.places.source, &stack.places.kafka, TableName::parse(table));
+    until(&format!("{topic} is {table}"), async || match lab::captured::compare(source, kafka, &table, topic).await {
+        Ok(comparison) if comparison.is_equal() => Ok(()),
+        Ok(comparison) => Err(comparison.to_string()),
+        Err(failure) => Err(failure.chain()),
     })
     .await;
 }

@@ -37,7 +37,7 @@ impl CapturedTable {
         let (places, table) = (&stack.places, TableName::parse(&self.table));
         let mut nobody = Paper::plain(std::io::sink());
         let compared =
-            lab::captured::until_equal(&places.source, &places.brokers, &table, &self.topic, PATIENCE, &mut nobody);
+            lab::captured::until_equal(&places.source, &places.kafka, &table, &self.topic, PATIENCE, &mut nobody);
         let compared = compared.await.unwrap_or_else(|failure| panic!("{}", failure.chain()));
         assert!(compared.is_equal(), "{compared:#?}");
         self.history(stack).assert_nothing_twice();

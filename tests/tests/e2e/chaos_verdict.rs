@@ -96,7 +96,7 @@ fn assert_found(found: &Verdict, words: &str) {
 fn plant(stack: &Stack, topic: &str, key: &str) -> Planted {
     let partition = partition(key.as_bytes(), PARTITIONS);
     let mark = stack.layers().end(topic).unwrap();
-    write(&stack.places.brokers, &Foreign { topic, partition, key, value: Some("坏".as_bytes()), header: None });
+    write(&stack.places.kafka, &Foreign { topic, partition, key, value: Some("坏".as_bytes()), header: None });
     let layers = stack.layers();
     let from = mark.iter().copied().filter(|(found, _)| *found == partition).collect();
     let records = layers.read(topic, &from, |found| found == key).unwrap();
@@ -270,7 +270,7 @@ async fn a_record_that_is_written_again_is_counted_and_a_change_that_nobody_made
     let mut stack = witnessed().await;
     loaded(&mut stack).await;
     assert_clean(&judge(&stack, &[], ENOUGH).await);
-    let brokers = stack.places.brokers.clone();
+    let kafka = stack.places.kafka.clone();
     let (order_id, _) = an_order_with_a_past(&stack).await;
     let last = |topic: &str| {
         let mut history = History::read(&stack.layers(), topic);
@@ -280,7 +280,7 @@ async fn a_record_that_is_written_again_is_counted_and_a_change_that_nobody_made
         let mut text = String::new();
         said.write(&mut text);
         let (partition, value) = (record.partition, record.value.as_deref().map(str::as_bytes));
-        write(&brokers, &Foreign { topic, partition, key: &record.key, value, header: Some(&text) });
+        write(&kafka, &Foreign { topic, partition, key: &record.key, value, header: Some(&text) });
     };
     for (number, topic) in stack.order_topics().into_iter().enumerate() {
         let record = last(topic);

@@ -294,7 +294,7 @@ async fn a_row_is_followed_through_all_layers_and_its_dead_letters() {
     let key = order_key(2003);
     let at = partition(key.as_bytes(), 4);
     let ods = stack.places.names.ods_topic.clone();
-    write(&stack.places.brokers, &Foreign { topic: &ods, partition: at, key: &key, value: Some(b"?"), header: None });
+    write(&stack.places.kafka, &Foreign { topic: &ods, partition: at, key: &key, value: Some(b"?"), header: None });
     let followed = until("the order is in all layers", async || {
         let answer = ask(&stack, PG_SINKER, "GET", "/api/v1/follow?id=2003", None).await;
         let found: Value = serde_json::from_str(&answer.page.body).map_err(|error| error.to_string())?;

@@ -130,10 +130,7 @@ async fn what_a_record_holds_is_shown_as_text() {
     let key = order_key(2001);
     let value = b"<img src=x onerror=\"document.title='broken into'\"> {\"a\": 12345678901234567890.10}";
     let at = partition(key.as_bytes(), 4);
-    write(
-        &stack.places.brokers,
-        &Foreign { topic: &topic, partition: at, key: &key, value: Some(value), header: None },
-    );
+    write(&stack.places.kafka, &Foreign { topic: &topic, partition: at, key: &key, value: Some(value), header: None });
     type_token(&mut browser);
     browser.click("nav a[href='#/topics']");
     let link = format!("a[href='#/topics?topic={topic}']");

@@ -88,7 +88,7 @@ async fn every_query_of_the_dashboard_has_an_answer() {
     let key = order_key(2001);
     let at = partition(key.as_bytes(), 4);
     let ods = stack.places.names.ods_topic.as_str();
-    write(&stack.places.brokers, &Foreign { topic: ods, partition: at, key: &key, value: Some(b"?"), header: None });
+    write(&stack.places.kafka, &Foreign { topic: ods, partition: at, key: &key, value: Some(b"?"), header: None });
     let queries = queries();
     assert!(queries.len() >= 20, "{queries:?}");
     for query in queries {

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::stack::{CDC_INGEST, DIM_JOINER, DWD_CLEANER, SERVICES, Stack};
 
 /// The file with its commented keys and sections put in force.
-fn in_force(service: &str) -> String {
+pub fn in_force(service: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../config/{service}.toml"));
     let text = std::fs::read_to_string(path).unwrap();
     text.lines().map(|line| uncommented(line).unwrap_or(line)).collect::<Vec<_>>().join("\n")

@@ -36,10 +36,10 @@ pub async fn until_letters(stack: &Stack, service: &str, count: usize) -> Vec<Va
 async fn assert_set_aside(topic: &str, key: &str, reader: &str, stack: &Stack, earlier_letters: usize) {
     let version = format!("op=u v={} tx=0", next_version(stack, topic));
     let record = Foreign { topic, partition: partition(key.as_bytes(), PARTITIONS), key, value: None, header: None };
-    let brokers = &stack.places.brokers;
-    write(brokers, &Foreign { value: Some("这不是 JSON".as_bytes()), ..record });
-    write(brokers, &Foreign { value: Some(b"{\"cut\": off"), header: Some(&version), ..record });
-    write(brokers, &Foreign { value: Some(b"\xFF\x00\xFE"), ..record });
+    let kafka = &stack.places.kafka;
+    write(kafka, &Foreign { value: Some("这不是 JSON".as_bytes()), ..record });
+    write(kafka, &Foreign { value: Some(b"{\"cut\": off"), header: Some(&version), ..record });
+    write(kafka, &Foreign { value: Some(b"\xFF\x00\xFE"), ..record });
 
     let letters = until_letters(stack, reader, earlier_letters + 3).await;
     assert_eq!(letters.len(), earlier_letters + 3, "letters of {reader}");
@@ -84,7 +84,7 @@ async fn a_foreign_record_at_the_end_of_a_topic_does_not_hold_up_the_restart_of_
         [(&names.ods_topic, CDC_INGEST), (&names.dwd_topic, DWD_CLEANER), (&names.result_topic, DIM_JOINER)]
     {
         let partition = partition(key.as_bytes(), PARTITIONS);
-        write(&stack.places.brokers, &Foreign { topic, partition, key: &key, value, header: None });
+        write(&stack.places.kafka, &Foreign { topic, partition, key: &key, value, header: None });
         stack.process(writer).kill();
         stack.process(writer).restart();
         new_change_comes_through(&stack).await;

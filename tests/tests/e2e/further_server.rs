@@ -1,6 +1,6 @@
 //! A further PostgreSQL of a test's own: settings, restarts and data that the shared ones cannot have.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use shared::pg::PostgresConfig;
@@ -20,6 +20,8 @@ pub struct FurtherServer {
     name: String,
     /// Given at each start.
     settings: Vec<String>,
+    /// The folder with its certificate, where it takes clients over TLS only.
+    tls: Option<PathBuf>,
     /// The superuser, in the database "postgres".
     administrator: PostgresConfig,
 }
@@ -54,6 +56,21 @@ impl FurtherServer {
         server
     }
 
+    /// One that takes clients over TLS only: see `Authority::folder_of_server`. The superuser comes in as `administrator` does.
+    pub fn start_secured(
+        stack: &Stack,
+        label: &str,
+        tls: &Path,
+        administrator: PostgresConfig,
+        settings: &[&str],
+    ) -> Self {
+        let mut server = FurtherServer::named(stack, label, settings);
+        server.tls = Some(tls.to_owned());
+        server.administrator = PostgresConfig { port: server.port, database: "postgres".into(), ..administrator };
+        server.start_again();
+        server
+    }
+
     fn named(stack: &Stack, label: &str, settings: &[&str]) -> Self {
         let port = free_port().unwrap();
         let superuser = &stack.environment.places.source;
@@ -61,6 +78,7 @@ impl FurtherServer {
             port,
             script: stack.environment.servers_script.clone(),
             name: format!("{}-{label}", stack.name.replace('_', "-")),
+            tls: None,
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             administrator: PostgresConfig { port, database: "postgres".into(), ..superuser.clone() },
         }
@@ -123,6 +141,7 @@ impl FurtherServer {
 
     fn ask(&self, arguments: &[&str]) {
         let mut command = Command::new(&self.script);
+        command.envs(self.tls.iter().map(|folder| ("TIDEMILL_TLS", folder)));
         let answer = command.args(["postgres", &self.name, &self.port.to_string()]).args(arguments).output().unwrap();
         assert!(answer.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&answer.stderr));
     }

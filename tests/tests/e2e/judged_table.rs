@@ -48,7 +48,7 @@ impl JudgedTable {
     pub async fn until_topic_is(&self, stack: &Stack, table: &TableName) {
         let (places, mut nobody) = (&stack.places, Paper::plain(std::io::sink()));
         let compared =
-            captured::until_equal(&places.source, &places.brokers, table, &self.topic, PATIENCE, &mut nobody).await;
+            captured::until_equal(&places.source, &places.kafka, table, &self.topic, PATIENCE, &mut nobody).await;
         let compared = compared.unwrap_or_else(|failure| panic!("{}", failure.chain()));
         assert!(compared.is_equal(), "{compared}");
     }

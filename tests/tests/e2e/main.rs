@@ -10,10 +10,12 @@
 //! Each test has databases, topics, a slot and consumer groups of its own on the shared servers, and takes them down at its end.
 
 // What a test stands on.
+mod authority;
 mod database;
 mod environment;
 mod further_server;
 mod process;
+mod secured_broker;
 mod stack;
 mod until;
 
@@ -122,6 +124,7 @@ mod refused_topics;
 mod servers_down;
 
 // What the services say of themselves.
+mod configuration_page;
 mod console_api;
 mod console_page;
 mod console_pipeline;
@@ -130,3 +133,8 @@ mod documented_metrics;
 mod documented_settings;
 mod pages;
 mod secrets;
+mod troubleshooting_page;
+
+// Who may come in, and who may do what.
+mod least_privilege;
+mod secured;

@@ -68,7 +68,7 @@ fn write_foreign_records(stack: &Stack) {
     let key = order_key(2001);
     let partition = partition(key.as_bytes(), 4);
     for topic in stack.order_topics() {
-        write(&stack.places.brokers, &Foreign { topic, partition, key: &key, value: Some(b"?"), header: None });
+        write(&stack.places.kafka, &Foreign { topic, partition, key: &key, value: Some(b"?"), header: None });
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use shared::record::header;
@@ -66,10 +65,8 @@ impl RandomResults {
     /// Makes the topic; nothing is written yet.
     pub async fn new(stack: &Stack, keys: i64) -> Self {
         let topic = stack.places.names.result_topic.clone();
-        topics::make(&stack.places.brokers, &topic, PARTITIONS, "compact").await;
-        let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", &stack.places.brokers).set("linger.ms", "1");
-        let producer = client.create().unwrap();
+        topics::make(&stack.places.kafka, &topic, PARTITIONS, "compact").await;
+        let producer = stack.places.kafka.client("tidemill-e2e").set("linger.ms", "1").create().unwrap();
         let random = of_this_run();
         RandomResults { random, producer, topic, keys, clock: 0, orders: BTreeMap::new(), records: 0 }
     }

@@ -140,7 +140,7 @@ fn lose_in_the_middle(stack: &Stack, order_id: i64) {
     let mut text = String::new();
     Header::new(Operation::Delete, Version { part: last.part + 1, ..last }).write(&mut text);
     let partition = partition(key.as_bytes(), 4);
-    write(&stack.places.brokers, &Foreign { topic, partition, key: &key, value: None, header: Some(&text) });
+    write(&stack.places.kafka, &Foreign { topic, partition, key: &key, value: None, header: Some(&text) });
 }
 
 async fn until_orders(stack: &Stack, condition: &str, wanted: i64) {

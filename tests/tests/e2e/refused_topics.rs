@@ -7,8 +7,8 @@ use crate::topics::make;
 #[tokio::test]
 async fn a_topic_with_another_partition_count_is_refused() {
     let mut stack = Stack::new().await;
-    let (brokers, ods) = (stack.places.brokers.clone(), stack.places.names.ods_topic.clone());
-    make(&brokers, &ods, 3, "compact").await;
+    let (kafka, ods) = (stack.places.kafka.clone(), stack.places.names.ods_topic.clone());
+    make(&kafka, &ods, 3, "compact").await;
     for arguments in [&[][..], &["check"]] {
         let ended = stack.command(CDC_INGEST, arguments, &[]).await;
         assert_refused(&ended, &[&ods, "has 3 partitions, but 4 are needed", "make the topic anew"]);
@@ -18,9 +18,9 @@ async fn a_topic_with_another_partition_count_is_refused() {
 #[tokio::test]
 async fn a_later_topic_with_another_partition_count_than_its_input_is_refused() {
     let mut stack = Stack::new().await;
-    let (brokers, names) = (stack.places.brokers.clone(), stack.places.names.clone());
-    make(&brokers, &names.ods_topic, 4, "compact").await;
-    make(&brokers, &names.dwd_topic, 2, "compact").await;
+    let (kafka, names) = (stack.places.kafka.clone(), stack.places.names.clone());
+    make(&kafka, &names.ods_topic, 4, "compact").await;
+    make(&kafka, &names.dwd_topic, 2, "compact").await;
     for arguments in [&[][..], &["check"]] {
         let ended = stack.command(DWD_CLEANER, arguments, &[]).await;
         assert_refused(&ended, &[&names.dwd_topic, "has 2 partitions, but 4 are needed", "make the topic anew"]);
@@ -30,11 +30,11 @@ async fn a_later_topic_with_another_partition_count_than_its_input_is_refused() 
 #[tokio::test]
 async fn a_topic_that_forgets_rows_by_their_age_is_refused() {
     let mut stack = Stack::new().await;
-    let (brokers, names, users) = (stack.places.brokers.clone(), stack.places.names.clone(), stack.users_topic());
-    make(&brokers, &users, 4, "compact").await;
-    make(&brokers, &names.ods_topic, 4, "delete").await;
-    make(&brokers, &names.dwd_topic, 4, "delete").await;
-    make(&brokers, &names.result_topic, 4, "compact,delete").await;
+    let (kafka, names, users) = (stack.places.kafka.clone(), stack.places.names.clone(), stack.users_topic());
+    make(&kafka, &users, 4, "compact").await;
+    make(&kafka, &names.ods_topic, 4, "delete").await;
+    make(&kafka, &names.dwd_topic, 4, "delete").await;
+    make(&kafka, &names.result_topic, 4, "compact,delete").await;
     let writers = [(CDC_INGEST, &names.ods_topic), (DWD_CLEANER, &names.dwd_topic), (DIM_JOINER, &names.result_topic)];
     for (service, topic) in writers {
         for arguments in [&[][..], &["check"]] {

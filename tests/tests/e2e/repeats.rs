@@ -22,7 +22,7 @@ fn send_again(stack: &Stack, topic: &str) -> usize {
         header(record).write(&mut text);
         let value = record.value.as_deref().map(str::as_bytes);
         let repeat = Foreign { topic, partition: record.partition, key: &record.key, value, header: Some(&text) };
-        write(&stack.places.brokers, &repeat);
+        write(&stack.places.kafka, &repeat);
     }
     rows.len()
 }

@@ -21,7 +21,7 @@ async fn until_waits(stack: &Stack, service: &str, words: &str) {
 #[tokio::test]
 async fn a_broker_that_is_down_at_the_start_is_waited_for() {
     let mut stack = Stack::new().await;
-    let broker = LateServer::of(&stack.places.brokers);
+    let broker = LateServer::of(&stack.places.kafka.brokers);
     for service in SERVICES {
         stack.set(service, "KAFKA__BROKERS", broker.address());
         stack.set(service, "KAFKA__REQUEST_TIMEOUT_MS", 2_000);

@@ -233,7 +233,7 @@ impl Stack {
             ],
         };
         let told = self.told_topic();
-        let all = [("KAFKA__BROKERS", places.brokers.as_str()), ("CONSOLE__TOPIC", &told)];
+        let all = [("KAFKA__BROKERS", places.kafka.brokers.as_str()), ("CONSOLE__TOPIC", &told)];
         own.iter().chain(&all).map(|(key, value)| (variable(service, key), (*value).to_owned())).collect()
     }
 
@@ -291,7 +291,7 @@ impl Stack {
     }
 
     pub fn layers(&self) -> Layers {
-        Layers::connect(&self.places.brokers).unwrap_or_else(|failure| panic!("{}", failure.chain()))
+        Layers::connect(&self.places.kafka).unwrap_or_else(|failure| panic!("{}", failure.chain()))
     }
 }
 
@@ -312,7 +312,7 @@ impl Drop for Stack {
                 for server in [&environment.places.source, &environment.places.sink] {
                     database::drop_roles(server, name).await;
                 }
-                topics::remove_all(&places.brokers, name).await;
+                topics::remove_all(&places.kafka, name).await;
             });
         };
         // A thread of its own: the test's is inside of its runtime, which cannot wait.

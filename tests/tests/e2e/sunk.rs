@@ -1,6 +1,5 @@
 //! pg-sinker alone, with tables of a test's own, fed by hand as the stages before it would.
 
-use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use serde_json::Value;
@@ -37,11 +36,10 @@ impl Sunk {
     /// The same with the sink of this stack.
     pub async fn of(stack: Stack, statements: &str) -> Self {
         let topic = stack.places.names.result_topic.clone();
-        topics::make(&stack.places.brokers, &topic, PARTITIONS, "compact").await;
+        topics::make(&stack.places.kafka, &topic, PARTITIONS, "compact").await;
         run(&mut stack.sink().await, statements).await;
-        let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", &stack.places.brokers).set("linger.ms", "0");
-        let producer = client.create().unwrap();
+        let mut client = stack.places.kafka.client("tidemill-e2e");
+        let producer = client.set("linger.ms", "0").create().unwrap();
         Sunk { stack, topic, producer, written: 0 }
     }
 

@@ -2,24 +2,20 @@
 
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use shared::kafka::KafkaConfig;
 use shared::record::header;
+
+const CLIENT: &str = "tidemill-e2e";
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn client(brokers: &str) -> ClientConfig {
-    let mut client = ClientConfig::new();
-    client.set("bootstrap.servers", brokers).set("client.id", "tidemill-e2e");
-    client
-}
-
 /// Makes a topic with a clean-up policy.
-pub async fn make(brokers: &str, topic: &str, partitions: i32, cleanup_policy: &str) {
-    let admin: AdminClient<DefaultClientContext> = client(brokers).create().unwrap();
+pub async fn make(kafka: &KafkaConfig, topic: &str, partitions: i32, cleanup_policy: &str) {
+    let admin: AdminClient<DefaultClientContext> = kafka.client(CLIENT).create().unwrap();
     let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("cleanup.policy", cleanup_policy);
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
     for made in admin.create_topics(&[topic], &options).await.unwrap() {
@@ -28,8 +24,8 @@ pub async fn make(brokers: &str, topic: &str, partitions: i32, cleanup_policy: &
 }
 
 /// Removes the topics of a stack. What goes wrong is left to the broker's own end.
-pub async fn remove_all(brokers: &str, prefix: &str) {
-    let admin: AdminClient<DefaultClientContext> = client(brokers).create().unwrap();
+pub async fn remove_all(kafka: &KafkaConfig, prefix: &str) {
+    let admin: AdminClient<DefaultClientContext> = kafka.client(CLIENT).create().unwrap();
     let Ok(metadata) = admin.inner().fetch_metadata(None, PATIENCE) else { return };
     let names: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
     let own: Vec<&str> = names.into_iter().filter(|name| name.starts_with(&format!("{prefix}_"))).collect();
@@ -51,8 +47,8 @@ pub struct Foreign<'a> {
 }
 
 /// Writes it; returns when the broker has it.
-pub fn write(brokers: &str, record: &Foreign<'_>) {
-    let producer: BaseProducer = client(brokers).create().unwrap();
+pub fn write(kafka: &KafkaConfig, record: &Foreign<'_>) {
+    let producer: BaseProducer = kafka.client(CLIENT).create().unwrap();
     let mut message = BaseRecord::<str, [u8]>::to(record.topic).partition(record.partition).key(record.key);
     if let Some(value) = record.value {
         message = message.payload(value);

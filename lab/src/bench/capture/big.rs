@@ -59,7 +59,7 @@ pub async fn measure(session: &mut Session<'_>, identity: &Identity, ingest: Ing
     let process = ingest.child.id();
     let megabytes_before = memory_megabytes(process, Memory::Resident);
     let board = Board::default();
-    let watcher = watchers::of_topic(&session.places.brokers, &identity.users_topic(), &board)?;
+    let watcher = watchers::of_topic(&session.places.kafka, &identity.users_topic(), &board)?;
     let of_ingest = waits(session, "cdc-ingest", &board).await;
     watchers::join(watcher)?;
     let megabytes_at_most = memory_megabytes(process, Memory::Peak);

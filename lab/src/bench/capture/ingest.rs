@@ -61,7 +61,7 @@ impl Identity {
             ("tables.users.table", names.users.to_string()),
             ("tables.users.topic", self.users_topic()),
             ("state.topic", format!("{}_state", self.slot)),
-            ("kafka.brokers", places.brokers.clone()),
+            ("kafka.brokers", places.kafka.brokers.clone()),
             ("http.port", port.to_string()),
         ];
         let ours = settings.into_iter().map(|(key, value)| (variable("cdc-ingest", key), value));

@@ -38,7 +38,7 @@ pub async fn measure(session: &mut Session<'_>, identity: &Identity) -> Result<O
     let id = orders::next_id(&mut session.source, names).await?;
     orders::place(&mut session.source, names, id..=id).await?;
     let board = Board::default();
-    let watcher = watchers::of_topic(&session.places.brokers, &identity.orders_topic(), &board)?;
+    let watcher = watchers::of_topic(&session.places.kafka, &identity.orders_topic(), &board)?;
     let rate_and_count = (plan.rate, plan.changes);
     let made = marks::make(&mut session.source, names, Row::Order(id), rate_and_count, &board).await;
     board.wait_for(plan.changes.saturating_sub(1), PATIENCE).await;

@@ -6,13 +6,14 @@ use std::process::ChildStdout;
 use std::thread::JoinHandle;
 
 use shared::failure::{Failure, FailureKind};
+use shared::kafka::KafkaConfig;
 
 use super::marks::{self, Board};
 use crate::layers::Layers;
 
 /// Reads a topic from its end on, until the board is closed.
-pub fn of_topic(brokers: &str, topic: &str, board: &Board) -> Result<JoinHandle<Result<(), Failure>>, Failure> {
-    let layers = Layers::follower(brokers)?;
+pub fn of_topic(kafka: &KafkaConfig, topic: &str, board: &Board) -> Result<JoinHandle<Result<(), Failure>>, Failure> {
+    let layers = Layers::follower(kafka)?;
     let (topic, board, from) = (topic.to_owned(), board.clone(), layers.end(topic)?);
     Ok(std::thread::spawn(move || layers.follow(&topic, &from, |value| board.look_into(value), || !board.is_closed())))
 }

@@ -2,18 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use shared::failure::{Failure, FailureKind};
+use shared::kafka::KafkaConfig;
 
 use crate::bench::topic_writer::PARTITIONS;
 
 /// A connection to the broker.
 pub struct Broker {
-    brokers: String,
+    kafka: KafkaConfig,
     consumer: BaseConsumer,
     admin: AdminClient<DefaultClientContext>,
     /// Its process, for its processor time.
@@ -27,12 +27,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const EMPTY_WITHIN: Duration = Duration::from_secs(30);
 
 impl Broker {
-    pub fn connect(brokers: &str, process: Option<u32>) -> Result<Self, Failure> {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", brokers).set("client.id", "tidemill-lab").set("group.id", "tidemill-lab");
-        let unreachable = |error| failed(brokers, "cannot be reached", error);
+    pub fn connect(kafka: &KafkaConfig, process: Option<u32>) -> Result<Self, Failure> {
+        let mut config = kafka.client("tidemill-lab");
+        config.set("group.id", "tidemill-lab");
+        let unreachable = |error| failed(kafka, "cannot be reached", error);
         Ok(Broker {
-            brokers: brokers.to_owned(),
+            kafka: kafka.clone(),
             consumer: config.create().map_err(unreachable)?,
             admin: config.create().map_err(unreachable)?,
             process,
@@ -86,10 +86,10 @@ impl Broker {
     }
 
     fn failed(&self, what: &str, error: KafkaError) -> Failure {
-        failed(&self.brokers, what, error)
+        failed(&self.kafka, what, error)
     }
 }
 
-fn failed(brokers: &str, what: &str, error: KafkaError) -> Failure {
-    Failure::new(FailureKind::Refused, format!("Kafka at {brokers}: {what}")).caused_by(error)
+fn failed(kafka: &KafkaConfig, what: &str, error: KafkaError) -> Failure {
+    Failure::new(FailureKind::Refused, format!("Kafka at {}: {what}", kafka.brokers)).caused_by(error)
 }

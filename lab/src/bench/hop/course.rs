@@ -146,7 +146,7 @@ impl Course<'_> {
     /// What a service must know to find its place. All else is as it comes: dim-joiner's own sections are left alone here.
     fn variables(&self, hop: &Hop, variant: &Variant, instance: u32) -> Result<Vec<(String, String)>, Failure> {
         let settings = [
-            ("kafka.brokers", self.places.brokers.clone()),
+            ("kafka.brokers", self.places.kafka.brokers.clone()),
             ("kafka.instance_id", format!("bench-{instance}")),
             ("http.port", free_port()?.to_string()),
         ];

@@ -15,7 +15,6 @@ use rdkafka::message::{BorrowedHeaders, BorrowedMessage, DeliveryResult, Message
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use shared::failure::{Failure, FailureKind};
-use shared::kafka::KafkaConfig;
 
 use crate::bench::child::Program;
 use crate::places::Places;
@@ -42,7 +41,7 @@ impl Order {
         let partitions: Vec<String> = self.partitions.iter().map(ToString::to_string).collect();
         let (from, to, partitions) = (self.from.clone(), self.to.clone(), partitions.join(","));
         let words = ["bench", "forward", "--from", &from, "--to", &to, "--partitions", &partitions];
-        let brokers = ["--kafka-brokers", &places.brokers];
+        let brokers = ["--kafka-brokers", &places.kafka.brokers];
         Program {
             path: lab,
             arguments: words.into_iter().chain(brokers).map(str::to_owned).collect(),
@@ -78,7 +77,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Copies.
 pub fn run(places: &Places, order: &Order) -> Result<bool, Failure> {
-    let config = KafkaConfig { brokers: places.brokers.clone(), ..KafkaConfig::default() };
+    let config = places.kafka.clone();
     let consumer: BaseConsumer = config.follower("tidemill-lab").create().map_err(failed)?;
     let producer: BaseProducer<Deliveries> =
         config.producer("tidemill-lab").create_with_context(Deliveries::default()).map_err(failed)?;

@@ -159,6 +159,7 @@ fn variables(name: Name, places: &Places, port: u16) -> Vec<(String, String)> {
             (format!("{section}.database"), server.database.clone()),
         ]
     });
-    let common = [("kafka.brokers".to_owned(), places.brokers.clone()), ("http.port".to_owned(), port.to_string())];
+    let common =
+        [("kafka.brokers".to_owned(), places.kafka.brokers.clone()), ("http.port".to_owned(), port.to_string())];
     database.chain(common).map(|(key, value)| (variable(name.as_str(), &key), value)).collect()
 }

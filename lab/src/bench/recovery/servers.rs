@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use shared::failure::{Failure, FailureKind};
 
@@ -90,9 +89,9 @@ impl Servers {
 
     /// It does when it names a leader for each partition: nothing can be read or written before.
     async fn broker_answers(&self) -> bool {
-        let (brokers, topic) = (self.places.brokers.clone(), self.places.names.result_topic.clone());
+        let (kafka, topic) = (self.places.kafka.clone(), self.places.names.result_topic.clone());
         let asked = tokio::task::spawn_blocking(move || {
-            let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers).create().ok()?;
+            let client: BaseConsumer = kafka.client("tidemill-lab").create().ok()?;
             let metadata = client.fetch_metadata(Some(&topic), ANSWER_WITHIN).ok()?;
             let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
             let leaders: Vec<i32> = partitions.map(|partition| partition.leader()).collect();

@@ -43,7 +43,7 @@ pub async fn of(places: &Places, load: &Load) -> Result<Verdict, Failure> {
     let names = &places.names;
     let latest = until_equal(&mut source, &mut sink, names, Part::Latest, EVERYTHING, PATIENCE).await?;
     let trail = until_equal(&mut source, &mut sink, names, Part::TrailNow, EVERYTHING, PATIENCE).await?;
-    let layers = Layers::connect(&places.brokers)?;
+    let layers = Layers::connect(&places.kafka)?;
     let topics = [&names.ods_topic, &names.dwd_topic, &names.result_topic];
     let topics: Result<Vec<Topic>, Failure> = topics.into_iter().map(|name| Topic::read(&layers, name)).collect();
     Ok(Verdict { changes: load.count(), latest, trail, topics: topics? })

@@ -128,7 +128,7 @@ pub async fn measure(
 impl<'s, 'c> Session<'s, 'c> {
     async fn open(course: &'s mut Course<'c>, rows: u32) -> Result<Self, Failure> {
         let topic = Hop::JOINER.output;
-        let layers = Layers::connect(&course.places.brokers)?;
+        let layers = Layers::connect(&course.places.kafka)?;
         let end = layers.end(topic)?;
         let share = i64::from(rows) / i64::try_from(end.len().max(1)).unwrap_or(1);
         let from: Mark = end.iter().map(|&(partition, end)| (partition, (end - share).max(0))).collect();
@@ -207,7 +207,7 @@ impl<'s, 'c> Session<'s, 'c> {
     fn variables(&self, variant: &Variant) -> Result<Vec<(String, String)>, Failure> {
         let sink = &self.course.places.sink;
         let settings = [
-            ("kafka.brokers", self.course.places.brokers.clone()),
+            ("kafka.brokers", self.course.places.kafka.brokers.clone()),
             ("kafka.instance_id", "bench-0".to_owned()),
             ("http.port", free_port()?.to_string()),
             ("sink.host", sink.host.clone()),

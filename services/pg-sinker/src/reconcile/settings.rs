@@ -191,6 +191,9 @@ impl ReconcileConfig {
         if self.load_percent > 100 {
             return wrong(format!("reconcile.load_percent is {}", self.load_percent), "set at most 100");
         }
+        if let Some(source) = &self.source {
+            source.validate("reconcile.source")?;
+        }
         let chain = &self.chain;
         if chain.groups.len() != chain.topics.len() || chain.dead_letter_topics.len() > chain.groups.len() {
             return wrong(
