@@ -11,6 +11,8 @@ and removes their data. Whatever else the machine does meanwhile is in the figur
 threads more than a single reader: believe the ratios of a machine that has nothing else to do.
 
 Stages:
+  whole     the four services together: the copy of a million orders, streams of inserts, updates and users that change, single
+            changes at rising rates, memory, processor time, rest, start to first row; each held against its goal
   capture   cdc-ingest into Kafka against pg_recvlogical to /dev/null, both reading the same WAL: rows a second,
             processor time, memory; one change from its commit to its record; a large transaction
   recovery  the whole pipeline under a steady rate of changes: how soon after each fault a new change is in the sink, and
@@ -31,6 +33,15 @@ Stages:
 
 Options of every stage:
   --json FILE          write the figures to this file as well
+
+Options of whole:
+  --copied N             orders that are copied at the start                   1000000
+  --users N                                                                    10000
+  --inserts N            orders that are placed then, 5,000 in a transaction   500000
+  --updates N            orders whose status changes                           200000
+  --user-changes N       users whose city changes; 0: none                     1000
+  --rates N,...          single changes a second                               5,100,1000,5000
+  --rate-s SECONDS       of each rate                                          30
 
 Options of capture:
   --rows N             orders that every reader reads                          500000
@@ -228,6 +239,15 @@ restore() { # OPTION...
   lab bench restore --program "$programs/dim-joiner" --logs "$TIDEMILL_STATE/log" "$@"
 }
 
+# --- whole -----------------------------------------------------------------------------------------------------------
+
+whole() { # OPTION...
+  build cdc-ingest dwd-cleaner dim-joiner pg-sinker
+  start_servers source sink kafka
+  headline "whole"
+  lab bench whole --programs "$programs" --logs "$TIDEMILL_STATE/log" "$@"
+}
+
 # --- reemission -------------------------------------------------------------------------------------------------------
 
 reemission() { # OPTION...
@@ -319,7 +339,7 @@ main() {
   esac
   [ $# -eq 0 ] || shift
   case $stage in
-    capture | recovery | restore | reemission | stages | profile | scale | reconcile) ;;
+    whole | capture | recovery | restore | reemission | stages | profile | scale | reconcile) ;;
     '')
       usage >&2
       exit 2

@@ -4,9 +4,11 @@
 
 mod calm;
 mod child;
+mod fresh;
 mod hop;
 mod meter;
 mod orders;
+mod questions;
 mod report;
 mod rows;
 mod spread;
@@ -22,3 +24,4 @@ pub mod reemission;
 pub mod restore;
 pub mod scale;
 pub mod stages;
+pub mod whole;

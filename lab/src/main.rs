@@ -116,6 +116,8 @@ enum Stage {
     Reemission(bench::reemission::Plan),
     /// Each stage on a topic that is full, against what its way costs at least
     Stages(bench::stages::Plan),
+    /// The four services together: copy, stream, latency, memory, start
+    Whole(bench::whole::Plan),
     /// Two instances of a stage against one
     Scale(bench::scale::Plan),
     /// How long pg-sinker takes to compare the sink with the source
@@ -180,6 +182,9 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
         }
         Command::Bench { stage: Stage::Stages(plan), json } => {
             bench::stages::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Whole(plan), json } => {
+            bench::whole::run(places, &plan, json, &mut paper, &mut progress).await
         }
         Command::Bench { stage: Stage::Scale(plan), json } => {
             bench::scale::run(places, &plan, json, &mut paper, &mut progress).await

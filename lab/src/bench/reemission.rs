@@ -6,19 +6,16 @@
 //!                                         └── all of its orders, again ──────────┘
 //! ```
 
-mod fresh;
-
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use shared::failure::{Failure, FailureKind};
-use shared::pg::refused;
-use sqlx::AssertSqlSafe;
+use shared::failure::Failure;
 use sqlx::postgres::PgConnection;
 
-use self::fresh::Fresh;
+use crate::bench::fresh::Fresh;
+use crate::bench::questions::{execute, single, until_count};
 use crate::bench::recovery::pipeline::Pipeline;
 use crate::bench::{orders, report};
 use crate::paper::Paper;
@@ -75,39 +72,7 @@ const OWNER: i64 = 990_001;
 /// Orders placed in a transaction before it all begins.
 const PLACED_AT_ONCE: i64 = 5_000;
 
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(900);
-
 const CITIES: [&str; 2] = ["成都", "武汉"];
-
-async fn single<T>(connection: &mut PgConnection, sql: &str) -> Result<T, Failure>
-where
-    T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
-{
-    let query = sqlx::query_scalar(AssertSqlSafe(sql.to_owned()));
-    query.fetch_one(connection).await.map_err(|error| refused("a figure cannot be read", error))
-}
-
-async fn execute(connection: &mut PgConnection, sql: &str) -> Result<(), Failure> {
-    let done = sqlx::query(AssertSqlSafe(sql.to_owned())).execute(connection).await;
-    done.map(drop).map_err(|error| refused("a statement of the benchmark failed", error))
-}
-
-/// Waits until a count is reached.
-async fn until_count(connection: &mut PgConnection, sql: &str, wanted: i64, every: Duration) -> Result<(), Failure> {
-    let since = Instant::now();
-    loop {
-        let found: i64 = single(connection, sql).await?;
-        if found >= wanted {
-            return Ok(());
-        }
-        if since.elapsed() > PATIENCE {
-            let what = format!("not within {} s: {wanted} rows, {found} are there", PATIENCE.as_secs());
-            return Err(Failure::new(FailureKind::Broken, what));
-        }
-        tokio::time::sleep(every).await;
-    }
-}
 
 async fn place_owned(
     places: &Places,

@@ -23,7 +23,7 @@ pub enum Name {
 impl Name {
     const ALL: [Name; 4] = [Name::CdcIngest, Name::DwdCleaner, Name::DimJoiner, Name::PgSinker];
 
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Name::CdcIngest => "cdc-ingest",
             Name::DwdCleaner => "dwd-cleaner",
@@ -83,6 +83,11 @@ impl Pipeline {
             service.ready().await?;
         }
         Ok(())
+    }
+
+    /// The processes, by name.
+    pub fn processes(&self) -> impl Iterator<Item = (Name, u32)> {
+        self.0.iter().filter_map(|service| Some((service.name, service.child.as_ref()?.id())))
     }
 
     fn of(&mut self, name: Name) -> impl Iterator<Item = &mut Service> {
