@@ -14,12 +14,11 @@ use crate::failure::{Failure, FailureKind};
 
 /// Loads the settings of `service` from the file, where one is named, and the environment.
 ///
-/// `maps` are sections whose keys are data, with case. The environment's names have no case, so such a key is refused there.
+/// `maps` are sections whose keys are data, with case; a `*` in them stands for any name. The environment's names have no case, so such a key
+/// is refused there.
 pub fn load<C: DeserializeOwned>(service: &str, file: Option<&Path>, maps: &[&str]) -> Result<C, Failure> {
     let prefix = prefix(service);
-    let of_a_map = |name: &String| {
-        maps.iter().any(|map| name.starts_with(&format!("{prefix}__{}__", map.replace('.', "__").to_uppercase())))
-    };
+    let of_a_map = |name: &String| is_of_a_map(&prefix, name, maps);
     if let Some(name) = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).find(of_a_map) {
         return Err(Failure::new(
             FailureKind::Settings,
@@ -28,6 +27,16 @@ pub fn load<C: DeserializeOwned>(service: &str, file: Option<&Path>, maps: &[&st
         .cure("set the map in the file given by --config: upper and lower case count there"));
     }
     load_from(service, file, None)
+}
+
+fn is_of_a_map(prefix: &str, name: &str, maps: &[&str]) -> bool {
+    let Some(path) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix("__")) else { return false };
+    let parts: Vec<&str> = path.split("__").collect();
+    maps.iter().any(|map| {
+        let sections: Vec<&str> = map.split('.').collect();
+        let fits = |(section, part): (&&str, &&str)| *section == "*" || section.eq_ignore_ascii_case(part);
+        parts.len() > sections.len() && sections.iter().zip(&parts).all(fits)
+    })
 }
 
 fn prefix(service: &str) -> String {
@@ -42,7 +51,7 @@ fn load_from<C: DeserializeOwned>(
     let refused = |error: ::config::ConfigError| {
         let place = file.map_or("the environment".to_owned(), |path| format!("{} or the environment", path.display()));
         Failure::new(FailureKind::Settings, format!("the configuration of {service} in {place} is not right"))
-            .caused_by(error)
+            .caused_by(without_lines(error))
             .cure(format!("correct the key; config/{service}.toml documents every one"))
     };
     let prefix = prefix(service);
@@ -62,6 +71,20 @@ fn load_from<C: DeserializeOwned>(
     builder.build().and_then(Config::try_deserialize).map_err(refused)
 }
 
+/// A file that is no TOML is not quoted: a secret may stand in the line.
+fn without_lines(error: ::config::ConfigError) -> ::config::ConfigError {
+    let ::config::ConfigError::FileParse { uri, cause } = &error else { return error };
+    let is_told = |line: &&str| {
+        !line.trim_start_matches([' ', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']).starts_with('|')
+    };
+    let text = cause.to_string();
+    let told = text.lines().filter(is_told).collect::<Vec<_>>().join(": ");
+    ::config::ConfigError::Message(format!("{told} in {}", uri.as_deref().unwrap_or("the file")))
+}
+
+/// Sections of free names: none of theirs is a secret's.
+const FREE_NAMES: [&str; 3] = ["types", "sums", "distinct"];
+
 /// The keys that hold secrets, in any section.
 const SECRETS: [&str; 5] = ["password", "control_token", "token", "hash_key", "key_password"];
 
@@ -80,7 +103,8 @@ fn read_secrets(section: &mut Value, path: &str) -> Result<(), Failure> {
         }
         keys.insert(name.to_owned(), Value::new(None, read_secret(&key, &file)?));
     }
-    keys.iter_mut().try_for_each(|(name, value)| read_secrets(value, &format!("{path}{name}.")))
+    let mut sections = keys.iter_mut().filter(|(name, _)| !FREE_NAMES.contains(&name.as_str()));
+    sections.try_for_each(|(name, value)| read_secrets(value, &format!("{path}{name}.")))
 }
 
 /// The text of a file without its last line break.
@@ -308,6 +332,28 @@ mod tests {
         assert!(!format!("{config:?}").contains("007"));
         assert_eq!(serde_json::to_string(&config.password).unwrap(), "\"***\"");
         assert_eq!(serde_json::to_string(&Secret::default()).unwrap(), "\"\"");
+    }
+
+    #[test]
+    fn a_line_that_is_no_toml_is_not_quoted() {
+        let failure = load_text("[http]\nhost = \"h\"\npassword = hunter2\n", &[]).unwrap_err();
+        let chain = failure.chain();
+        assert!(!chain.contains("hunter2") && chain.contains("line 3"), "{chain}");
+    }
+
+    #[test]
+    fn a_key_of_a_map_is_known_by_its_sections() {
+        let maps = ["rules", "tables.*.types"];
+        for (name, wanted) in [
+            ("S__RULES__STATUSES", true),
+            ("S__TABLES__T__TYPES__ORDERTIME", true),
+            ("S__TABLES__T__TYPE", false),
+            ("S__TABLES__TYPES__X", false),
+            ("S__RULES", false),
+            ("OTHER__RULES__X", false),
+        ] {
+            assert_eq!(is_of_a_map("S", name, &maps), wanted, "{name}");
+        }
     }
 
     #[test]

@@ -211,10 +211,12 @@ impl Health {
 }
 
 impl State {
-    /// Ready, or waiting for nothing but its turn.
-    pub fn is_useful(&self) -> bool {
-        let stands_by = || self.standing_by.as_ref().is_some_and(|part| self.latches.keys().eq([part]));
-        self.ready || (self.generation.phase == Phase::Running && stands_by())
+    /// What it waits for, where that is nothing but its turn. A chain may wait for it before it runs.
+    pub fn stands_by(&self) -> Option<&str> {
+        let part = self.standing_by.as_ref()?;
+        let is_on_its_way = matches!(self.generation.phase, Phase::Starting | Phase::Running);
+        let waits = self.latches.get(part)?;
+        (is_on_its_way && self.latches.len() == 1).then_some(waits)
     }
 
     fn refresh(&mut self) {
@@ -247,19 +249,23 @@ mod tests {
     #[test]
     fn a_standby_is_useful_and_not_ready() {
         let health = Health::new("test", "0");
-        health.enter(Phase::Running);
-        health.hold("kafka", "the broker");
-        assert!(!health.state().is_useful());
-        health.stand_by("slot", "slot s, which is in use by another");
-        assert!(!health.state().is_useful(), "it waits for the broker as well");
-        health.release("kafka");
-        assert!(health.state().is_useful() && !health.is_ready());
-        health.release("slot");
-        assert!(health.is_ready());
         health.enter(Phase::Starting);
+        health.hold("kafka", "the broker");
+        health.stand_by("slot", "slot s, which is in use by another");
+        assert_eq!(health.state().stands_by(), None, "it waits for the broker as well");
+        health.release("kafka");
+        assert_eq!(health.state().stands_by(), Some("slot s, which is in use by another"));
+        assert!(!health.is_ready());
         health.enter(Phase::Running);
+        assert!(health.state().stands_by().is_some());
+        health.release("slot");
+        assert!(health.is_ready() && health.state().stands_by().is_none());
+        health.stand_by("slot", "slot s, which is in use by another");
+        health.enter(Phase::BackingOff);
+        assert_eq!(health.state().stands_by(), None);
+        health.enter(Phase::Starting);
         health.hold("slot", "the slot");
-        assert!(!health.state().is_useful(), "another generation does not stand by yet");
+        assert_eq!(health.state().stands_by(), None, "another generation does not stand by yet");
     }
 
     #[test]

@@ -115,11 +115,11 @@ async fn ready(health: web::Data<Health>) -> HttpResponse {
 
 async fn useful(health: web::Data<Health>) -> HttpResponse {
     let state = health.state();
-    if !state.is_useful() {
-        return not_ready(state);
+    match state.stands_by() {
+        Some(waits) => HttpResponse::Ok().body(format!("standing by for {waits}\n")),
+        None if state.ready => HttpResponse::Ok().body("ready\n"),
+        None => not_ready(state),
     }
-    let waits = state.waiting_for.join("; ");
-    HttpResponse::Ok().body(if state.ready { "ready\n".to_owned() } else { format!("standing by: {waits}\n") })
 }
 
 fn not_ready(state: State) -> HttpResponse {

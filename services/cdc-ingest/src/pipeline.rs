@@ -72,14 +72,15 @@ impl Service for CdcIngest {
 
 async fn open_and_start(config: &Settings, surroundings: Surroundings) -> Result<Chain, Failure> {
     let health = &surroundings.health;
-    health.hold(STREAM_LATCH, "the WAL stream");
-    health.hold(SNAPSHOT_LATCH, "the copy of the tables");
     let outlet = Outlet::open(config, &surroundings)?;
     let mut connection = source::connect(&config.source, "tidemill cdc-ingest").await?;
     source::is_primary(&mut connection).await?;
     source::wal_level(&mut connection).await?;
     source::replication_privilege(&mut connection).await?;
+    // A standby waits for nothing but the slot.
     let slot = slot::free(&mut connection, &config.slot, health).await?;
+    health.hold(STREAM_LATCH, "the WAL stream");
+    health.hold(SNAPSHOT_LATCH, "the copy of the tables");
     let (client, identity) = connect_in(&surroundings.arbiter, config).await?;
     let mut opened = Opened { connection, client, identity, slot };
     // The topics are read once nobody else writes to them: who holds the slot is alone.

@@ -305,6 +305,8 @@ impl Settings {
 }
 
 impl ServiceConfig for Settings {
+    const MAPS: &'static [&'static str] = &["tables.*.types", "rollups.*.sums", "rollups.*.distinct"];
+
     fn http(&self) -> &HttpConfig {
         &self.http
     }
@@ -386,9 +388,17 @@ impl ServiceConfig for Settings {
                 return wrong(format!("writer.{name} is 0"), "set at least 1 millisecond");
             }
         }
+        // The server knows no table of more columns; fewer are not even the key and what pg-sinker itself writes.
+        if !EVOLVE_COLUMNS.contains(&writer.evolve_columns_max) {
+            let what = format!("writer.evolve_columns_max is {}", writer.evolve_columns_max);
+            return wrong(what, "set 8 to 1600");
+        }
         self.reconcile.validate()
     }
 }
+
+/// See PostgreSQL's appendix K, limits.
+const EVOLVE_COLUMNS: std::ops::RangeInclusive<usize> = 8..=1_600;
 
 #[cfg(test)]
 mod tests {

@@ -134,6 +134,10 @@ impl Work {
     async fn handle(&mut self, message: FromReader<i64>) -> Result<(), Failure> {
         match message {
             FromReader::Assigned(partitions) => {
+                // Whoever had them may have made tables and columns: a null or a deletion must find these.
+                if !self.setup.grower.growth.is_empty() {
+                    self.make(&Wanted::default()).await?;
+                }
                 self.expected.extend(partitions);
                 Ok(())
             }
@@ -280,13 +284,21 @@ impl Work {
     /// Makes what the tables lack for the rows of the batch. Answers whether some value of it gets no column.
     async fn grow(&mut self, batch: &Batch) -> Result<bool, Failure> {
         let wanted = self.setup.grower.wanted(batch, &self.expected);
-        while !wanted.columns.is_empty() {
+        if !wanted.columns.is_empty() {
+            self.make(&wanted).await?;
+        }
+        Ok(wanted.has_impossible)
+    }
+
+    /// Tries until the sink has made it, or the tables were looked at again where nothing is to be made.
+    async fn make(&mut self, wanted: &Wanted) -> Result<(), Failure> {
+        loop {
             self.setup.progress.lease().check()?;
             let timeout = self.setup.config.transaction_timeout();
-            match tokio::time::timeout(timeout, self.make(&wanted)).await {
+            match tokio::time::timeout(timeout, self.try_to_make(wanted)).await {
                 Ok(Ok(())) => {
                     self.recovered();
-                    break;
+                    return Ok(());
                 }
                 Ok(Err(Trouble::Passing(failure))) => self.wait(&failure).await,
                 Ok(Err(Trouble::Lasting(failure))) => return Err(failure),
@@ -297,10 +309,9 @@ impl Work {
                 Err(_) => self.wait(&not_in_time("change its tables", timeout)).await,
             }
         }
-        Ok(wanted.has_impossible)
     }
 
-    async fn make(&mut self, wanted: &Wanted) -> Result<(), Trouble> {
+    async fn try_to_make(&mut self, wanted: &Wanted) -> Result<(), Trouble> {
         let mut connection = self.connected().await?;
         let tables = self.setup.grower.make(&mut connection, wanted).await?;
         self.connection = Some(connection);
@@ -351,14 +362,16 @@ impl Work {
         let Some(mut connection) = self.connection.take() else { return };
         let tables: Vec<&str> =
             self.setup.plan.tables.tables.iter().map(|target| target.table.label.as_str()).collect();
-        match deleted_keys::forget(&mut connection, &tables, self.setup.config.deleted_keys_keep_days).await {
-            Ok(forgotten) => {
+        let forget = deleted_keys::forget(&mut connection, &tables, self.setup.config.deleted_keys_keep_days);
+        match tokio::time::timeout(self.setup.config.transaction_timeout(), forget).await {
+            Ok(Ok(forgotten)) => {
                 self.connection = Some(connection);
                 if forgotten > 0 {
                     tracing::debug!(forgotten, "keys that were deleted long ago are forgotten");
                 }
             }
-            Err(error) => tracing::warn!(%error, "keys that were deleted long ago are not forgotten yet"),
+            Ok(Err(error)) => tracing::warn!(%error, "keys that were deleted long ago are not forgotten yet"),
+            Err(_) => tracing::warn!("keys that were deleted long ago are not forgotten yet: the sink does not answer"),
         }
     }
 }

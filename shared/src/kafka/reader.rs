@@ -403,6 +403,9 @@ struct PartitionState {
     lag: Option<i64>,
 }
 
+/// The thread looks around at least this often.
+const LONGEST_POLL: Duration = Duration::from_millis(100);
+
 /// The loop of the reading thread.
 struct Reading<'a, S: StartPoint> {
     consumer: &'a BaseConsumer<Assignments<S>>,
@@ -448,10 +451,11 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             }
             let idle = self.poll()?;
             self.forget_revoked();
-            if idle || self.is_full() {
-                if self.remaining_wait().is_zero() {
-                    self.send_on()?;
-                }
+            let waits = !self.remaining_wait().is_zero();
+            if (idle || self.is_full()) && !waits {
+                self.send_on()?;
+            }
+            if idle || waits || self.is_full() {
                 self.housekeeping();
             }
         }
@@ -514,9 +518,9 @@ impl<'a, S: StartPoint> Reading<'a, S> {
     fn poll(&mut self) -> Result<bool, Failure> {
         // With something in hand there is no waiting beyond what is set, unless it has no place to go to: then it may as well grow.
         let wait = match (self.batch.is_empty(), self.blocked_since.is_some()) {
-            (true, _) => Duration::from_millis(100),
+            (true, _) => LONGEST_POLL,
             (false, true) => Duration::from_millis(1),
-            (false, false) => self.remaining_wait(),
+            (false, false) => self.remaining_wait().min(LONGEST_POLL),
         };
         if self.is_full() {
             self.wait_full()?;

@@ -114,6 +114,12 @@ impl SecurityConfig {
                 "set kafka.security.certificate_file and kafka.security.key_file, or neither",
             );
         }
+        if self.key_file.is_empty() && !self.key_password.reveal().is_empty() {
+            return wrong(
+                "kafka.security has the password of a key, and names no key".into(),
+                "set kafka.security.key_file, or leave out key_password",
+            );
+        }
         let files =
             [("ca_file", &self.ca_file), ("certificate_file", &self.certificate_file), ("key_file", &self.key_file)];
         files.iter().try_for_each(|(key, file)| config::can_be_read(&format!("kafka.security.{key}"), file))

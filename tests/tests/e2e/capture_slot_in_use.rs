@@ -32,6 +32,8 @@ async fn until_waits(stack: &mut Stack, instance: &str) {
     let holder = format!("process {process} of the server ({application} at {address})");
     let waits = format!("slot {}, which is in use by {holder}", stack.name);
     until_says(stack, instance, &["not ready", &waits]).await;
+    let useful = get(stack, instance, "/health/useful").await;
+    assert_eq!((useful.status, useful.body.trim()), (200, format!("standing by for {waits}").as_str()));
     let log = stack.process(instance).log_text();
     assert!(log.contains(&waits) && log.contains("takes over when it is free"), "{log}");
     let checked = stack.command(CDC_INGEST, &["check"], &[]).await;

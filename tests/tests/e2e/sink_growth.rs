@@ -1,10 +1,13 @@
 //! Tables that are made from the first record, and columns that come when the topic brings new ones.
 
+use shared::kafka::partitioner::partition;
+
 use crate::database::run;
 use crate::refused_settings::assert_refused;
-use crate::service_page::state;
+use crate::service_page::{owned_partitions, state};
 use crate::stack::PG_SINKER;
-use crate::sunk::Sunk;
+use crate::sunk::{PARTITIONS, Sunk};
+use crate::until::until;
 
 const MAY_CREATE: &str = "GRANT CREATE ON SCHEMA result TO tidemill_writer";
 /// A table of the writer's own, with one column beside the key.
@@ -90,6 +93,55 @@ async fn two_instances_add_what_the_topic_brings_and_lose_no_value() {
         .map(|&instance| sunk.stack.process(instance).log_text().matches("starts again").count())
         .sum();
     assert_eq!(restarts, 0, "a column is no reason to begin anew");
+}
+
+/// Two instances, of which the second one's partitions have no record: it never sees what the first makes for this row, and takes over.
+async fn taken_over(statements: &str, settings: &str) -> (Sunk, u64) {
+    let mut sunk = Sunk::new(statements).await;
+    sunk.stack.set(PG_SINKER, "KAFKA__SESSION_TIMEOUT_MS", 6_000);
+    sunk.start(settings).await;
+    sunk.stack.start_replica(PG_SINKER, "second");
+    sunk.stack.ready().await;
+    until("each instance has its share", async || {
+        let (first, second) = (state(&sunk.stack, PG_SINKER).await, state(&sunk.stack, "second").await);
+        match (owned_partitions(&first), owned_partitions(&second)) {
+            (2, 2) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let shown = state(&sunk.stack, PG_SINKER).await;
+    let partitions = shown["details"]["input"]["partitions"].as_array().unwrap();
+    let owned: Vec<i64> = partitions.iter().filter_map(|partition| partition["partition"].as_i64()).collect();
+    let is_owned = |id: &u64| owned.contains(&partition(format!("{{\"id\":{id}}}").as_bytes(), PARTITIONS).into());
+    let id = (1..).find(is_owned).unwrap();
+    put(&mut sunk, 1, id, ",\"x\":1");
+    sunk.settled().await;
+    sunk.stack.process(PG_SINKER).kill();
+    (sunk, id)
+}
+
+fn assert_never_began_anew(sunk: &mut Sunk) {
+    assert_eq!(sunk.stack.process("second").log_text().matches("starts again").count(), 0);
+}
+
+#[tokio::test]
+async fn a_null_finds_the_column_that_another_instance_added() {
+    let (mut sunk, id) = taken_over(OWNED, &table("evolve = \"add\"")).await;
+    put(&mut sunk, 2, id, ",\"x\":null");
+    sunk.settled().await;
+    assert_eq!(sunk.rows("SELECT id, x FROM result.t").await, format!("{id}|NULL"));
+    assert_never_began_anew(&mut sunk);
+}
+
+#[tokio::test]
+async fn a_deletion_finds_the_table_that_another_instance_made() {
+    let settings = table("create = true\non_tombstone = \"delete\"");
+    let (mut sunk, id) = taken_over(MAY_CREATE, &settings).await;
+    sunk.delete(2, &format!("{{\"id\":{id}}}"));
+    sunk.settled().await;
+    assert_eq!(sunk.rows("SELECT id FROM result.t").await, "");
+    assert_never_began_anew(&mut sunk);
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ use crate::stack::{PG_SINKER, Stack};
 use crate::topics;
 use crate::until::{PATIENCE, until};
 
-const PARTITIONS: i32 = 4;
+/// Of every topic that a test makes.
+pub const PARTITIONS: i32 = 4;
 
 /// The commit time of every record: 2025-07-11 09:22:35.145 UTC.
 pub const COMMITTED: &str = "2025-07-11 09:22:35.145";

@@ -129,6 +129,21 @@ impl Examined<'_> {
                 "keep roll-ups over a table with on_tombstone = \"delete\"; a second one in [tables] may mark them",
             )),
         }
+        // The fill goes through the table in the order of its key, and a batch compares keys in the order of their type.
+        let own = |key: &&String| self.around.details.columns.get(*key).is_some_and(|found| found.has_own_collation);
+        for key in self.around.table.key_columns().map(|key| &key.name).filter(own) {
+            let what = format!(
+                "column {key} of {of} has a collation of its own, and {} cannot be filled in its order",
+                self.label
+            );
+            let sql = format!(
+                "ALTER TABLE {} ALTER COLUMN {} TYPE {}",
+                self.around.table.name.sql(),
+                quoted(key),
+                self.around.details.full_type(key)
+            );
+            problems.push(problem(what, format!("{sql}, which takes the default one")));
+        }
         let mut check = |column: &str, fits: &dyn Fn(&str) -> bool, need: &str| {
             let Some(facts) = self.source_column(column) else {
                 let what = format!("{of} has no column {column}, which {} is made from", self.label);
@@ -341,7 +356,11 @@ pub mod tests {
     }
 
     fn details(facts: &Facts) -> Details {
-        let detail = |column: &ColumnFacts| Detail { full_type: column.type_sql.clone(), has_default: false };
+        let detail = |column: &ColumnFacts| Detail {
+            full_type: column.type_sql.clone(),
+            has_default: false,
+            has_own_collation: false,
+        };
         let columns = facts.columns.iter().map(|column| (column.name.clone(), detail(column)));
         Details { is_partitioned: false, columns: columns.collect() }
     }
