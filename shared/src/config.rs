@@ -26,16 +26,23 @@ pub fn load<C: DeserializeOwned>(service: &str, file: Option<&Path>, maps: &[&st
         )
         .cure("set the map in the file given by --config: upper and lower case count there"));
     }
-    load_from(service, file, None)
+    load_from(service, file, None, maps)
 }
 
+/// Whether a variable names a key of a map.
 fn is_of_a_map(prefix: &str, name: &str, maps: &[&str]) -> bool {
     let Some(path) = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix("__")) else { return false };
-    let parts: Vec<&str> = path.split("__").collect();
+    let mut sections: Vec<&str> = path.split("__").collect();
+    sections.pop();
+    is_in_a_map(&sections, maps)
+}
+
+/// Whether these sections lead into a map.
+fn is_in_a_map(sections: &[&str], maps: &[&str]) -> bool {
     maps.iter().any(|map| {
-        let sections: Vec<&str> = map.split('.').collect();
-        let fits = |(section, part): (&&str, &&str)| *section == "*" || section.eq_ignore_ascii_case(part);
-        parts.len() > sections.len() && sections.iter().zip(&parts).all(fits)
+        let wanted: Vec<&str> = map.split('.').collect();
+        let fits = |(wanted, found): (&&str, &&str)| *wanted == "*" || wanted.eq_ignore_ascii_case(found);
+        sections.len() >= wanted.len() && wanted.iter().zip(sections).all(fits)
     })
 }
 
@@ -47,6 +54,7 @@ fn load_from<C: DeserializeOwned>(
     service: &str,
     file: Option<&Path>,
     environment: Option<std::collections::HashMap<String, String>>,
+    maps: &[&str],
 ) -> Result<C, Failure> {
     let refused = |error: ::config::ConfigError| {
         let place = file.map_or("the environment".to_owned(), |path| format!("{} or the environment", path.display()));
@@ -65,7 +73,7 @@ fn load_from<C: DeserializeOwned>(
     // A later layer wins, whether it has the secret or names its file.
     for layer in layers {
         let mut layer = layer.build().map_err(refused)?;
-        read_secrets(&mut layer.cache, "")?;
+        read_secrets(&mut layer.cache, &[], maps)?;
         builder = builder.add_source(layer);
     }
     builder.build().and_then(Config::try_deserialize).map_err(refused)
@@ -82,18 +90,19 @@ fn without_lines(error: ::config::ConfigError) -> ::config::ConfigError {
     ::config::ConfigError::Message(format!("{told} in {}", uri.as_deref().unwrap_or("the file")))
 }
 
-/// Sections of free names: none of theirs is a secret's.
-const FREE_NAMES: [&str; 3] = ["types", "sums", "distinct"];
-
 /// The keys that hold secrets, in any section.
 const SECRETS: [&str; 5] = ["password", "control_token", "token", "hash_key", "key_password"];
 
-/// Puts the text of the file that `password_file` names in the place of `password`, and so for every secret of a layer.
-fn read_secrets(section: &mut Value, path: &str) -> Result<(), Failure> {
+/// Puts the text of the file that `password_file` names in the place of `password`, and so for every secret of a layer. The keys of a map are
+/// data.
+fn read_secrets(section: &mut Value, path: &[&str], maps: &[&str]) -> Result<(), Failure> {
     let ValueKind::Table(keys) = &mut section.kind else { return Ok(()) };
+    if is_in_a_map(path, maps) {
+        return Ok(());
+    }
     for name in SECRETS {
         let Some(file) = keys.remove(&format!("{name}_file")) else { continue };
-        let (file, key) = (file.to_string(), format!("{path}{name}"));
+        let (file, key) = (file.to_string(), [path, &[name]].concat().join("."));
         if file.is_empty() {
             continue;
         }
@@ -103,8 +112,7 @@ fn read_secrets(section: &mut Value, path: &str) -> Result<(), Failure> {
         }
         keys.insert(name.to_owned(), Value::new(None, read_secret(&key, &file)?));
     }
-    let mut sections = keys.iter_mut().filter(|(name, _)| !FREE_NAMES.contains(&name.as_str()));
-    sections.try_for_each(|(name, value)| read_secrets(value, &format!("{path}{name}.")))
+    keys.iter_mut().try_for_each(|(name, value)| read_secrets(value, &[path, &[name.as_str()]].concat(), maps))
 }
 
 /// The text of a file without its last line break.
@@ -316,7 +324,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("tidemill-config-{}-{number}.toml", std::process::id()));
         std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
         let environment: HashMap<_, _> = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let loaded = load_from("dim-joiner", Some(&path), Some(environment));
+        let loaded = load_from("dim-joiner", Some(&path), Some(environment), &["map"]);
         std::fs::remove_file(&path).unwrap();
         loaded
     }
@@ -354,6 +362,12 @@ mod tests {
         ] {
             assert_eq!(is_of_a_map("S", name, &maps), wanted, "{name}");
         }
+    }
+
+    #[test]
+    fn a_key_of_a_map_is_no_secret() {
+        let config = load_text("[map]\npassword_file = \"text\"", &[]).unwrap();
+        assert_eq!(config.map.get("password_file").unwrap(), "text");
     }
 
     #[test]

@@ -11,14 +11,30 @@ use sqlx::postgres::PgConnection;
 use crate::paper::Paper;
 use crate::places::Names;
 
+/// Users who own the orders in turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Owners {
+    /// The lowest id.
+    pub first: i64,
+    pub count: u32,
+}
+
+/// Those of the example.
+pub const OF_THE_EXAMPLE: Owners = Owners { first: 1001, count: 5 };
+
 /// Places all orders of a range of ids in one transaction.
-pub async fn place(source: &mut PgConnection, names: &Names, ids: RangeInclusive<i64>) -> Result<(), Failure> {
+pub async fn place(
+    source: &mut PgConnection,
+    names: &Names,
+    ids: RangeInclusive<i64>,
+    owners: Owners,
+) -> Result<(), Failure> {
     let sql = format!(
         "INSERT INTO {} (order_id, user_id, product_name, product_category, quantity, unit_price, total_amount,
                          order_status, order_time, updated_at)
-         SELECT id, 1001 + id % 5, goods[1 + id % 6] || ' ' || id, kinds[1 + id % 6], 1 + id % 5,
+         SELECT id, $3 + id % $4, goods[1 + id % 6] || ' ' || id, kinds[1 + id % 6], 1 + id % 5,
                 (1 + id * 37 % 999999) / 100.0, (1 + id % 5) * (1 + id * 37 % 999999) / 100.0, 'PENDING', placed, placed
-         FROM (SELECT id, timestamp '2025-01-01' + id * interval '1 millisecond' AS placed,
+         FROM (SELECT id, timestamp '2025-01-01' + id * interval '100 milliseconds' AS placed,
                       ARRAY['iPhone 15', '羽绒服', '蓝牙耳机 \"Pro\"', '咖啡机', '运动鞋', '三体\\全集'] AS goods,
                       ARRAY['电子产品', '服装鞋帽', '电子产品', '家用电器', '服装鞋帽', '图书音像'] AS kinds
                FROM generate_series($1::bigint, $2::bigint) AS id) AS new",
@@ -27,6 +43,8 @@ pub async fn place(source: &mut PgConnection, names: &Names, ids: RangeInclusive
     sqlx::query(AssertSqlSafe(sql))
         .bind(ids.start())
         .bind(ids.end())
+        .bind(owners.first)
+        .bind(i64::from(owners.count))
         .execute(source)
         .await
         .map_err(|error| refused("orders cannot be placed at the source", error))?;
@@ -38,6 +56,7 @@ pub async fn place_in_transactions(
     source: &mut PgConnection,
     names: &Names,
     (rows, each): (u32, u32),
+    owners: Owners,
     progress: &mut Paper,
 ) -> Result<(), Failure> {
     let first = next_id(source, names).await?;
@@ -45,7 +64,7 @@ pub async fn place_in_transactions(
     while placed < rows {
         let count = each.min(rows - placed);
         let start = first + i64::from(placed);
-        place(source, names, start..=start + i64::from(count) - 1).await?;
+        place(source, names, start..=start + i64::from(count) - 1, owners).await?;
         placed += count;
         if placed.is_multiple_of(each.saturating_mul(50)) || placed == rows {
             progress.progress(format!("  {placed} of {rows} orders placed"));

@@ -105,7 +105,13 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     let load_average_before = load_average();
     let mut source = places.connect_source().await?;
     let first_order = orders::next_id(&mut source, &places.names).await?;
-    orders::place(&mut source, &places.names, first_order..=first_order + i64::from(plan.orders) - 1).await?;
+    orders::place(
+        &mut source,
+        &places.names,
+        first_order..=first_order + i64::from(plan.orders) - 1,
+        orders::OF_THE_EXAMPLE,
+    )
+    .await?;
     let mut pipeline = Pipeline::start(places, &plan.programs, &plan.logs)?;
     pipeline.ready().await?;
     let load = Load::start(places, Schedule::new(plan.rate, first_order, plan.orders));

@@ -15,6 +15,7 @@ use shared::failure::Failure;
 use sqlx::postgres::PgConnection;
 
 use crate::bench::fresh::Fresh;
+use crate::bench::orders::Owners;
 use crate::bench::questions::{execute, single, until_count};
 use crate::bench::recovery::pipeline::Pipeline;
 use crate::bench::{orders, report};
@@ -70,7 +71,7 @@ pub struct Outcome {
 const OWNER: i64 = 990_001;
 
 /// Orders placed in a transaction before it all begins.
-const PLACED_AT_ONCE: i64 = 5_000;
+const PLACED_AT_ONCE: u32 = 5_000;
 
 const CITIES: [&str; 2] = ["成都", "武汉"];
 
@@ -80,21 +81,11 @@ async fn place_owned(
     plan: &Plan,
     progress: &mut Paper,
 ) -> Result<i64, Failure> {
-    let (orders, users) = (places.names.orders.sql(), places.names.users.sql());
+    let users = places.names.users.sql();
     execute(source, &format!("INSERT INTO {users} (user_id, username, city) VALUES ({OWNER}, '大户', '北京')")).await?;
-    let first = orders::next_id(source, &places.names).await?;
-    let last = first + i64::from(plan.owned) - 1;
-    let mut next = first;
-    while next <= last {
-        let to = last.min(next + PLACED_AT_ONCE - 1);
-        orders::place(source, &places.names, next..=to).await?;
-        execute(source, &format!("UPDATE {orders} SET user_id = {OWNER} WHERE order_id BETWEEN {next} AND {to}"))
-            .await?;
-        next = to + 1;
-        progress.progress(format!("  {} of {} orders placed", next - first, plan.owned));
-    }
-    progress.progressed();
-    Ok(last)
+    let owners = Owners { first: OWNER, count: 1 };
+    orders::place_in_transactions(source, &places.names, (plan.owned, PLACED_AT_ONCE), owners, progress).await?;
+    Ok(orders::next_id(source, &places.names).await? - 1)
 }
 
 /// Starts the pipeline and the load, changes the user twice, and waits until all have the second change.

@@ -127,7 +127,7 @@ async fn place(session: &mut Session<'_>) -> Result<f64, Failure> {
     let (names, rows) = (&session.places.names, i64::from(session.plan.big));
     let first = orders::next_id(&mut session.source, names).await?;
     let since = Instant::now();
-    orders::place(&mut session.source, names, first..=first + rows - 1).await?;
+    orders::place(&mut session.source, names, first..=first + rows - 1, orders::OF_THE_EXAMPLE).await?;
     Ok(since.elapsed().as_secs_f64())
 }
 

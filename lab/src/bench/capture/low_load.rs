@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn measure(session: &mut Session<'_>, identity: &Identity) -> Result<Outcome, Failure> {
     let (names, plan) = (&session.places.names, session.plan);
     let id = orders::next_id(&mut session.source, names).await?;
-    orders::place(&mut session.source, names, id..=id).await?;
+    orders::place(&mut session.source, names, id..=id, orders::OF_THE_EXAMPLE).await?;
     let board = Board::default();
     let watcher = watchers::of_topic(&session.places.kafka, &identity.orders_topic(), &board)?;
     let rate_and_count = (plan.rate, plan.changes);

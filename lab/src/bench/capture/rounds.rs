@@ -90,7 +90,14 @@ async fn prepare(session: &mut Session<'_>, entrant: &Entrant) -> Result<(), Fai
 /// Places the orders; where the WAL ends with them.
 async fn load(session: &mut Session<'_>) -> Result<Lsn, Failure> {
     let (names, plan) = (&session.places.names, session.plan);
-    orders::place_in_transactions(&mut session.source, names, (plan.rows, plan.transaction), session.progress).await?;
+    orders::place_in_transactions(
+        &mut session.source,
+        names,
+        (plan.rows, plan.transaction),
+        orders::OF_THE_EXAMPLE,
+        session.progress,
+    )
+    .await?;
     let end = orders::wal_end(&mut session.source).await?;
     orders::settle(&mut session.source, names).await?;
     Ok(end)

@@ -7,6 +7,7 @@ use shared::failure::Failure;
 use sqlx::postgres::PgConnection;
 
 use super::{Pipeline, Stat, execute, orders, single};
+use crate::bench::orders::Owners;
 use crate::paper::Paper;
 use crate::places::Places;
 
@@ -14,7 +15,7 @@ use crate::places::Places;
 pub const FIRST_USER: i64 = 2_000_000;
 
 /// Orders of a transaction.
-const TRANSACTION: i64 = 5_000;
+const TRANSACTION: u32 = 5_000;
 
 /// Time between two looks at the sink.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -111,28 +112,8 @@ pub async fn place(
     count: u32,
     progress: &mut Paper,
 ) -> Result<(), Failure> {
-    let first = orders::next_id(source, &places.names).await?;
-    let last = first + i64::from(count) - 1;
-    let table = places.names.orders.sql();
-    let mut next = first;
-    while next <= last {
-        let to = last.min(next + TRANSACTION - 1);
-        execute(source, &insert(&table, (next, to), users)).await?;
-        next = to + 1;
-        progress.progress(format!("  {} of {count} orders placed", next - first));
-    }
-    progress.progressed();
-    Ok(())
-}
-
-fn insert(table: &str, (first, last): (i64, i64), users: u32) -> String {
-    format!(
-        "INSERT INTO {table} (order_id, user_id, product_name, product_category, quantity, unit_price, total_amount, order_status, order_time, updated_at) \
-         SELECT id, {FIRST_USER} + id % {users}, '商品 ' || id, (ARRAY['电子产品', '服装鞋帽', '家用电器', '图书音像'])[1 + id % 4], 1 + id % 5, \
-         (1 + id * 37 % 999999) / 100.0, (1 + id % 5) * (1 + id * 37 % 999999) / 100.0, 'PENDING', \
-         timestamp '2025-01-01' + id * interval '100 milliseconds', timestamp '2025-01-01' + id * interval '100 milliseconds' \
-         FROM generate_series({first}::bigint, {last}) AS id"
-    )
+    let owners = Owners { first: FIRST_USER, count: users };
+    orders::place_in_transactions(source, &places.names, (count, TRANSACTION), owners, progress).await
 }
 
 /// Records of the results that the sink has handled.
@@ -214,7 +195,7 @@ impl Due {
         let end = orders::next_id(source, &places.names).await?;
         let mut next = end - i64::from(self.count);
         while next < end {
-            let to = end.min(next + TRANSACTION);
+            let to = end.min(next + i64::from(TRANSACTION));
             let sql = format!("UPDATE {table} SET order_status = 'PAID' WHERE order_id >= {next} AND order_id < {to}");
             execute(source, &sql).await?;
             next = to;
