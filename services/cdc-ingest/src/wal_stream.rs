@@ -151,6 +151,7 @@ impl Actor for WalReader {
             durable,
             asked: Lsn(0),
             next_ask: Instant::now(),
+            next_batch: Instant::now(),
             progress: self.progress.clone(),
             fate: self.fate.clone(),
         };
@@ -164,6 +165,12 @@ impl Actor for WalReader {
     }
 }
 
+/// The first event of a batch that begins no sooner.
+async fn event_from(begin: Instant, client: &mut ReplicationClient) -> Result<Option<ReplicationEvent>, PgWireError> {
+    tokio::time::sleep_until(begin.into()).await;
+    client.recv().await
+}
+
 struct Reading {
     settings: Settings,
     client: ReplicationClient,
@@ -173,6 +180,8 @@ struct Reading {
     /// The last position that was to be written down, and when the next may be.
     asked: Lsn,
     next_ask: Instant,
+    /// Small transactions in quick succession become one batch.
+    next_batch: Instant,
     progress: Progress,
     fate: Fate,
 }
@@ -189,8 +198,12 @@ impl Reading {
                 Ok(()) = self.durable.remembered.changed() => self.tell(),
                 () = tokio::time::sleep_until(self.next_ask.into()), if asks => self.remember(),
                 Ok(()) = self.durable.confirmed.changed(), if !asks => {}
-                event = self.client.recv() => {
+                event = event_from(self.next_batch, &mut self.client) => {
+                    let begun = Instant::now();
                     let batch = self.gather(event)?;
+                    if batch.len() < self.settings.kafka.batch_records_max {
+                        self.next_batch = begun + Duration::from_millis(self.settings.kafka.batch_interval_ms);
+                    }
                     self.send(batch).await?;
                 }
             }

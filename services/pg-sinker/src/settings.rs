@@ -29,6 +29,7 @@ pub struct Settings {
     pub fill: FillConfig,
     pub writer: WriterConfig,
     pub reconcile: ReconcileConfig,
+    #[serde(deserialize_with = "kafka")]
     pub kafka: KafkaConfig,
     #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
@@ -152,6 +153,10 @@ pub struct WriterConfig {
     pub dead_letter_topic: String,
     /// A batch that is not full waits so long for more records.
     pub batch_wait_ms: u64,
+    /// Most connections that write the partitions of a batch side by side, each in a transaction of its own.
+    pub connections: usize,
+    /// Records that each of several connections has at least.
+    pub connection_records_min: usize,
     /// A transaction that takes longer is given up and tried again on a new connection.
     pub transaction_timeout_ms: u64,
     /// A transaction that waits longer for a lock of somebody else is given up and tried again: it holds locks, too.
@@ -192,7 +197,7 @@ impl Default for Settings {
             fill: FillConfig::default(),
             writer: WriterConfig::default(),
             reconcile: ReconcileConfig::default(),
-            kafka: KafkaConfig::default(),
+            kafka: default_kafka(),
             http: HttpConfig::on(HTTP_PORT),
             console: ConsoleConfig::default(),
             log: LogConfig::default(),
@@ -212,6 +217,8 @@ impl Default for WriterConfig {
         WriterConfig {
             dead_letter_topic: "dlq_pg_sinker".into(),
             batch_wait_ms: 0,
+            connections: 2,
+            connection_records_min: 100,
             transaction_timeout_ms: 30_000,
             lock_timeout_ms: 5_000,
             synchronous_commit: SynchronousCommit::On,
@@ -238,6 +245,15 @@ fn default_sink() -> PostgresConfig {
 
 fn sink<'de, D: Deserializer<'de>>(section: D) -> Result<PostgresConfig, D::Error> {
     default_sink().given(section)
+}
+
+/// A batch is a transaction on each connection: larger and fewer than those of other stages.
+fn default_kafka() -> KafkaConfig {
+    KafkaConfig { batch_records_max: 4_000, batch_bytes_max: 4 << 20, batch_interval_ms: 10, ..KafkaConfig::default() }
+}
+
+fn kafka<'de, D: Deserializer<'de>>(section: D) -> Result<KafkaConfig, D::Error> {
+    default_kafka().given(section)
 }
 
 fn http<'de, D: Deserializer<'de>>(section: D) -> Result<HttpConfig, D::Error> {
@@ -482,6 +498,13 @@ mod tests {
         {
             assert!(load(&format!("wrong{at}"), text).unwrap().validate().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn naming_a_broker_leaves_the_batches_as_they_are() {
+        let settings = load("broker", "[kafka]\nbrokers = \"b:1\"\nbatch_interval_ms = 3").unwrap();
+        let kafka = &settings.kafka;
+        assert_eq!((kafka.brokers.as_str(), kafka.batch_records_max, kafka.batch_interval_ms), ("b:1", 4_000, 3));
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub mod topics;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use self::security::SecurityConfig;
 use crate::failure::{Failure, FailureKind};
@@ -41,6 +41,9 @@ pub struct KafkaConfig {
     pub batch_records_max: usize,
     /// Most bytes of one batch.
     pub batch_bytes_max: usize,
+    /// Least time from one batch to the next, where it is not full: under load fewer and larger ones. What comes after a quiet time goes at
+    /// once.
+    pub batch_interval_ms: u64,
     /// Batches that wait between two threads of a chain.
     pub queue_batches_max: usize,
     /// Bytes that librdkafka fetches ahead.
@@ -100,6 +103,7 @@ impl Default for KafkaConfig {
             rebalance_drain_timeout_ms: 30_000,
             batch_records_max: 1_000,
             batch_bytes_max: 1 << 20,
+            batch_interval_ms: 5,
             queue_batches_max: 2,
             prefetch_kilobytes_max: 16_384,
             linger_ms: 0,
@@ -116,7 +120,58 @@ impl Default for KafkaConfig {
 /// How long the broker may hold back the answer to an idle consumer; it answers at once when there is a record.
 const LONG_POLL_MS: &str = "500";
 
+/// A group member fetches so much of a partition at a time: small enough for a batch of a long backlog to hold records of many partitions.
+/// A larger record is fetched all the same.
+const FETCH_BYTES: &str = "65536";
+
 impl KafkaConfig {
+    /// Reads a section over these defaults, so that naming one key leaves the others as they are.
+    pub fn given<'de, D: Deserializer<'de>>(self, section: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Given {
+            brokers: Option<String>,
+            instance_id: Option<String>,
+            request_timeout_ms: Option<u64>,
+            session_timeout_ms: Option<u64>,
+            commit_interval_ms: Option<u64>,
+            rebalance_drain_timeout_ms: Option<u64>,
+            batch_records_max: Option<usize>,
+            batch_bytes_max: Option<usize>,
+            batch_interval_ms: Option<u64>,
+            queue_batches_max: Option<usize>,
+            prefetch_kilobytes_max: Option<usize>,
+            linger_ms: Option<u64>,
+            compression: Option<String>,
+            producer_records_max: Option<usize>,
+            producer_kilobytes_max: Option<usize>,
+            delivery_timeout_ms: Option<u64>,
+            security: Option<SecurityConfig>,
+            topics: Option<TopicConfig>,
+        }
+        let given = Given::deserialize(section)?;
+        Ok(KafkaConfig {
+            brokers: given.brokers.unwrap_or(self.brokers),
+            instance_id: given.instance_id.unwrap_or(self.instance_id),
+            request_timeout_ms: given.request_timeout_ms.unwrap_or(self.request_timeout_ms),
+            session_timeout_ms: given.session_timeout_ms.unwrap_or(self.session_timeout_ms),
+            commit_interval_ms: given.commit_interval_ms.unwrap_or(self.commit_interval_ms),
+            rebalance_drain_timeout_ms: given.rebalance_drain_timeout_ms.unwrap_or(self.rebalance_drain_timeout_ms),
+            batch_records_max: given.batch_records_max.unwrap_or(self.batch_records_max),
+            batch_bytes_max: given.batch_bytes_max.unwrap_or(self.batch_bytes_max),
+            batch_interval_ms: given.batch_interval_ms.unwrap_or(self.batch_interval_ms),
+            queue_batches_max: given.queue_batches_max.unwrap_or(self.queue_batches_max),
+            prefetch_kilobytes_max: given.prefetch_kilobytes_max.unwrap_or(self.prefetch_kilobytes_max),
+            linger_ms: given.linger_ms.unwrap_or(self.linger_ms),
+            compression: given.compression.unwrap_or(self.compression),
+            producer_records_max: given.producer_records_max.unwrap_or(self.producer_records_max),
+            producer_kilobytes_max: given.producer_kilobytes_max.unwrap_or(self.producer_kilobytes_max),
+            delivery_timeout_ms: given.delivery_timeout_ms.unwrap_or(self.delivery_timeout_ms),
+            security: given.security.unwrap_or(self.security),
+            topics: given.topics.unwrap_or(self.topics),
+        })
+    }
+
     /// What can be seen to be wrong without asking the broker.
     pub fn validate(&self) -> Result<(), Failure> {
         let least: [(&str, u64, u64); 10] = [
@@ -187,6 +242,7 @@ impl KafkaConfig {
             .set("group.instance.id", self.instance(service))
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("fetch.wait.max.ms", LONG_POLL_MS)
+            .set("fetch.message.max.bytes", FETCH_BYTES)
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
             .set("heartbeat.interval.ms", (self.session_timeout_ms / 3).to_string())
             .set("statistics.interval.ms", "1000")

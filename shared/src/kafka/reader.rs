@@ -406,13 +406,18 @@ struct PartitionState {
 /// The thread looks around at least this often.
 const LONGEST_POLL: Duration = Duration::from_millis(100);
 
+/// The thread sleeps so long at most while it could answer the group.
+const SHORT_REST: Duration = Duration::from_millis(20);
+
 /// The loop of the reading thread.
 struct Reading<'a, S: StartPoint> {
     consumer: &'a BaseConsumer<Assignments<S>>,
     context: &'a Assignments<S>,
     batch: Batch,
-    /// When the first record of the batch came.
-    begun: Option<Instant>,
+    /// A batch that is not full goes on from here; `None` where it need not wait.
+    due: Option<Instant>,
+    /// When the last batch went on.
+    last_sent: Option<Instant>,
     /// Since when the batch could not be sent on.
     blocked_since: Option<Instant>,
     paused: bool,
@@ -429,7 +434,8 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             consumer,
             context: consumer.context(),
             batch: Batch::default(),
-            begun: None,
+            due: None,
+            last_sent: None,
             blocked_since: None,
             paused: false,
             at_end: BTreeSet::new(),
@@ -504,23 +510,31 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         self.batch.len() >= config.batch_records_max || self.batch.size_bytes() >= config.batch_bytes_max
     }
 
+    /// When a batch that begins now goes on, if it does not get full.
+    fn due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let interval = Duration::from_millis(self.context.config.batch_interval_ms);
+        let rested = self.last_sent.map(|last| last + interval);
+        let due = rested.map_or(now, |rested| rested.max(now)).max(now + self.context.batch_wait);
+        (due > now).then_some(due)
+    }
+
     /// How long the batch still waits for more.
     fn remaining_wait(&self) -> Duration {
-        let wait = self.context.batch_wait;
-        match self.begun {
+        match self.due {
             // The clock is not asked for each record where nothing waits.
-            Some(begun) if !wait.is_zero() && !self.is_full() => wait.saturating_sub(begun.elapsed()),
+            Some(due) if !self.is_full() => due.saturating_duration_since(Instant::now()),
             _ => Duration::ZERO,
         }
     }
 
-    /// Takes in one record. True when there was none: what is in hand should go.
+    /// Takes in one record. True when none is there: what is in hand should go.
     fn poll(&mut self) -> Result<bool, Failure> {
         // With something in hand there is no waiting beyond what is set, unless it has no place to go to: then it may as well grow.
         let wait = match (self.batch.is_empty(), self.blocked_since.is_some()) {
             (true, _) => LONGEST_POLL,
             (false, true) => Duration::from_millis(1),
-            (false, false) => self.remaining_wait().min(LONGEST_POLL),
+            (false, false) => self.rest(),
         };
         if self.is_full() {
             self.wait_full()?;
@@ -533,15 +547,30 @@ impl<'a, S: StartPoint> Reading<'a, S> {
                 let record = record_of(&message);
                 self.at_end.remove(&record.partition);
                 self.batch.push(record);
-                self.begun.get_or_insert_with(Instant::now);
+                if self.batch.len() == 1 {
+                    self.due = self.due();
+                }
                 Ok(false)
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 self.at_end.insert(partition);
-                Ok(true)
+                // Others may have records still.
+                Ok(false)
             }
             Some(Err(error)) => self.poll_error(error).map(|()| true),
         }
+    }
+
+    /// Lets a batch grow that is due soon, without a wake-up for each record. Answers how long a poll may wait then.
+    fn rest(&self) -> Duration {
+        let remaining = self.remaining_wait();
+        if remaining > SHORT_REST {
+            return remaining.min(LONGEST_POLL);
+        }
+        if !remaining.is_zero() {
+            std::thread::sleep(remaining);
+        }
+        Duration::ZERO
     }
 
     /// The next stage has no place. For a short while the thread only waits; then the partitions are paused and the group is polled, so
@@ -614,7 +643,8 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         let next = self.batch.next();
         match self.context.sender.try_send(FromReader::Batch(std::mem::replace(&mut self.batch, next))) {
             Ok(()) => {
-                self.begun = None;
+                self.due = None;
+                self.last_sent = Some(Instant::now());
                 if let Some(since) = self.blocked_since.take() {
                     let waited = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
                     metrics::WAITING_MICROSECONDS.inc_by(waited);
