@@ -19,17 +19,20 @@ pub struct Changes<'e, 'a> {
     pub repeats: u64,
 }
 
-/// The newest change for each key of the table.
+/// The newest change for each key of the table, in the order of the keys.
 pub fn changes<'e, 'a>(target: &Target, entries: impl Iterator<Item = &'e Entry<'a>> + Clone) -> Changes<'e, 'a> {
     let on_tombstone = target.table.on_tombstone;
     let versioned = |entry: &'e Entry<'a>| (key(target, entry), &entry.version[..], entry);
     let touching = entries.clone().filter(|entry| !entry.is_gone || on_tombstone.is_heeded());
     let (newest_of_all, repeats) = newest(touching.map(versioned));
-    let (gone, mut rows): (Vec<_>, Vec<_>) = newest_of_all.into_iter().partition(|entry| entry.is_gone);
+    let (mut gone, mut rows): (Vec<_>, Vec<_>) = newest_of_all.into_iter().partition(|entry| entry.is_gone);
     // The row that is marked stays, so what came right before its deletion must be in it.
     if on_tombstone == OnTombstone::Soft && !gone.is_empty() {
         rows = newest(not_overtaken(entries.map(versioned)).into_iter()).0;
     }
+    // Connections and instances lock rows in one order: a key of the table may come in several partitions of the topic.
+    rows.sort_by_cached_key(|entry| key(target, entry));
+    gone.sort_by_cached_key(|entry| key(target, entry));
     Changes { rows, gone, repeats }
 }
 

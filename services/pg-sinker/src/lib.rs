@@ -1,7 +1,7 @@
 //! Writes the results to PostgreSQL: each row once, with its last value, and the offsets in the same transaction.
 //!
 //! ```text
-//!  result_… ──▶ reading thread ──Batch──▶ Feed ──▶ Writer ──one transaction──▶ result.*          rows, guarded by their version
+//!  result_… ──▶ reading thread ──Batch──▶ Feed ──▶ Writer ──transactions──▶ result.*          rows, guarded by their version
 //!                    ▲                              │  │                       dws.*             roll-ups of them (see `rollups`)
 //!                    │                              │  │                       tidemill.deleted_keys
 //!                    │ next offset                  │  │                       tidemill.sink_offsets  compare-and-set
@@ -28,6 +28,7 @@ mod ways;
 mod entry;
 
 mod coalesce;
+mod shares;
 mod split;
 
 // How it is written.
@@ -49,6 +50,9 @@ mod evolve;
 
 // Who does it.
 mod letters;
+mod outage;
+
+mod lane;
 mod writer;
 
 // What the newest rows say of the tables.

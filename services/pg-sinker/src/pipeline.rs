@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use crate::checkpoint::{Place, SinkOffsets};
 use crate::evolve::Grower;
 use crate::letters::{Acknowledgement, Letters, acknowledged};
+use crate::outage::Outage;
 use crate::rollups::register::{self, Asked};
 use crate::rollups::{Fill, Rollups};
 use crate::settings::{Settings, TableConfig};
@@ -133,6 +134,7 @@ fn build_way(
         letters: Letters::new(publisher.clone(), PgSinker::NAME, way.topic.clone()),
         progress: progress.clone(),
         fate: fate.clone(),
+        outage: Outage::new(health.clone()),
         health: health.clone(),
     };
     let writer = Writer::start_in_arbiter(arbiter, |_| Writer::new(setup));

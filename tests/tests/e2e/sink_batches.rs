@@ -75,3 +75,37 @@ async fn a_commit_waits_for_what_is_set() {
     sunk.settled().await;
     assert_eq!(sunk.rows("SELECT id, how FROM result.t ORDER BY id").await, "1|on\n2|off");
 }
+
+#[tokio::test]
+async fn a_large_batch_is_written_side_by_side_and_a_small_one_at_once() {
+    let mut sunk = Sunk::new(&table("n int")).await;
+    for id in 1..=400 {
+        put(&mut sunk, id, "");
+    }
+    sunk.start(&format!("{TABLE}\n[writer]\nbatch_wait_ms = 1000\n")).await;
+    sunk.settled().await;
+    let transactions = "SELECT count(*) AS rows, count(DISTINCT xmin::text) AS transactions FROM result.t";
+    assert_eq!(sunk.rows(transactions).await, "400|2");
+    for id in 401..=450 {
+        put(&mut sunk, id, "");
+    }
+    sunk.settled().await;
+    assert_eq!(sunk.rows(&format!("{transactions} WHERE id > 400")).await, "50|1");
+}
+
+#[tokio::test]
+async fn batches_in_quick_succession_keep_their_distance() {
+    let mut sunk = Sunk::new(&table("n int")).await;
+    sunk.stack.set("pg-sinker", "KAFKA__BATCH_INTERVAL_MS", 3_600_000);
+    sunk.start(TABLE).await;
+    put(&mut sunk, 1, "");
+    sunk.settled().await;
+    put(&mut sunk, 2, "");
+    sunk.flush();
+    sunk.stack.process("pg-sinker").kill();
+    assert_eq!(sunk.rows("SELECT id FROM result.t").await, "1", "the first goes at once, the second waits");
+    sunk.stack.set("pg-sinker", "KAFKA__BATCH_INTERVAL_MS", 0);
+    sunk.start(TABLE).await;
+    sunk.settled().await;
+    assert_eq!(sunk.rows("SELECT id FROM result.t ORDER BY id").await, "1\n2");
+}
