@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use shared::failure::Failure;
+use shared::failure::{Failure, FailureKind};
 use sqlx::postgres::PgConnection;
 
 use self::loads::{Load, Used};
@@ -51,6 +51,12 @@ pub struct Plan {
     /// Seconds of each rate
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     rate_s: u64,
+    /// Seconds of a rate above 100 that pass before they count
+    #[arg(long, default_value_t = 10)]
+    warm_s: u32,
+    /// The sink keeps one table, the latest state of each order, and no more, as Flink's job does
+    #[arg(long)]
+    one_table: bool,
     /// Folder of the four services
     #[arg(long)]
     programs: PathBuf,
@@ -63,6 +69,8 @@ pub struct Plan {
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
     processors: usize,
+    /// The sink kept the latest state alone.
+    one_table: bool,
     load_average: Option<f64>,
     /// From the start of the four processes until the sink had a row.
     first_row_seconds: f64,
@@ -111,12 +119,36 @@ async fn prepare(places: &Places, source: &mut PgConnection, plan: &Plan, progre
     orders::settle(source, &places.names).await
 }
 
+/// Of pg-sinker: the latest state alone.
+const ONE_TABLE: &str = r#"[tables.latest]
+table = "result.orders_latest"
+key = ["order_id"]
+on_tombstone = "delete"
+
+[rollups]
+"#;
+
+fn start(places: &Places, plan: &Plan) -> Result<Pipeline, Failure> {
+    if !plan.one_table {
+        return Pipeline::start(places, &plan.programs, &plan.logs);
+    }
+    let settings = plan.logs.join("one-table.toml");
+    std::fs::write(&settings, ONE_TABLE).map_err(|error| {
+        Failure::new(FailureKind::Settings, format!("{} cannot be written", settings.display())).caused_by(error)
+    })?;
+    let settings = settings.display().to_string();
+    Pipeline::start_with(places, &plan.programs, &plan.logs, |name| match name {
+        Name::PgSinker => vec!["--config".to_owned(), settings.clone()],
+        _ => Vec::new(),
+    })
+}
+
 /// Runs all of it.
 pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Result<Outcome, Failure> {
     let (mut source, mut sink) = (places.connect_source().await?, places.connect_sink().await?);
     progress.line("  orders are placed, to be copied");
     prepare(places, &mut source, plan, progress).await?;
-    let mut pipeline = Pipeline::start(places, &plan.programs, &plan.logs)?;
+    let mut pipeline = start(places, plan)?;
     let used = Used::new(&pipeline);
     let at_rest = memory(&pipeline, Memory::Resident);
     let (first_row_seconds, copy) = loads::copy(places, &mut sink, plan.copied, &used).await?;
@@ -146,6 +178,7 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
         peak: peak.1,
     };
     Ok(Outcome {
+        one_table: plan.one_table,
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         load_average: load_average(),
         first_row_seconds,
@@ -176,19 +209,21 @@ async fn latency_at(
     }
     let first = orders::next_id(source, &places.names).await?;
     let mut fresh = Fresh::start(places, rate, first);
-    tokio::time::sleep(Duration::from_secs(plan.rate_s)).await;
+    tokio::time::sleep(Duration::from_secs(u64::from(plan.warm_s) + plan.rate_s)).await;
     fresh.stop().await;
     let latest = places.names.latest.sql();
     let all = format!("SELECT count(*) FROM {latest} WHERE order_id >= {first}");
     until_count(sink, &all, i64::from(fresh.count()), Duration::from_millis(200)).await?;
-    let times = fresh.latencies(sink, &latest, 0..fresh.count()).await?;
+    let warm = plan.warm_s.saturating_mul(rate).min(fresh.count());
+    let times = fresh.latencies(sink, &latest, warm..fresh.count()).await?;
     Ok(Summary::of(&times).map(|summary| Latency { rate, until: "written by the sink", summary }))
 }
 
 impl Outcome {
     fn write(&self, paper: &mut Paper) {
         paper.headline(format!(
-            "the four services together ({} processors, load average {:.1})",
+            "the four services together, {} ({} processors, load average {:.1})",
+            if self.one_table { "one table" } else { "trail, latest state and roll-ups" },
             self.processors,
             self.load_average.unwrap_or_default()
         ));

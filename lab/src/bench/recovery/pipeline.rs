@@ -43,6 +43,7 @@ impl fmt::Display for Name {
 struct Service {
     name: Name,
     path: PathBuf,
+    arguments: Vec<String>,
     variables: Vec<(String, String)>,
     log: PathBuf,
     place: ServicePlace,
@@ -60,12 +61,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 impl Pipeline {
     pub fn start(places: &Places, programs: &Path, logs: &Path) -> Result<Self, Failure> {
+        Self::start_with(places, programs, logs, |_| Vec::new())
+    }
+
+    /// Each with arguments of its own.
+    pub fn start_with(
+        places: &Places,
+        programs: &Path,
+        logs: &Path,
+        arguments: impl Fn(Name) -> Vec<String>,
+    ) -> Result<Self, Failure> {
         let mut services = Vec::new();
         for name in Name::ALL {
             let port = free_port()?;
             let mut service = Service {
                 name,
                 path: programs.join(name.as_str()),
+                arguments: arguments(name),
                 variables: variables(name, places, port),
                 log: logs.join(format!("{name}.log")),
                 place: ServicePlace { name: name.as_str(), url: format!("http://127.0.0.1:{port}") },
@@ -124,7 +136,8 @@ impl Pipeline {
 impl Service {
     fn start(&mut self) -> Result<(), Failure> {
         let (variables, log) = (self.variables.clone(), self.log.clone());
-        self.child = Some(Child::start(Program { path: &self.path, arguments: Vec::new(), variables, log })?);
+        let arguments = self.arguments.clone();
+        self.child = Some(Child::start(Program { path: &self.path, arguments, variables, log })?);
         Ok(())
     }
 
