@@ -52,10 +52,12 @@ impl Outage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::health::Phase;
 
     #[test]
     fn it_is_over_when_no_connection_waits() {
         let health = Health::new("pg-sinker", "test");
+        health.enter(Phase::Running);
         let outage = Outage::new(health.clone());
         assert!(outage.holds_up(0, "gone") && !outage.holds_up(1, "gone"), "the same is said once");
         assert!(!outage.is_over_for(0) && !health.is_ready());
