@@ -214,7 +214,8 @@ async fn latency_at(
     let latest = places.names.latest.sql();
     let all = format!("SELECT count(*) FROM {latest} WHERE order_id >= {first}");
     until_count(sink, &all, i64::from(fresh.count()), Duration::from_millis(200)).await?;
-    let warm = plan.warm_s.saturating_mul(rate).min(fresh.count());
+    let (warm_s, all_s) = (u64::from(plan.warm_s), u64::from(plan.warm_s) + plan.rate_s);
+    let warm = u32::try_from(u64::from(fresh.count()) * warm_s / all_s.max(1)).unwrap_or_default();
     let times = fresh.latencies(sink, &latest, warm..fresh.count()).await?;
     Ok(Summary::of(&times).map(|summary| Latency { rate, until: "written by the sink", summary }))
 }

@@ -171,6 +171,13 @@ async fn event_from(begin: Instant, client: &mut ReplicationClient) -> Result<Op
     client.recv().await
 }
 
+/// What was there at once.
+struct Gathered {
+    batch: Vec<ReplicationEvent>,
+    /// A bound was reached: there may be more.
+    is_full: bool,
+}
+
 struct Reading {
     settings: Settings,
     client: ReplicationClient,
@@ -200,8 +207,8 @@ impl Reading {
                 Ok(()) = self.durable.confirmed.changed(), if !asks => {}
                 event = event_from(self.next_batch, &mut self.client) => {
                     let begun = Instant::now();
-                    let batch = self.gather(event)?;
-                    if batch.len() < self.settings.kafka.batch_records_max {
+                    let Gathered { batch, is_full } = self.gather(event)?;
+                    if !is_full {
                         self.next_batch = begun + Duration::from_millis(self.settings.kafka.batch_interval_ms);
                     }
                     self.send(batch).await?;
@@ -222,10 +229,7 @@ impl Reading {
     }
 
     /// Takes in what is there already, up to the bounds of a batch.
-    fn gather(
-        &mut self,
-        first: Result<Option<ReplicationEvent>, PgWireError>,
-    ) -> Result<Vec<ReplicationEvent>, Failure> {
+    fn gather(&mut self, first: Result<Option<ReplicationEvent>, PgWireError>) -> Result<Gathered, Failure> {
         let mut batch = Vec::new();
         let (mut bytes, mut next) = (0, Some(first));
         while let Some(event) = next {
@@ -237,15 +241,16 @@ impl Reading {
             }
             batch.push(event);
             if batch.len() >= self.settings.kafka.batch_records_max || bytes >= self.settings.kafka.batch_bytes_max {
-                break;
+                return Ok(Gathered { batch, is_full: true });
             }
             // Of a connection that has ended the next plain recv tells why.
             if !self.client.is_running() {
                 break;
             }
-            next = futures_util::FutureExt::now_or_never(self.client.recv());
+            // Within tokio's budget of a task it would seem after some hundred events that there are no more.
+            next = futures_util::FutureExt::now_or_never(tokio::task::unconstrained(self.client.recv()));
         }
-        Ok(batch)
+        Ok(Gathered { batch, is_full: false })
     }
 
     async fn send(&self, batch: Vec<ReplicationEvent>) -> Result<(), Failure> {

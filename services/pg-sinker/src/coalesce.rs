@@ -30,7 +30,7 @@ pub fn changes<'e, 'a>(target: &Target, entries: impl Iterator<Item = &'e Entry<
     if on_tombstone == OnTombstone::Soft && !gone.is_empty() {
         rows = newest(not_overtaken(entries.map(versioned)).into_iter()).0;
     }
-    // Connections and instances lock rows in one order: a key of the table may come in several partitions of the topic.
+    // Connections and instances write rows in one order: a key of the table may come in several partitions of the topic.
     rows.sort_by_cached_key(|entry| key(target, entry));
     gone.sort_by_cached_key(|entry| key(target, entry));
     Changes { rows, gone, repeats }

@@ -1,7 +1,7 @@
 //! A connection of the writer, and how it writes its share of a batch: portion by portion, each tried until the sink has answered for good.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::publisher::observe_end_to_end;
@@ -28,10 +28,15 @@ const SESSION: &str = "SELECT set_config('idle_in_transaction_session_timeout', 
      set_config('lock_timeout', $3, false), set_config('synchronous_commit', $4, false), \
      set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)";
 
+/// A connection beside the first, which only large batches need, is given up when it was not used for so long: whether it still stands would
+/// show in the midst of one.
+const UNUSED_MAX: Duration = Duration::from_secs(5);
+
 /// The connection. It is made when it is needed, and made anew when it is lost.
 pub struct Lane {
     number: usize,
     connection: Option<PgConnection>,
+    used_at: Instant,
     /// Tries since the sink took something.
     failed: u32,
 }
@@ -46,7 +51,7 @@ enum Written {
 
 impl Lane {
     pub fn new(number: usize) -> Self {
-        Lane { number, connection: None, failed: 0 }
+        Lane { number, connection: None, used_at: Instant::now(), failed: 0 }
     }
 
     /// Writes the share, and sets aside what cannot be written. Answers where its partitions stand then.
@@ -170,9 +175,11 @@ impl Lane {
     }
 
     async fn connected(&mut self, setup: &WriterSetup) -> Result<PgConnection, Trouble> {
+        let is_stale = self.number > 0 && self.used_at.elapsed() > UNUSED_MAX;
+        self.used_at = Instant::now();
         match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => connect(setup).await.map_err(Trouble::of),
+            Some(connection) if !is_stale => Ok(connection),
+            _ => connect(setup).await.map_err(Trouble::of),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Writes the results to PostgreSQL: each row once, with its last value, and the offsets in the same transaction.
 //!
 //! ```text
-//!  result_… ──▶ reading thread ──Batch──▶ Feed ──▶ Writer ──transactions──▶ result.*          rows, guarded by their version
+//!  result_… ──▶ reading thread ──Batch──▶ Feed ──▶ Writer ──transactions─────▶ result.*          rows, guarded by their version
 //!                    ▲                              │  │                       dws.*             roll-ups of them (see `rollups`)
 //!                    │                              │  │                       tidemill.deleted_keys
 //!                    │ next offset                  │  │                       tidemill.sink_offsets  compare-and-set

@@ -249,7 +249,13 @@ fn sink<'de, D: Deserializer<'de>>(section: D) -> Result<PostgresConfig, D::Erro
 
 /// A batch is a transaction on each connection: larger and fewer than those of other stages.
 fn default_kafka() -> KafkaConfig {
-    KafkaConfig { batch_records_max: 4_000, batch_bytes_max: 4 << 20, batch_interval_ms: 10, ..KafkaConfig::default() }
+    KafkaConfig {
+        batch_records_max: 4_000,
+        batch_bytes_max: 4 << 20,
+        batch_interval_ms: 10,
+        queue_batches_max: 1,
+        ..KafkaConfig::default()
+    }
 }
 
 fn kafka<'de, D: Deserializer<'de>>(section: D) -> Result<KafkaConfig, D::Error> {
@@ -358,6 +364,9 @@ impl ServiceConfig for Settings {
         let wrong = |what: String, cure: &str| Err(Failure::new(FailureKind::Settings, what).cure(cure));
         if self.tables.is_empty() {
             return wrong("no table is to be written".into(), "name one in [tables]");
+        }
+        if self.writer.connections == 0 {
+            return wrong("writer.connections is 0".into(), "set at least 1");
         }
         let mut seen = BTreeSet::new();
         for (name, table) in &self.tables {

@@ -13,7 +13,7 @@ pub struct Share<'a> {
     pub expected: BTreeMap<i32, i64>,
 }
 
-/// Shares of the items for at most so many connections, about equal, each of so many records at least if there are several. `expected` has
+/// Shares of the items for at most so many connections, as equal as whole partitions allow, each of so many records at least if there are several. `expected` has
 /// every partition.
 pub fn shares<'a>(
     items: Vec<Item<'a>>,
@@ -24,8 +24,8 @@ pub fn shares<'a>(
     for item in &items {
         *counts.entry(item.record.partition).or_default() += 1;
     }
-    let wanted = connections.min(counts.len()).min(items.len() / records_min.max(1)).max(1);
-    let taken_by = spread(counts, wanted);
+    let most = connections.min(counts.len()).min(items.len() / records_min.max(1)).max(1);
+    let (wanted, taken_by) = spread_enough(&counts, most, records_min);
     let mut shares: Vec<Share<'a>> = (0..wanted).map(|_| Share::default()).collect();
     for (partition, &share) in &taken_by {
         if let (Some(share), Some(&offset)) = (shares.get_mut(share), expected.get(partition)) {
@@ -42,9 +42,21 @@ pub fn shares<'a>(
     shares
 }
 
-/// The share of each partition: the largest first, each to the share that has the least.
-fn spread(counts: BTreeMap<i32, usize>, shares: usize) -> BTreeMap<i32, usize> {
-    let mut largest_first: Vec<(i32, usize)> = counts.into_iter().collect();
+/// As many shares as have the least number of records each, and the share of each partition.
+fn spread_enough(counts: &BTreeMap<i32, usize>, most: usize, records_min: usize) -> (usize, BTreeMap<i32, usize>) {
+    let mut shares = most;
+    loop {
+        let (taken_by, smallest) = spread(counts, shares);
+        if shares <= 1 || smallest >= records_min {
+            return (shares, taken_by);
+        }
+        shares -= 1;
+    }
+}
+
+/// The share of each partition: the largest first, each to the share that has the least. Answers the records of the smallest share, too.
+fn spread(counts: &BTreeMap<i32, usize>, shares: usize) -> (BTreeMap<i32, usize>, usize) {
+    let mut largest_first: Vec<(i32, usize)> = counts.iter().map(|(&partition, &count)| (partition, count)).collect();
     largest_first.sort_by_key(|&(partition, count)| (std::cmp::Reverse(count), partition));
     let mut loads = vec![0; shares];
     let mut taken_by = BTreeMap::new();
@@ -55,7 +67,7 @@ fn spread(counts: BTreeMap<i32, usize>, shares: usize) -> BTreeMap<i32, usize> {
             taken_by.insert(partition, share);
         }
     }
-    taken_by
+    (taken_by, loads.into_iter().min().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -88,6 +100,8 @@ mod tests {
         assert_eq!(sizes(200, (1, 100)), [200]);
         assert_eq!(sizes(400, (3, 0)), [200, 100, 100]);
         assert!(sizes(0, (2, 100)).is_empty());
+        let skewed: Vec<i32> = [vec![0; 199], vec![1]].concat();
+        assert_eq!(shares(items(&skewed), &expected(), (2, 100)).len(), 1);
     }
 
     proptest! {
@@ -100,7 +114,7 @@ mod tests {
             let mut owners: BTreeMap<i32, usize> = BTreeMap::new();
             let mut offsets = Vec::new();
             for (number, share) in shares.iter().enumerate() {
-                prop_assert!(shares.len() == 1 || share.items.len() >= records_min.min(1));
+                prop_assert!(shares.len() == 1 || share.items.len() >= records_min);
                 let mut last: BTreeMap<i32, i64> = BTreeMap::new();
                 for Item { record, .. } in &share.items {
                     prop_assert_eq!(*owners.entry(record.partition).or_insert(number), number);

@@ -120,6 +120,9 @@ impl Default for KafkaConfig {
 /// How long the broker may hold back the answer to an idle consumer; it answers at once when there is a record.
 const LONG_POLL_MS: &str = "500";
 
+/// Longest distance between two batches.
+const BATCH_INTERVAL_MS_MAX: u64 = 10_000;
+
 /// A group member fetches so much of a partition at a time: small enough for a batch of a long backlog to hold records of many partitions.
 /// A larger record is fetched all the same.
 const FETCH_BYTES: &str = "65536";
@@ -186,6 +189,11 @@ impl KafkaConfig {
             ("producer_kilobytes_max", self.producer_kilobytes_max as u64, 1),
             ("delivery_timeout_ms", self.delivery_timeout_ms, 1_000),
         ];
+        if self.batch_interval_ms > BATCH_INTERVAL_MS_MAX {
+            let what = format!("kafka.batch_interval_ms is {}", self.batch_interval_ms);
+            return Err(Failure::new(FailureKind::Settings, what)
+                .cure(format!("set at most {BATCH_INTERVAL_MS_MAX}: meanwhile nothing goes on")));
+        }
         match least.into_iter().find(|(_, set, least)| set < least) {
             None => self.security.validate(),
             Some((key, set, least)) => Err(Failure::new(FailureKind::Settings, format!("kafka.{key} is {set}"))

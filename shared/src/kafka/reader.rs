@@ -507,7 +507,8 @@ impl<'a, S: StartPoint> Reading<'a, S> {
 
     fn is_full(&self) -> bool {
         let config = &self.context.config;
-        self.batch.len() >= config.batch_records_max || self.batch.size_bytes() >= config.batch_bytes_max
+        let has_bytes = !self.batch.is_empty() && self.batch.size_bytes() >= config.batch_bytes_max;
+        self.batch.len() >= config.batch_records_max || has_bytes
     }
 
     /// When a batch that begins now goes on, if it does not get full.
@@ -554,8 +555,8 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 self.at_end.insert(partition);
-                // Others may have records still.
-                Ok(false)
+                // Others may have records still, for the batch that has begun.
+                Ok(self.batch.is_empty())
             }
             Some(Err(error)) => self.poll_error(error).map(|()| true),
         }

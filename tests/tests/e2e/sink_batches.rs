@@ -1,6 +1,9 @@
 //! How values and batches come into a table: JSON as it was, and as many rows in a transaction as the settings say.
 
+use crate::service_page::state;
+use crate::stack::PG_SINKER;
 use crate::sunk::Sunk;
+use crate::until::until;
 
 fn table(columns: &str) -> String {
     format!(
@@ -96,13 +99,19 @@ async fn a_large_batch_is_written_side_by_side_and_a_small_one_at_once() {
 #[tokio::test]
 async fn batches_in_quick_succession_keep_their_distance() {
     let mut sunk = Sunk::new(&table("n int")).await;
-    sunk.stack.set("pg-sinker", "KAFKA__BATCH_INTERVAL_MS", 3_600_000);
+    sunk.stack.set("pg-sinker", "KAFKA__BATCH_INTERVAL_MS", 10_000);
     sunk.start(TABLE).await;
     put(&mut sunk, 1, "");
     sunk.settled().await;
     put(&mut sunk, 2, "");
     sunk.flush();
-    sunk.stack.process("pg-sinker").kill();
+    until("pg-sinker knows of the second", async || {
+        let input = state(&sunk.stack, PG_SINKER).await["details"]["input"]["partitions"].clone();
+        let ends: i64 = input.as_array().unwrap().iter().filter_map(|found| found["end_offset"].as_i64()).sum();
+        if ends == 2 { Ok(()) } else { Err(input.to_string()) }
+    })
+    .await;
+    sunk.stack.process(PG_SINKER).kill();
     assert_eq!(sunk.rows("SELECT id FROM result.t").await, "1", "the first goes at once, the second waits");
     sunk.stack.set("pg-sinker", "KAFKA__BATCH_INTERVAL_MS", 0);
     sunk.start(TABLE).await;
