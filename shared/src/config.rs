@@ -46,7 +46,8 @@ fn is_in_a_map(sections: &[&str], maps: &[&str]) -> bool {
     })
 }
 
-fn prefix(service: &str) -> String {
+/// What the names of a service's variables begin with.
+pub(crate) fn prefix(service: &str) -> String {
     service.replace('-', "_").to_uppercase()
 }
 

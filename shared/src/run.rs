@@ -135,7 +135,9 @@ fn did_not_end(part: &str, bound: Duration) -> Failure {
 /// The whole life of a service's process.
 pub fn main<S: Service>() -> ExitCode {
     let arguments = command::<S>().get_matches();
-    let file = arguments.get_one::<PathBuf>("config").cloned();
+    // The variable is for those who ask a running service without knowing how it was started, such as the health check of an image.
+    let named = || std::env::var_os(file_variable(S::NAME)).filter(|name| !name.is_empty()).map(PathBuf::from);
+    let file = arguments.get_one::<PathBuf>("config").cloned().or_else(named);
     let checking = arguments.subcommand_name() == Some("check");
     let loaded = config::load::<S::Config>(S::NAME, file.as_deref(), S::Config::MAPS).and_then(|config| {
         config.kafka().validate()?;
@@ -181,6 +183,11 @@ pub fn main<S: Service>() -> ExitCode {
     }
 }
 
+/// The variable that names the file of settings.
+fn file_variable(service: &str) -> String {
+    format!("{}_CONFIG", config::prefix(service))
+}
+
 fn command<S: Service>() -> Command {
     let file = Arg::new("config")
         .long("config")
@@ -188,8 +195,8 @@ fn command<S: Service>() -> Command {
         .value_parser(value_parser!(PathBuf))
         .action(ArgAction::Set)
         .global(true)
-        .help("Settings in TOML; every key can also be set in the environment");
-    let prefix = S::NAME.replace('-', "_").to_uppercase();
+        .help(format!("Settings in TOML, or {}; every key can also be set in the environment", file_variable(S::NAME)));
+    let prefix = config::prefix(S::NAME);
     Command::new(S::NAME)
         .about(S::ABOUT)
         .version(env!("CARGO_PKG_VERSION"))

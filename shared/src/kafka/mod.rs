@@ -29,6 +29,8 @@ pub struct KafkaConfig {
     /// Name of this instance in its consumer group (static membership). Stable over restarts, unique among replicas. Empty: the
     /// host's name, which is the pod's name on Kubernetes.
     pub instance_id: String,
+    /// Whether an orderly stop keeps the place in the group for a start under the same name, or gives the partitions to the others at once.
+    pub keeps_place: bool,
     /// Longest wait for one answer of the broker to a question of ours.
     pub request_timeout_ms: u64,
     /// A member that is silent for this long loses its partitions.
@@ -97,6 +99,7 @@ impl Default for KafkaConfig {
         KafkaConfig {
             brokers: "127.0.0.1:9092".into(),
             instance_id: String::new(),
+            keeps_place: true,
             request_timeout_ms: 10_000,
             session_timeout_ms: 10_000,
             commit_interval_ms: 1_000,
@@ -135,6 +138,7 @@ impl KafkaConfig {
         struct Given {
             brokers: Option<String>,
             instance_id: Option<String>,
+            keeps_place: Option<bool>,
             request_timeout_ms: Option<u64>,
             session_timeout_ms: Option<u64>,
             commit_interval_ms: Option<u64>,
@@ -156,6 +160,7 @@ impl KafkaConfig {
         Ok(KafkaConfig {
             brokers: given.brokers.unwrap_or(self.brokers),
             instance_id: given.instance_id.unwrap_or(self.instance_id),
+            keeps_place: given.keeps_place.unwrap_or(self.keeps_place),
             request_timeout_ms: given.request_timeout_ms.unwrap_or(self.request_timeout_ms),
             session_timeout_ms: given.session_timeout_ms.unwrap_or(self.session_timeout_ms),
             commit_interval_ms: given.commit_interval_ms.unwrap_or(self.commit_interval_ms),

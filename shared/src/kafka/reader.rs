@@ -115,6 +115,8 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
     let context = Assignments {
         config: setup.config.clone(),
         topic: setup.topic.to_owned(),
+        group: setup.group.to_owned(),
+        instance: setup.config.instance(setup.service),
         batch_wait: setup.batch_wait,
         start: Mutex::new(setup.start),
         sender,
@@ -150,6 +152,8 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
 struct Assignments<S: StartPoint> {
     config: KafkaConfig,
     topic: String,
+    group: String,
+    instance: String,
     batch_wait: Duration,
     start: Mutex<S>,
     sender: mpsc::Sender<FromReader<S::State>>,
@@ -452,6 +456,9 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             if context.fate.is_draining() {
                 context.drain()?;
                 self.commit_last();
+                if !context.config.keeps_place {
+                    self.leave();
+                }
                 context.fate.source_drained();
                 return Ok(());
             }
@@ -494,6 +501,41 @@ impl<'a, S: StartPoint> Reading<'a, S> {
                 found.is_some_and(|found| matches!(found.offset(), Offset::Offset(offset) if offset >= next))
             };
             positions.iter().all(reached)
+        })
+    }
+
+    /// Gives the place in the group back, so that the others have the partitions at once and not when the session is over. A member with a
+    /// name of its own does not do so when it is closed, only when it unsubscribes.
+    fn leave(&self) {
+        self.consumer.unsubscribe();
+        let deadline = Instant::now() + self.context.config.request_timeout();
+        loop {
+            // The partitions are given up inside of poll.
+            let _ = self.consumer.poll(Duration::from_millis(10));
+            if self.has_left() || self.context.fate.has_ended() {
+                return;
+            }
+            if Instant::now() > deadline {
+                let (group, within) = (&self.context.group, self.context.config.request_timeout_ms);
+                tracing::warn!(
+                    group,
+                    "the broker did not take back the place in the group within {within} ms; the others have the partitions when the session is over"
+                );
+                return;
+            }
+        }
+    }
+
+    /// Whether the group has no member of this name any more: the broker names a member after its instance, with a UUID behind it.
+    fn has_left(&self) -> bool {
+        const SOON: Duration = Duration::from_millis(250);
+        const UUID_LETTERS: usize = 36;
+        let is_this = |member: &str| {
+            let rest = member.strip_prefix(&self.context.instance).and_then(|rest| rest.strip_prefix('-'));
+            rest.is_some_and(|rest| rest.len() == UUID_LETTERS)
+        };
+        self.consumer.fetch_group_list(Some(&self.context.group), SOON).is_ok_and(|found| {
+            found.groups().iter().all(|group| !group.members().iter().any(|member| is_this(member.id())))
         })
     }
 

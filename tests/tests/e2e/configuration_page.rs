@@ -15,7 +15,7 @@ const DATA: [&str; 3] = ["[rules]", "dimensions.columns.map", "rules.map"];
 
 const HEAD: &str = "# Configuration\n\n\
     Made from `config/*.toml` by a test, which fails where this page is not what they say (`configuration_page`). Every key with its default. The environment wins over the file given by\n\
-    `--config`, and the file over the default: `[kafka]` `brokers` of cdc-ingest is `CDC_INGEST__KAFKA__BROKERS`. A secret may stand in a file of its own, which its key with `_file` names.\n\
+    `--config` or `CDC_INGEST_CONFIG`, and the file over the default: `[kafka]` `brokers` of cdc-ingest is `CDC_INGEST__KAFKA__BROKERS`. A secret may stand in a file of its own, which its key with `_file` names.\n\
     Unknown keys are refused. `check` of each service says what is wrong.\n";
 
 /// A section with its keys: name, default, meaning.

@@ -6,6 +6,7 @@ use shared::kafka::partitioner::partition;
 use crate::busy::{make_users_known, rows};
 use crate::database::run;
 use crate::history::order_key;
+use crate::process::Program;
 use crate::service_page::{get, metric, owned_partitions, state};
 use crate::stack::{CDC_INGEST, DIM_JOINER, DWD_CLEANER, PG_SINKER, SERVICES, Stack};
 use crate::topics::{Foreign, write};
@@ -34,6 +35,28 @@ async fn a_service_is_live_but_not_ready_until_it_has_its_partitions() {
     for service in SERVICES {
         assert_eq!(get(&stack, service, "/health/ready").await, Page { status: 200, body: "ready".into() });
         assert!(get(&stack, service, "/").await.body.contains("<html"), "the console of {service}");
+    }
+}
+
+/// As the health check of an image does it: the file of settings says the port, and a variable names the file.
+#[tokio::test]
+async fn the_health_command_asks_where_the_settings_say() {
+    let mut stack = Stack::new().await;
+    stack.start(DWD_CLEANER);
+    until("it answers", async || page::get(&stack.url(DWD_CLEANER), "/health/live").await.map_err(|f| f.chain())).await;
+    let port = stack.url(DWD_CLEANER).rsplit(':').next().unwrap().to_owned();
+    let file = stack.configure("users", &format!("[http]\nport = {port}\n"));
+    for (question, code) in [("live", 0), ("ready", 1)] {
+        let program = Program {
+            path: stack.environment.programs.join(DWD_CLEANER),
+            arguments: ["health", question].map(str::to_owned).into(),
+            variables: vec![("DWD_CLEANER_CONFIG".to_owned(), file.display().to_string())],
+            log: stack.environment.logs.join(format!("{}-health-{question}.log", stack.name)),
+            input: None,
+        };
+        let ended = program.run().await;
+        assert_eq!(ended.code, Some(code), "{question}: {}", ended.output);
+        assert!(!ended.output.contains("no answer"), "{}", ended.output);
     }
 }
 

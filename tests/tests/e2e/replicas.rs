@@ -1,5 +1,7 @@
 //! Two instances of a service share its partitions; when one is gone for good, the other takes them over.
 
+use std::time::{Duration, Instant};
+
 use crate::busy::{assert_whole, further_rows, load, make_users_known};
 use crate::service_page::{owned_partitions, state};
 use crate::stack::{DIM_JOINER, DWD_CLEANER, PG_SINKER, Stack};
@@ -44,5 +46,41 @@ async fn the_second_instance_takes_over_the_partitions_of_one_that_is_killed_for
     for (_, second) in PAIRS {
         until_owned(&stack, &[(second, 4)]).await;
     }
+    assert_whole(&stack, &outcome);
+}
+
+#[tokio::test]
+async fn an_instance_that_keeps_no_place_hands_its_partitions_on_when_it_stops() {
+    /// Long enough to tell whether it was waited for: the others hear of the change with their heartbeat, a third of it.
+    const SESSION: Duration = Duration::from_secs(30);
+    let mut stack = Stack::new().await;
+    for (service, _) in PAIRS {
+        stack.set(service, "KAFKA__SESSION_TIMEOUT_MS", SESSION.as_millis());
+        stack.set(service, "KAFKA__KEEPS_PLACE", false);
+    }
+    stack.start_all().await;
+    for (service, second) in PAIRS {
+        stack.start_replica(service, second);
+    }
+    stack.ready().await;
+    for (first, second) in PAIRS {
+        until_owned(&stack, &[(first, 2), (second, 2)]).await;
+    }
+    make_users_known(&stack).await;
+
+    let places = stack.places.clone();
+    let stop_the_first_ones = async {
+        further_rows(&mut stack.sink().await, 150).await;
+        let asked = Instant::now();
+        for (first, _) in PAIRS {
+            assert_eq!(stack.process(first).terminate().await.code(), Some(0), "{first}");
+        }
+        for (_, second) in PAIRS {
+            until_owned(&stack, &[(second, 4)]).await;
+        }
+        asked.elapsed()
+    };
+    let (outcome, handed_on) = tokio::join!(load(&places, 500, 300), stop_the_first_ones);
+    assert!(handed_on < SESSION * 2 / 3, "the others had the partitions after {handed_on:?} only");
     assert_whole(&stack, &outcome);
 }
