@@ -87,17 +87,19 @@ fn in_time(config: &CaptureConfig, deadline: Instant, table: &str) -> Result<(),
         .cure("look at /api/v1/state of cdc-ingest; a copy of the table that is under way comes first"))
 }
 
-/// A copy of the table that is under way is waited for: the command would take its place.
+/// A copy of the table that is under way is waited for: the command would take its place. So is a chain that does not run: a standby has none, and where
+/// several instances have one address the next try comes to another.
 async fn order(config: &CaptureConfig, table: &str, keys: &[Key], deadline: Instant) -> Result<(), Failure> {
     const ACCEPTED: u16 = 202;
     const CONFLICT: u16 = 409;
+    const UNAVAILABLE: u16 = 503;
     let body = json!({ "table": table, "keys": keys }).to_string();
     loop {
         let token = Some(config.token.reveal());
         let answer = page::post(&config.address, "/api/v1/snapshot", token, &body).await?.page;
         match answer.status {
             ACCEPTED => return Ok(()),
-            CONFLICT => in_time(config, deadline, table)?,
+            CONFLICT | UNAVAILABLE => in_time(config, deadline, table)?,
             _ => {
                 let refused =
                     format!("cdc-ingest at {} does not read rows of {table} again: {}", config.address, answer.body);
