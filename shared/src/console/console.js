@@ -240,14 +240,18 @@ function instances_table(stages) {
     const [kind, words] = standing(found), state = found.told.state ?? {}, figure = figures(found);
     const three = latency => latency ? `${number(latency.p50_ms)} / ${number(latency.p95_ms)} / ${number(latency.p99_ms)}` : '–';
     const is_here = found.service === pipeline.here.service && found.instance === pipeline.here.instance && found.port === pipeline.here.port;
+    const link = words => h('a', { href: safe_url(found.told.url) }, words), shares = behind_one_door(found);
     return [
-      [h('span', { class: `dot ${kind}`, 'aria-hidden': 'true' }), found.service], is_here ? [found.instance, ' (this page)'] : h('a', { href: safe_url(found.told.url) }, found.instance), words, state.version ?? '–',
+      [h('span', { class: `dot ${kind}`, 'aria-hidden': 'true' }), shares ? link(found.service) : found.service], is_here ? [found.instance, ' (this page)'] : shares ? found.instance : link(found.instance), words, state.version ?? '–',
       state.started_at ? duration((pipeline.now_ms - utc(state.started_at)) / 1000) : '–', number(sum((figure.records_in ?? []).map(flow => flow.per_second))), number(sum((figure.records_out ?? []).map(flow => flow.per_second))),
       three(figure.in_stage), three(figure.since_commit), number(figure.lag_records), `${number(figure.waiting_percent)} %`, number(state.generation?.number),
     ];
   });
   return table([['Service'], ['Instance'], ['State', 'wide'], ['Version'], ['Up'], ['In / s', N], ['Out / s', N], ['Here, ms: p50 / p95 / p99', N], ['Since commit, ms', N], ['Lag', N], ['Waiting', N], ['Chains', N]], rows, 'Instances');
 }
+
+// An address that several tell is that of a door before them: it leads to their service, and to none of them in particular.
+const behind_one_door = found => pipeline.instances.filter(other => !other.gone && other.told.url === found.told.url).length > 1;
 
 // An address told by an instance becomes a link only if it is one of a web page.
 const safe_url = url => /^https?:\/\//.test(url ?? '') ? url : '#';
@@ -260,7 +264,7 @@ function details_of(stages) {
   });
   const copies = live.flatMap(found => Object.entries(details(found).snapshot ?? {}));
   const slots = live.map(found => details(found).slot).filter(Boolean);
-  const dimensions = live.flatMap(found => Object.entries(details(found).join?.dimensions ?? {}).map(([name, told]) => [name, number(told.rows), bytes(told.bytes), told.missing ? h('a', { href: `${safe_url(found.told.url)}/api/v1/missing` }, number(told.missing)) : '0', told.missing ? duration(told.oldest_missing_s) : '–', found.instance]));
+  const dimensions = live.flatMap(found => Object.entries(details(found).join?.dimensions ?? {}).map(([name, told]) => [name, number(told.rows), bytes(told.bytes), told.missing && !behind_one_door(found) ? h('a', { href: `${safe_url(found.told.url)}/api/v1/missing` }, number(told.missing)) : number(told.missing), told.missing ? duration(told.oldest_missing_s) : '–', found.instance]));
   const letters = live.flatMap(found => Object.entries(figures(found).rejected ?? {}).map(([reason, count]) => [found.service, reason, number(count), (found.told.topology.dead_letters ?? []).map(name => h('a', { href: `#/topics?topic=${encodeURIComponent(name)}` }, name))]));
   const restarts = stages.flatMap(stage => stage.all).flatMap(found => (found.told.state?.restarts ?? []).map(one => [one.at, found.instance, one.kind, one.why])).sort((a, b) => b[0].localeCompare(a[0]));
   const copy = ([name, told]) => [name, told.topic, h('progress', { max: '100', value: `${told.percent}`, 'aria-label': `copy of ${name}` }), `${told.percent} %`, number(told.rows), told.rows_a_second === undefined ? '–' : number(told.rows_a_second), told.seconds_left === undefined ? '–' : duration(told.seconds_left), told.stopped ? `stopped: ${told.stopped}` : told.paused ? 'paused' : told.done ? 'done' : 'copying'];
@@ -395,7 +399,8 @@ async function command(name, body) {
 
 function view_control() {
   const here = pipeline.instances.find(found => found.service === pipeline.here.service && found.instance === pipeline.here.instance && found.port === pipeline.here.port);
-  const others = pipeline.instances.filter(found => found !== here && !found.gone && ['cdc-ingest', 'dwd-cleaner'].includes(found.service));
+  const door = found => found.told.control_url ?? found.told.url, doors = new Set(here ? [door(here)] : []);
+  const others = pipeline.instances.filter(found => found !== here && !found.gone && ['cdc-ingest', 'dwd-cleaner'].includes(found.service) && !doors.has(door(found)) && doors.add(door(found)));
   const button = (name, table, label) => h('button', { type: 'button', 'data-command': name, 'data-table': table, 'aria-label': `${label} ${table}` }, label);
   const copies = Object.entries(details(here ?? { told: {} }).snapshot ?? {}).map(([name, copy]) => [name, `${copy.percent} %`, copy.stopped ? 'stopped' : copy.paused ? 'paused' : copy.done ? 'done' : 'copying', [button('snapshot', name, 'Copy again'), !copy.done && [copy.paused ? button('snapshot/resume', name, 'Resume') : button('snapshot/pause', name, 'Pause'), button('snapshot/cancel', name, 'Cancel')]]]);
   const field = (label, name, attributes) => h('label', {}, label, h('input', { name, 'data-keep': true, autocomplete: 'off', inputmode: 'numeric', size: '10', ...attributes }));
@@ -407,7 +412,7 @@ function view_control() {
       h('h3', {}, 'A range of keys again'), h('form', { class: 'ask card', id: 'range-form' }, h('label', {}, 'Table', h('select', { name: 'table', 'data-keep': true }, copies.map(([name]) => h('option', {}, name)))), field('From key', 'from', { required: true }), field('To key', 'to', { required: true }), h('button', { class: 'main' }, 'Copy the range'))]
       : pipeline.here.service === 'dwd-cleaner' ? [h('h3', {}, 'Put dead letters back in'), h('p', { class: 'soft' }, 'By the rules that this instance runs with, and those of its partitions only.'), h('form', { class: 'ask card', id: 'replay-form' }, field('From offset', 'from', { required: true, value: '0' }), field('To offset (the last)', 'to', {}), field('Input partition (all)', 'partition', {}), h('button', { class: 'main' }, 'Replay'))]
       : h('p', { class: 'soft' }, 'This service takes no commands.'),
-    others.length ? [h('h3', {}, 'Others that take commands'), h('ul', {}, others.map(found => h('li', {}, h('a', { href: `${safe_url(found.told.control_url ?? found.told.url)}${safe_url(found.told.control_url ?? found.told.url) === '#' ? '' : '/#/control'}` }, `${found.service}, ${found.instance}`))))] : []);
+    others.length ? [h('h3', {}, 'Others that take commands'), h('ul', {}, others.map(found => h('li', {}, h('a', { href: safe_url(door(found)) === '#' ? '#' : `${door(found)}/#/control` }, behind_one_door(found) ? found.service : `${found.service}, ${found.instance}`))))] : []);
 }
 
 // --- view: settings --------------------------------------------------------------------------------------------------------------------

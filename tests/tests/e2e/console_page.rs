@@ -70,6 +70,21 @@ async fn the_page_shows_the_whole_pipeline_live() {
 }
 
 #[tokio::test]
+async fn instances_behind_one_address_are_linked_as_their_service() {
+    const DOOR: &str = "http://127.0.0.1:18082";
+    let (mut stack, mut browser) = on_the_page_of(CDC_INGEST, 1440).await;
+    stack.set(DWD_CLEANER, "CONSOLE__URL", DOOR);
+    stack.process(DWD_CLEANER).terminate().await;
+    stack.start(DWD_CLEANER);
+    stack.start_replica(DWD_CLEANER, "dwd-cleaner-second");
+    let links = format!("[...document.querySelectorAll('#main a[href^=\"{DOOR}\"]')].map(a => a.innerText).join()");
+    browser.until("each row links to the service", &format!("{links} === 'dwd-cleaner,dwd-cleaner'")).await;
+    browser.open(&format!("{}/#/control", stack.url(CDC_INGEST)));
+    browser.until("there is one door to its commands", &format!("{links} === 'dwd-cleaner'")).await;
+    assert_nothing_complained(&browser);
+}
+
+#[tokio::test]
 async fn an_order_is_followed_by_typing_its_id() {
     let (stack, mut browser) = on_the_page_of(DWD_CLEANER, 1440).await;
     run(&mut stack.source().await, "UPDATE business.orders SET quantity = 77 WHERE order_id = 2001").await;
