@@ -38,41 +38,37 @@ USER 10001:10001
 FROM runtime AS cdc-ingest
 COPY config/cdc-ingest.toml ./
 COPY --from=build /out/cdc-ingest /usr/local/bin/
-# In a container 127.0.0.1 is the container itself.
-ENV CDC_INGEST__HTTP__HOST=0.0.0.0
+# In a container 127.0.0.1 is the container itself. The file is named by a variable, so that the health check asks by the same one.
+ENV CDC_INGEST__HTTP__HOST=0.0.0.0 CDC_INGEST_CONFIG=/etc/tidemill/cdc-ingest.toml
 EXPOSE 8081
-HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["cdc-ingest", "health", "useful", "--config", "/etc/tidemill/cdc-ingest.toml"]
+HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["cdc-ingest", "health", "useful"]
 ENTRYPOINT ["cdc-ingest"]
-CMD ["--config", "/etc/tidemill/cdc-ingest.toml"]
 
 FROM runtime AS dwd-cleaner
 COPY config/dwd-cleaner.toml config/dwd-cleaner-users.toml ./
 COPY --from=build /out/dwd-cleaner /usr/local/bin/
-ENV DWD_CLEANER__HTTP__HOST=0.0.0.0
+ENV DWD_CLEANER__HTTP__HOST=0.0.0.0 DWD_CLEANER_CONFIG=/etc/tidemill/dwd-cleaner.toml
 EXPOSE 8082
-HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["dwd-cleaner", "health", "ready", "--config", "/etc/tidemill/dwd-cleaner.toml"]
+HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["dwd-cleaner", "health", "ready"]
 ENTRYPOINT ["dwd-cleaner"]
-CMD ["--config", "/etc/tidemill/dwd-cleaner.toml"]
 
 FROM runtime AS dim-joiner
 COPY config/dim-joiner.toml ./
 COPY --from=build /out/dim-joiner /usr/local/bin/
-ENV DIM_JOINER__HTTP__HOST=0.0.0.0
+ENV DIM_JOINER__HTTP__HOST=0.0.0.0 DIM_JOINER_CONFIG=/etc/tidemill/dim-joiner.toml
 EXPOSE 8083
-HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["dim-joiner", "health", "ready", "--config", "/etc/tidemill/dim-joiner.toml"]
+HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["dim-joiner", "health", "ready"]
 ENTRYPOINT ["dim-joiner"]
-CMD ["--config", "/etc/tidemill/dim-joiner.toml"]
 
 FROM runtime AS pg-sinker
 COPY config/pg-sinker.toml ./
 COPY --from=build /out/pg-sinker /usr/local/bin/
-ENV PG_SINKER__HTTP__HOST=0.0.0.0
+ENV PG_SINKER__HTTP__HOST=0.0.0.0 PG_SINKER_CONFIG=/etc/tidemill/pg-sinker.toml
 EXPOSE 8084
-HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["pg-sinker", "health", "ready", "--config", "/etc/tidemill/pg-sinker.toml"]
+HEALTHCHECK --interval=3s --timeout=6s --start-period=120s CMD ["pg-sinker", "health", "ready"]
 ENTRYPOINT ["pg-sinker"]
-CMD ["--config", "/etc/tidemill/pg-sinker.toml"]
 
-# For tests and questions by hand: it may stay idle, and has a shell.
+# For tests and questions by hand: it may stay idle, and has a shell. Compose has it before the pages, too.
 FROM debian:bookworm-slim AS tidemill-lab
 USER 10001:10001
 COPY --from=build /out/tidemill-lab /usr/local/bin/

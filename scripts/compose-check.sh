@@ -7,8 +7,8 @@ usage() {
 Usage: scripts/compose-check.sh [--no-build] [--keep]
 
 Starts all of docker-compose.yml as a project of its own ("tidemill-check", with data of its own), validates it, restarts
-each service while orders flow, has a second cdc-ingest take over, compares the sink with the source, value by value, and
-takes all of it down again.
+each service while orders flow, makes each anew, scales each up to two instances and down to one while orders flow, has a
+second cdc-ingest take over, compares the sink with the source, value by value, and takes all of it down again.
 The exit code is 0 if all of it is right. It wants Docker 20.10 or newer with Compose 2; no Rust.
 
   --no-build   take the images as they are
@@ -21,9 +21,10 @@ EOT
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # shellcheck source=scripts/servers/console.sh
 . "$CHECKOUT/scripts/servers/console.sh"
+# shellcheck source=scripts/servers/lasting_load.sh
+. "$CHECKOUT/scripts/servers/lasting_load.sh"
 
-ORDERS=2000
-RATE=200 # changes a second: the load lasts half a minute
+SERVICES='cdc-ingest dwd-cleaner dim-joiner pg-sinker'
 build=yes
 keep=no
 
@@ -40,12 +41,29 @@ for argument in "$@"; do
 done
 
 compose() { docker compose --project-name tidemill-check --project-directory "$CHECKOUT" "$@"; }
-lab() { compose run --rm --no-deps -T lab "$@"; }
+tidemill_lab() { compose run --rm --no-deps -T lab "$@"; }
+
+# So many instances of each service, all healthy: a Kafka stage is when it has its partitions.
+up() { # INSTANCES ARGUMENT...
+  local service instances=$1 scales=()
+  shift
+  for service in $SERVICES; do scales+=(--scale "$service=$instances"); done
+  compose up -d --no-build --wait --wait-timeout 120 "${scales[@]}" "$@"
+}
+
+capturing() { # prints the container of the cdc-ingest that captures
+  local container
+  for container in $(compose ps -q cdc-ingest); do
+    ! docker exec "$container" cdc-ingest health ready >/dev/null 2>&1 || echo "$container"
+  done
+}
 
 clean_up() {
   local status=$?
-  [ "$status" -eq 0 ] || { compose ps -a >&2; compose logs --tail 15 cdc-ingest dwd-cleaner dim-joiner pg-sinker >&2; } || true
-  [ "$keep" = yes ] || compose --profile replicas down --volumes >&2 || status=1
+  give_up_load
+  # shellcheck disable=SC2086 # a list
+  [ "$status" -eq 0 ] || { compose ps -a >&2; compose logs --tail 15 $SERVICES >&2; } || true
+  [ "$keep" = yes ] || compose down --volumes >&2 || status=1
   exit "$status"
 }
 
@@ -58,27 +76,41 @@ trap clean_up EXIT
 headline 'starting everything'
 compose up -d --no-build --wait --wait-timeout 300
 headline 'validating'
-lab ready --timeout-s 120
-lab compare --timeout-s 60
-lab validate
-headline "restarting each service while $ORDERS orders flow"
-lab load --orders "$ORDERS" --rate "$RATE" &
-load=$!
-for service in cdc-ingest dwd-cleaner dim-joiner pg-sinker; do
+tidemill_lab ready --timeout-s 120
+tidemill_lab compare --timeout-s 60
+tidemill_lab validate
+headline "restarting each service while orders flow"
+begin_load
+for service in $SERVICES; do
   sleep 3
   say "restarting $service"
   compose restart "$service"
 done
-say "killing pg-sinker"
+say 'killing pg-sinker'
 docker kill --signal KILL "$(compose ps -q pg-sinker)" >/dev/null
-compose up -d --no-build --wait --wait-timeout 120 # Docker takes a kill by hand for a wish, and does not restart
-wait "$load" || fail 'the load was not carried whole, see above'
-headline 'a second instance of each; the capturing cdc-ingest is killed'
-compose --profile replicas up -d --no-build --wait --wait-timeout 120
-docker kill --signal KILL "$(compose ps -q cdc-ingest)" >/dev/null
-lab ready --cdc-ingest-url http://cdc-ingest-2:8081
-lab validate --cdc-ingest-url http://cdc-ingest-2:8081
-compose up -d --no-build --wait --wait-timeout 120 cdc-ingest # a standby now
+up 1 # Docker takes a kill by hand for a wish, and does not restart
+end_load
+headline "each service is made anew while orders flow"
+begin_load
+for service in $SERVICES; do
+  sleep 3
+  up 1 --force-recreate --no-deps "$service"
+done
+end_load
+headline "two instances of each and one again, while orders flow"
+begin_load
+sleep 3
+up 2
+sleep 3
+up 1
+end_load
+headline 'two cdc-ingest; the one that captures is killed'
+up 2
+docker kill --signal KILL "$(capturing)" >/dev/null
+tidemill_lab ready
+tidemill_lab validate
 headline 'comparing'
-lab compare --timeout-s 60
+up 1
+tidemill_lab ready
+tidemill_lab compare --timeout-s 60
 headline 'all of it is right'

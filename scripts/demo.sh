@@ -4,14 +4,16 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-Usage: scripts/demo.sh [--once] [--fresh]
+Usage: scripts/demo.sh [--docker] [--once] [--fresh]
 
 Builds Tidemill, starts PostgreSQL, Kafka and the four services on this machine, shows the source orders and the result
 rows, validates the pipeline with an order of its own, measures the latency of single changes, and keeps all of it
 running until Ctrl-C. The data stays for the next time.
 
-  --once    end after the report; the exit code says whether validation and measurement went well
-  --fresh   remove the data of earlier runs first
+  --docker   the same in containers, by docker-compose.yml, with data of its own: no Rust, no Java. Where Java is missing and
+             Docker answers, this is the way without being asked for
+  --once     end after the report; the exit code says whether validation and measurement went well
+  --fresh    remove the data of earlier runs first
 
 Environment (further variables: scripts/servers.sh --help):
   TIDEMILL_CDC_INGEST_PORT    port of cdc-ingest, and of its console   8081
@@ -39,6 +41,7 @@ STOP_SECONDS=15
 
 once=no
 fresh=no
+docker=no
 programs=''       # folder of the built programs
 our_servers=''    # names of the servers that this run has started
 our_services=''   # "NAME PID" of each service that this run has started, a line each
@@ -116,6 +119,7 @@ read_arguments() {
   local argument
   for argument in "$@"; do
     case $argument in
+      --docker) docker=yes ;;
       --once) once=yes ;;
       --fresh) fresh=yes ;;
       -h | --help)
@@ -125,6 +129,20 @@ read_arguments() {
       *) fail "unknown argument '$argument': see scripts/demo.sh --help" ;;
     esac
   done
+}
+
+# Without Java there is no Kafka here, but Docker has both.
+is_for_docker() {
+  [ "$docker" = no ] || return 0
+  [ "$(java_version)" -lt "$OLDEST_JAVA" ] && docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 &&
+    say "Java $OLDEST_JAVA is not here, and Docker answers: the demo runs in containers"
+}
+
+run_in_containers() {
+  local arguments=()
+  [ "$once" = no ] || arguments+=(--once)
+  [ "$fresh" = no ] || arguments+=(--fresh)
+  exec "$CHECKOUT/scripts/demo-docker.sh" ${arguments[@]+"${arguments[@]}"}
 }
 
 check_ports() {
@@ -267,6 +285,7 @@ main() {
   local status=0
   read_arguments "$@"
   cd "$CHECKOUT"
+  ! is_for_docker || run_in_containers
   require_prerequisites
   trap clean_up EXIT
   trap 'echo >&2; exit 130' INT

@@ -7,7 +7,7 @@ usage() {
 Usage: scripts/k8s-check.sh [--keep]
 
 Applies k8s/dev (namespace "tidemill", with databases and broker of its own), waits until all of it is ready, validates it,
-deletes a pod of each service and rolls each service over while orders flow, compares the sink with the source, value by
+kills a pod of each service and rolls each service over while orders flow, compares the sink with the source, value by
 value, and removes the namespace again. The exit code is 0 if all of it is right.
 
 It wants kubectl with the right context, a cluster of which you may make namespaces, and the images of the Dockerfile's five
@@ -20,9 +20,9 @@ EOT
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # shellcheck source=scripts/servers/console.sh
 . "$CHECKOUT/scripts/servers/console.sh"
+# shellcheck source=scripts/servers/lasting_load.sh
+. "$CHECKOUT/scripts/servers/lasting_load.sh"
 
-ORDERS=6000
-RATE=200 # changes a second: the load lasts a minute and a half
 WORKLOADS='deployment/cdc-ingest statefulset/dwd-cleaner statefulset/dim-joiner statefulset/pg-sinker'
 keep=no
 
@@ -53,10 +53,12 @@ capturing() {
   fail 'no pod of cdc-ingest captures'
 }
 
-lab() {
+tidemill_lab() { k exec lab -- tidemill-lab "$@"; }
+
+lab() { # the same, for what asks the one that captures
   local found
   found=$(capturing)
-  k exec lab -- tidemill-lab "$@" --cdc-ingest-url "http://${found#* }:8081"
+  tidemill_lab "$@" --cdc-ingest-url "http://${found#* }:8081"
 }
 
 wait_until_ready() {
@@ -68,6 +70,7 @@ wait_until_ready() {
 
 clean_up() {
   local status=$?
+  give_up_load
   if [ "$status" -ne 0 ]; then
     k get pods -o wide >&2 || true
     for workload in $WORKLOADS; do k logs "$workload" --tail=15 >&2 || true; done
@@ -87,13 +90,12 @@ headline 'validating'
 lab ready --timeout-s 120
 lab compare --timeout-s 60
 lab validate
-headline "deleting a pod of each service, and rolling each over, while $ORDERS orders flow"
-k exec lab -- tidemill-lab load --orders "$ORDERS" --rate "$RATE" &
-load=$!
+headline "killing a pod of each service, and rolling each over, while orders flow"
+begin_load
 sleep 3
 found=$(capturing)
 for pod in "${found% *}" dwd-cleaner-0 dim-joiner-1 pg-sinker-0; do
-  k delete pod "$pod"
+  k delete pod "$pod" --force --grace-period=0 # a kill: it is not asked to stop
   # shellcheck disable=SC2086
   wait_until_ready $WORKLOADS
 done
@@ -101,7 +103,8 @@ for workload in $WORKLOADS; do
   k rollout restart "$workload"
   wait_until_ready "$workload"
 done
-wait "$load" || fail 'the load was not carried whole, see above'
+say 'the last rollout is complete'
+end_load
 headline 'comparing'
 lab ready
 lab compare --timeout-s 60

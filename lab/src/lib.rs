@@ -38,6 +38,7 @@ pub mod bench;
 pub mod chaos;
 pub mod latency;
 pub mod load;
+pub mod pages;
 pub mod report;
 pub mod show;
 pub mod validate;

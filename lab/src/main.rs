@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use lab::paper::Paper;
 use lab::places::{Addresses, Places};
-use lab::{bench, captured, chaos, compare, latency, load, ready, report, show, validate};
+use lab::{bench, captured, chaos, compare, latency, load, pages, ready, report, show, validate};
 use shared::failure::{Failure, FailureKind};
 use shared::pg::TableName;
 
@@ -28,6 +28,8 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         timeout_s: u64,
     },
+    /// Lead who comes to a port to an instance of a service that runs several times
+    Pages(pages::Order),
     /// Show the first orders of the source and their rows in the sink
     Show,
     /// Print the order analysis report: sales, statuses, products, users, freshness
@@ -151,6 +153,7 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
     let (mut paper, mut progress) = (Paper::stdout(), Paper::stderr());
     match command {
         Command::Ready { timeout_s } => ready::run(places, seconds(timeout_s), &mut progress).await,
+        Command::Pages(order) => pages::run(&order, &mut progress).await,
         Command::Show => show::run(places, &mut paper).await.map(|()| true),
         Command::Report { html } => report::run(places, html.as_deref(), &mut paper).await.map(|()| true),
         Command::Validate { timeout_s } => validate::run(places, seconds(timeout_s), &mut paper).await,
