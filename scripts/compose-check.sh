@@ -44,11 +44,10 @@ compose() { docker compose --project-name tidemill-check --project-directory "$C
 tidemill_lab() { compose run --rm --no-deps -T lab "$@"; }
 
 # So many instances of each service, all healthy: a Kafka stage is when it has its partitions.
-up() { # INSTANCES ARGUMENT...
-  local service instances=$1 scales=()
-  shift
-  for service in $SERVICES; do scales+=(--scale "$service=$instances"); done
-  compose up -d --no-build --wait --wait-timeout 120 "${scales[@]}" "$@"
+up() { # INSTANCES
+  local service scales=()
+  for service in $SERVICES; do scales+=(--scale "$service=$1"); done
+  compose up -d --no-build --wait --wait-timeout 120 "${scales[@]}"
 }
 
 capturing() { # prints the container of the cdc-ingest that captures
@@ -94,7 +93,7 @@ headline "each service is made anew while orders flow"
 begin_load
 for service in $SERVICES; do
   sleep 3
-  up 1 --force-recreate --no-deps "$service"
+  compose up -d --no-build --no-deps --force-recreate --wait --wait-timeout 120 "$service"
 done
 end_load
 headline "two instances of each and one again, while orders flow"
