@@ -107,7 +107,8 @@ async fn batches_in_quick_succession_keep_their_distance() {
     sunk.flush();
     until("pg-sinker knows of the second", async || {
         let input = state(&sunk.stack, PG_SINKER).await["details"]["input"]["partitions"].clone();
-        let ends: i64 = input.as_array().unwrap().iter().filter_map(|found| found["end_offset"].as_i64()).sum();
+        let partitions = input.as_array().into_iter().flatten();
+        let ends: i64 = partitions.filter_map(|found| found["end_offset"].as_i64()).sum();
         if ends == 2 { Ok(()) } else { Err(input.to_string()) }
     })
     .await;
