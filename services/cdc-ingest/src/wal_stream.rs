@@ -208,7 +208,8 @@ impl Reading {
                 event = event_from(self.next_batch, &mut self.client) => {
                     let begun = Instant::now();
                     let Gathered { batch, is_full } = self.gather(event)?;
-                    if !is_full {
+                    // What is left of a transaction is not held up: it may come in pieces.
+                    if !is_full && matches!(batch.last(), Some(ReplicationEvent::Commit { .. })) {
                         self.next_batch = begun + Duration::from_millis(self.settings.kafka.batch_interval_ms);
                     }
                     self.send(batch).await?;
