@@ -58,12 +58,13 @@ install_missing() {
   if ! kustomize_is_there; then
     command -v go >/dev/null || not_checked 'neither kustomize nor kubectl is there, and no Go to compile kustomize'
     say "compiling kustomize $KUSTOMIZE_VERSION"
-    GOBIN=$TOOLS/bin go install "sigs.k8s.io/kustomize/kustomize/v5@$KUSTOMIZE_VERSION"
+    GOBIN=$TOOLS/bin go install "sigs.k8s.io/kustomize/kustomize/v5@$KUSTOMIZE_VERSION" || not_checked 'kustomize cannot be compiled, see above'
   fi
   if [ ! -e "$SCHEMAS/complete" ]; then
     say "installing kubernetes-validate $SCHEMAS_VERSION"
     python3 -m venv --clear "$SCHEMAS"
-    "$SCHEMAS/bin/pip" install -q --disable-pip-version-check "kubernetes-validate==$SCHEMAS_VERSION"
+    "$SCHEMAS/bin/pip" install -q --disable-pip-version-check "kubernetes-validate==$SCHEMAS_VERSION" ||
+      not_checked 'kubernetes-validate cannot be installed, see above'
     touch "$SCHEMAS/complete"
   fi
 }
