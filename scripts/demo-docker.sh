@@ -5,6 +5,8 @@ set -euo pipefail
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # shellcheck source=scripts/servers/console.sh
 . "$CHECKOUT/scripts/servers/console.sh"
+# shellcheck source=scripts/servers/demonstration.sh
+. "$CHECKOUT/scripts/servers/demonstration.sh"
 
 once=no
 fresh=no
@@ -40,31 +42,14 @@ start() {
   }
 }
 
-report() { # 0 if validation and measurement went well
-  local status=0
-  lab compare --timeout-s 60 || status=$?
-  headline "orders in the source, rows in the sink"
-  lab show || status=$?
-  headline "validation"
-  lab validate || status=$?
-  headline "latency of single changes"
-  lab latency --changes 200 --rate 5 || status=$?
-  return "$status"
-}
-
 address() { echo "127.0.0.1:${!1:-$2}"; } # VARIABLE PORT
 
-print_addresses() {
+tell_addresses() {
   local password=${TIDEMILL_POSTGRES_PASSWORD:-postgres}
-  cat <<EOF
-
-  ${BOLD}Console${PLAIN}           http://$(address TIDEMILL_CDC_INGEST_PORT 8081)/
-  ${BOLD}Source database${PLAIN}   postgres://postgres:$password@$(address TIDEMILL_SOURCE_PORT 5432)/source_db
-  ${BOLD}Sink database${PLAIN}     postgres://postgres:$password@$(address TIDEMILL_SINK_PORT 5433)/sink_db
-  ${BOLD}Kafka${PLAIN}             $(address TIDEMILL_KAFKA_PORT 9092)
-  ${BOLD}Logs${PLAIN}              docker compose logs -f
-
-EOF
+  print_addresses "http://$(address TIDEMILL_CDC_INGEST_PORT 8081)/" \
+    "postgres://postgres:$password@$(address TIDEMILL_SOURCE_PORT 5432)/source_db" \
+    "postgres://postgres:$password@$(address TIDEMILL_SINK_PORT 5433)/sink_db" \
+    "$(address TIDEMILL_KAFKA_PORT 9092)" "docker compose logs -f"
 }
 
 keep_running() {
@@ -99,9 +84,8 @@ main() {
   trap 'echo >&2; exit 130' INT
   trap 'exit 143' TERM HUP
   start
-  report || status=$?
-  print_addresses
-  [ "$status" -eq 0 ] || complain "validation or measurement failed, see above"
+  demonstrate || status=$?
+  tell_addresses
   [ "$once" = no ] || exit "$status"
   keep_running
 }

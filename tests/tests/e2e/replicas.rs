@@ -19,21 +19,26 @@ async fn until_owned(stack: &Stack, wanted: &[(&str, usize)]) {
     }
 }
 
-#[tokio::test]
-async fn the_second_instance_takes_over_the_partitions_of_one_that_is_killed_for_good() {
-    let mut stack = Stack::new().await;
-    for (service, _) in PAIRS {
-        stack.set(service, "KAFKA__SESSION_TIMEOUT_MS", 6_000);
-    }
+/// Two instances of each, with half of the partitions each, and users whose orders are joined at once.
+async fn start_pairs(stack: &mut Stack) {
     stack.start_all().await;
     for (service, second) in PAIRS {
         stack.start_replica(service, second);
     }
     stack.ready().await;
     for (first, second) in PAIRS {
-        until_owned(&stack, &[(first, 2), (second, 2)]).await;
+        until_owned(stack, &[(first, 2), (second, 2)]).await;
     }
-    make_users_known(&stack).await;
+    make_users_known(stack).await;
+}
+
+#[tokio::test]
+async fn the_second_instance_takes_over_the_partitions_of_one_that_is_killed_for_good() {
+    let mut stack = Stack::new().await;
+    for (service, _) in PAIRS {
+        stack.set(service, "KAFKA__SESSION_TIMEOUT_MS", 6_000);
+    }
+    start_pairs(&mut stack).await;
 
     let places = stack.places.clone();
     let kill_the_first_ones = async {
@@ -58,15 +63,7 @@ async fn an_instance_that_keeps_no_place_hands_its_partitions_on_when_it_stops()
         stack.set(service, "KAFKA__SESSION_TIMEOUT_MS", SESSION.as_millis());
         stack.set(service, "KAFKA__KEEPS_PLACE", false);
     }
-    stack.start_all().await;
-    for (service, second) in PAIRS {
-        stack.start_replica(service, second);
-    }
-    stack.ready().await;
-    for (first, second) in PAIRS {
-        until_owned(&stack, &[(first, 2), (second, 2)]).await;
-    }
-    make_users_known(&stack).await;
+    start_pairs(&mut stack).await;
 
     let places = stack.places.clone();
     let stop_the_first_ones = async {
