@@ -10,6 +10,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -34,8 +35,8 @@ use crate::kafka::KafkaConfig;
 use crate::kafka::topics::{Topics, unreachable_broker};
 use crate::said::Said;
 
-/// How long the thread waits for a record of the others before it looks whether there is something to tell.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long what the others tell may wait before the thread looks for it, where it is not woken to tell something itself.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Longest wait before the topic and the clients are tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Longest wait for the broker to take the good-bye.
@@ -85,17 +86,20 @@ impl Teller {
             shared: Arc::clone(&shared),
             runtime: Handle::current(),
         };
-        actix::spawn(look(config.clone(), about, health, pipeline, Arc::clone(&shared)));
         let is_told = !config.topic.is_empty();
         // Without the thread the page shows this instance alone, which is no reason to stop.
         let thread = is_told.then(|| std::thread::Builder::new().name("console".into()).spawn(move || voice.run()));
-        Teller { shared, thread: thread.and_then(Result::ok) }
+        let thread = thread.and_then(Result::ok);
+        let told_by = thread.as_ref().map(|thread| thread.thread().clone());
+        actix::spawn(look(config.clone(), about, health, pipeline, Arc::clone(&shared), told_by));
+        Teller { shared, thread }
     }
 
     /// Says good-bye, within a bound.
     pub async fn stop(mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         let Some(thread) = self.thread.take() else { return };
+        thread.thread().unpark();
         let deadline = Instant::now() + GOOD_BYE_MAX + LOOK_EVERY;
         while !thread.is_finished() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -110,7 +114,14 @@ impl Drop for Teller {
 }
 
 /// Looks at the instance again and again, and lays down what there is to tell.
-async fn look(config: ConsoleConfig, about: About, health: Health, pipeline: Pipeline, shared: Arc<Shared>) {
+async fn look(
+    config: ConsoleConfig,
+    about: About,
+    health: Health,
+    pipeline: Pipeline,
+    shared: Arc<Shared>,
+    told_by: Option<Thread>,
+) {
     let born = Instant::now();
     #[expect(clippy::cast_precision_loss, reason = "seconds of a window")]
     let mut window = Window::new(config.window_s as f64);
@@ -129,6 +140,9 @@ async fn look(config: ConsoleConfig, about: About, health: Health, pipeline: Pip
         let value = telling.encode(config.state_bytes_max);
         pipeline.take_own(&value);
         *shared.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        if let Some(thread) = &told_by {
+            thread.unpark();
+        }
         tokio::time::sleep(config.interval()).await;
     }
 }
@@ -177,7 +191,7 @@ impl Voice {
     fn pause(&self) {
         let deadline = Instant::now() + AGAIN_AFTER;
         while !self.is_stopping() && Instant::now() < deadline {
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::park_timeout(LOOK_EVERY);
         }
     }
 
@@ -215,12 +229,16 @@ impl Voice {
         let key = serde_json::to_vec(self.pipeline.own()).unwrap_or_default();
         let mut is_away = false;
         while !self.is_stopping() {
-            match clients.consumer.poll(LOOK_EVERY) {
-                Some(Ok(message)) => self.pipeline.take(message.key().unwrap_or_default(), message.payload()),
-                // Somebody removed the topic: it is made anew.
-                Some(Err(error)) if is_lost_topic(&error) => return self.pause(),
-                Some(Err(error)) => is_away |= is_unreachable(&error),
-                None => {}
+            std::thread::park_timeout(LOOK_EVERY);
+            while let Some(heard) = clients.consumer.poll(Duration::ZERO)
+                && !self.is_stopping()
+            {
+                match heard {
+                    Ok(message) => self.pipeline.take(message.key().unwrap_or_default(), message.payload()),
+                    // Somebody removed the topic: it is made anew.
+                    Err(error) if is_lost_topic(&error) => return self.pause(),
+                    Err(error) => is_away |= is_unreachable(&error),
+                }
             }
             clients.producer.poll(Duration::ZERO);
             let next = self.shared.next.lock().unwrap_or_else(PoisonError::into_inner).take();

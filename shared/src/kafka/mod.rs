@@ -8,6 +8,7 @@ pub mod progress;
 pub mod publisher;
 pub mod reader;
 pub mod security;
+mod sender;
 pub mod table;
 pub mod tail;
 pub mod topics;

@@ -14,13 +14,13 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header as KafkaHeader, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ProducerContext};
 use tokio::sync::mpsc;
 
 use super::KafkaConfig;
 use super::client_log::{self, ClientLog};
 use super::reader::Feed;
-use super::topics::unreachable_broker;
+use super::sender::Sender;
 use crate::batch::{OutRecord, Outgoing};
 use crate::failure::{Failure, FailureKind};
 use crate::generation::{Fate, Lease};
@@ -33,7 +33,7 @@ impl<P: Send + 'static> actix::Message for Outgoing<P> {
     type Result = ();
 }
 
-/// Called with each position, in order, once it is durable. It runs on the producer's thread: no waiting.
+/// Called with each position, in order, once it is durable. It runs on the thread that takes the broker's answers: no waiting.
 pub type OnAcked<P> = Box<dyn Fn(P) + Send + Sync>;
 
 /// The topics that a publisher writes to. [`OutRecord::topic`] is the index in this list, which grows at its end only.
@@ -91,7 +91,7 @@ pub struct Publisher<P: Send + 'static> {
 }
 
 struct Outbox<P: Send + 'static> {
-    producer: ThreadedProducer<Deliveries<P>>,
+    sender: Sender<Deliveries<P>>,
     deliveries: Arc<DeliveryState<P>>,
     topics: TopicNames,
     letters: Option<usize>,
@@ -100,10 +100,13 @@ struct Outbox<P: Send + 'static> {
     delivery_timeout: Duration,
 }
 
+/// How often the oldest batch is held against the bound of its acknowledgement, which is of many seconds.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
 /// The number of a dead letter, which belongs to no batch of the ledger.
 const LETTER: usize = usize::MAX;
 
-/// What the producer's thread works on.
+/// What the thread of the answers works on.
 struct DeliveryState<P> {
     ledger: Mutex<Accounts<P>>,
     /// Dead letters of the batch in hand that are not acknowledged.
@@ -139,13 +142,9 @@ impl<P: Send + 'static> Publisher<P> {
             topics: setup.topics.clone(),
             fate: setup.fate.clone(),
         });
-        let producer = setup
-            .config
-            .producer(setup.service)
-            .create_with_context(Deliveries { state: Arc::clone(&deliveries), log: ClientLog::new("producer") })
-            .map_err(|error| unreachable_broker(setup.config, error))?;
+        let context = Deliveries { state: Arc::clone(&deliveries), log: ClientLog::new("producer") };
         let outbox = Outbox {
-            producer,
+            sender: Sender::new(setup.config, &setup.config.producer(setup.service), context)?,
             deliveries,
             topics: setup.topics,
             letters: setup.letters,
@@ -178,12 +177,12 @@ impl<P: Send + Unpin + 'static> Actor for Publisher<P> {
 
     fn started(&mut self, context: &mut Self::Context) {
         let outbox = Arc::clone(&self.outbox);
-        context.run_interval(Duration::from_millis(100), move |_, _| outbox.watch_oldest());
+        context.run_interval(WATCH_EVERY, move |_, _| outbox.watch_oldest());
         // What waits in the producer's queue when the generation ends must not go out behind the next generation's look at the tail.
         let outbox = Arc::clone(&self.outbox);
         let purge = async move {
             outbox.fate.ended().await;
-            outbox.producer.purge(PurgeConfig::default().queue().inflight());
+            outbox.sender.purge();
         };
         context.spawn(purge.into_actor(self));
     }
@@ -265,7 +264,7 @@ impl<P: Send + 'static> Outbox<P> {
             message = message.payload(value);
         }
         loop {
-            match self.producer.send(message) {
+            match self.sender.send(message) {
                 Ok(()) => return Ok(()),
                 // The watch over the oldest batch bounds this wait.
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => message = back,

@@ -1,0 +1,109 @@
+//! A producer, and the thread that takes in the broker's answers to it. The thread sleeps while nothing is on its way.
+//!
+//! The client's own such producer (`ThreadedProducer`) looks ten times a second and spends the last part of a millisecond of each look in a
+//! loop: more than half of what a service used at rest.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
+
+use super::KafkaConfig;
+use super::topics::unreachable_broker;
+use crate::failure::{Failure, FailureKind};
+
+/// The thread looks at least this often while something is on its way.
+const LONGEST_LOOK: Duration = Duration::from_millis(100);
+/// And this often while nothing is: what the client has to say of the broker is told by then.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+pub(super) struct Sender<C: ProducerContext + 'static> {
+    shared: Arc<Shared<C>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared<C: ProducerContext> {
+    producer: BaseProducer<C>,
+    sleeps: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl<C: ProducerContext + Send + Sync + 'static> Sender<C> {
+    pub(super) fn new(config: &KafkaConfig, client: &ClientConfig, context: C) -> Result<Self, Failure> {
+        let producer = client.create_with_context(context).map_err(|error| unreachable_broker(config, error))?;
+        let shared = Arc::new(Shared { producer, sleeps: AtomicBool::new(false), stopping: AtomicBool::new(false) });
+        let answered = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("kafka-answers".into())
+            .spawn(move || answered.take_answers())
+            .map_err(|error| {
+                Failure::new(FailureKind::Broken, "the thread of the broker's answers cannot start").caused_by(error)
+            })?;
+        Ok(Sender { shared, thread: Some(thread) })
+    }
+}
+
+impl<C: ProducerContext> Sender<C> {
+    /// Queues a record; gives it back where it finds no place. It never waits.
+    #[expect(clippy::result_large_err, reason = "the record that was refused goes back to the caller")]
+    pub(super) fn send<'a>(
+        &self,
+        record: BaseRecord<'a, [u8], [u8], C::DeliveryOpaque>,
+    ) -> Result<(), (KafkaError, BaseRecord<'a, [u8], [u8], C::DeliveryOpaque>)> {
+        self.shared.producer.send(record)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Takes back what is not acknowledged: it counts as failed.
+    pub(super) fn purge(&self) {
+        self.shared.producer.purge(PurgeConfig::default().queue().inflight());
+    }
+
+    fn wake(&self) {
+        if self.shared.sleeps.load(Ordering::SeqCst)
+            && let Some(thread) = &self.thread
+        {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl<C: ProducerContext> Shared<C> {
+    fn take_answers(&self) {
+        while !self.stopping.load(Ordering::SeqCst) {
+            self.sleep_while_idle();
+            let wait = if self.is_idle() { Duration::ZERO } else { LONGEST_LOOK };
+            self.producer.poll(wait);
+        }
+    }
+
+    /// Who queues a record does so first and then looks whether this thread sleeps; here it is the other way round, so that one of both sees the other.
+    fn sleep_while_idle(&self) {
+        self.sleeps.store(true, Ordering::SeqCst);
+        if self.is_idle() && !self.stopping.load(Ordering::SeqCst) {
+            std::thread::park_timeout(LONGEST_SLEEP);
+        }
+        self.sleeps.store(false, Ordering::SeqCst);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.producer.in_flight_count() == 0
+    }
+}
+
+impl<C: ProducerContext + 'static> Drop for Sender<C> {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("the thread of the broker's answers panicked");
+            }
+        }
+    }
+}
