@@ -5,6 +5,7 @@ set -euo pipefail
 usage() {
   cat <<'EOT'
 Usage: scripts/bench.sh STAGE [OPTION]...
+       scripts/bench.sh --against flink [OPTION]...
 
 Builds what is measured (release), starts servers of its own on free ports, measures, prints a table, stops the servers
 and removes their data. Whatever else the machine does meanwhile is in the figures, and it costs a pipeline of many
@@ -26,10 +27,16 @@ Stages:
             time, memory
   profile   STAGE (cleaner, joiner or sinker): what the service does with its time, as a flame graph and a list of functions;
             the options of stages go behind it
+  micro     what a row costs in the plain functions of each stage, without Kafka and without PostgreSQL (criterion; the options
+            are its own: the name of a benchmark, --save-baseline NAME, --baseline NAME)
   scale     two instances of dwd-cleaner and of dim-joiner against one, beside two copying processes against one
-
+  growth    dwd-cleaner and dim-joiner with more partitions, more users and wider rows, beside a process that copies the same
+            records unchanged
   reconcile  pg-sinker compares large tables of source and sink, equal ones and with a few rows that differ: rows a second,
             processor time of the servers
+
+  --against flink  stage whole with one table and the Flink pipeline that Tidemill replaces (lab/flink: Flink CDC, Flink SQL,
+            Kafka, JDBC), in turns: how many times better each figure is
 
 Options of every stage:
   --json FILE          write the figures to this file as well
@@ -98,9 +105,22 @@ Options of reconcile:
   --rounds N           how often, with equal tables and with others            3
   --load-percent N     of the time so much the source works at most            50
 
+Options of growth:
+  --rows N             orders                                                  300000
+  --partitions N,...   of each topic                                           1,2,4,8
+  --users N,...                                                                10000,100000,500000,2000000
+  --note-bytes N,...   bytes of a further column of each order                 0,500,2000,8000
+  --rounds N           how often each takes its turn                           3
+  --calm-s SECONDS     as of stages
+
+Options of --against flink:
+  --rounds N           how often each takes its turn                           1
+  --rows N             orders of each load                                     200000
+
 Options of scale: --rows, --users, --rounds (3), --calm-s, as of stages
 
-capture wants pg_recvlogical, which comes with PostgreSQL's client programs; profile wants perf and inferno (cargo install
+--against flink wants root, Java, Maven and Python, 12 GiB of memory and some ten minutes a round; what it brings, 400 MB once,
+goes to TIDEMILL_DOWNLOADS. capture wants pg_recvlogical, which comes with PostgreSQL's client programs; profile wants perf and inferno (cargo install
 inferno). The benchmark wants Linux.
 
 Environment (further variables: scripts/servers.sh --help):
@@ -320,6 +340,21 @@ scale() { # OPTION...
   lab bench scale --programs "$programs" --broker-pid "$(cat "$TIDEMILL_STATE/kafka/pid")" --logs "$TIDEMILL_STATE/log" "$@"
 }
 
+growth() { # OPTION...
+  build dwd-cleaner dim-joiner
+  start_servers kafka
+  headline "growth"
+  lab bench growth --programs "$programs" --broker-pid "$(cat "$TIDEMILL_STATE/kafka/pid")" --logs "$TIDEMILL_STATE/log" "$@"
+}
+
+# --- micro ------------------------------------------------------------------------------------------------------------
+
+micro() { # OPTION...
+  headline "micro"
+  cd "$CHECKOUT"
+  CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target} cargo bench --manifest-path lab/micro/Cargo.toml --bench micro -- "$@"
+}
+
 # --- reconcile --------------------------------------------------------------------------------------------------------
 
 reconcile() { # OPTION...
@@ -327,6 +362,43 @@ reconcile() { # OPTION...
   start_servers source sink
   headline "reconcile"
   lab bench reconcile --program "$programs/pg-sinker" --logs "$TIDEMILL_STATE/log" "$@"
+}
+
+# --- against -----------------------------------------------------------------------------------------------------------
+
+against() { # flink OPTION...
+  local rounds=1 rows=200000 round here="$CHECKOUT/lab/flink" folder
+  [ "${1:-}" = flink ] || fail "there is nothing to compare with but flink"
+  shift
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --rounds) rounds=${2:?a number} ;;
+      --rows) rows=${2:?a number} ;;
+      *) fail "--against flink has no option '$1': see scripts/bench.sh --help" ;;
+    esac
+    shift 2
+  done
+  export TIDEMILL_DOWNLOADS=${TIDEMILL_DOWNLOADS:-$CHECKOUT/.tidemill/downloads}
+  export FLINKBASE=$TIDEMILL_DOWNLOADS/flink PYTHONDONTWRITEBYTECODE=1
+  [ -x "$FLINKBASE/venv/bin/python" ] || { headline "Flink is brought" && "$here/get.sh"; } || fail "Flink could not be brought, see above"
+  folder=$(mktemp -d)
+  for round in $(seq "$rounds"); do
+    "$CHECKOUT/scripts/bench.sh" whole --one-table --copied "$rows" --inserts "$rows" --updates 50000 --user-changes 0 --rates 5 \
+      --rate-s 40 --json "$folder/tidemill-$round.json"
+    headline "Flink, throughput"
+    flink throughput "$rows" --loads-only
+    headline "Flink, tuned-upsert"
+    flink tuned-upsert "$rows"
+  done
+  "$FLINKBASE/venv/bin/python" "$here/ratios.py" "$folder"
+  say "the figures of each run are in $folder"
+}
+
+flink() { # VARIANT ROWS OPTION...
+  local variant=$1 rows=$2
+  shift 2
+  "$FLINKBASE/venv/bin/python" "$here/bench.py" "$variant" --parts A --rows "$rows" --updates 50000 --quiet-wait 20 \
+    --out "$folder/$variant-$round.json" "$@" >/dev/null
 }
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -341,7 +413,8 @@ main() {
   esac
   [ $# -eq 0 ] || shift
   case $stage in
-    whole | capture | recovery | restore | reemission | stages | profile | scale | reconcile) ;;
+    --against) stage=against ;;
+    whole | capture | recovery | restore | reemission | stages | profile | micro | scale | growth | reconcile) ;;
     '')
       usage >&2
       exit 2

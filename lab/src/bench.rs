@@ -10,7 +10,7 @@ mod meter;
 mod orders;
 mod questions;
 mod report;
-mod rows;
+pub mod rows;
 mod spread;
 mod topic_writer;
 mod variant;
@@ -18,6 +18,7 @@ mod variant;
 pub use self::hop::forward;
 
 pub mod capture;
+pub mod growth;
 pub mod reconciliation;
 pub mod recovery;
 pub mod reemission;

@@ -120,6 +120,8 @@ enum Stage {
     Stages(bench::stages::Plan),
     /// The four services together: copy, stream, latency, memory, start
     Whole(bench::whole::Plan),
+    /// What a row costs dwd-cleaner and dim-joiner with more partitions, more users, wider rows
+    Growth(bench::growth::Plan),
     /// Two instances of a stage against one
     Scale(bench::scale::Plan),
     /// How long pg-sinker takes to compare the sink with the source
@@ -188,6 +190,9 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
         }
         Command::Bench { stage: Stage::Whole(plan), json } => {
             bench::whole::run(places, &plan, json, &mut paper, &mut progress).await
+        }
+        Command::Bench { stage: Stage::Growth(plan), json } => {
+            bench::growth::run(places, &plan, json, &mut paper, &mut progress).await
         }
         Command::Bench { stage: Stage::Scale(plan), json } => {
             bench::scale::run(places, &plan, json, &mut paper, &mut progress).await

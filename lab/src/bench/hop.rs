@@ -22,7 +22,7 @@ mod results;
 pub use self::broker::Broker;
 pub use self::course::{Course, Hop, stop};
 pub use self::entrant::{Entrant, ServiceVariant};
-pub use self::prefill::{orders, users};
+pub use self::prefill::{Load, orders, users};
 pub use self::results::{LEGEND, Results, Run, ratio};
 pub use self::watch::Figures;
 pub(crate) use self::watch::{Through, watch};

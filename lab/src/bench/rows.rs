@@ -1,5 +1,7 @@
 //! The rows that topics are filled with, as cdc-ingest writes those of `postgres_source/init`.
 
+use crate::random::Random;
+
 const CITIES: [&str; 6] = ["北京", "上海", "杭州", "成都", "丽江", "深圳"];
 
 /// Product, category, the category's name after cleaning.
@@ -41,6 +43,18 @@ pub fn order(order: u32, users: u32) -> String {
          \"order_time\":\"{time}\",\"updated_at\":\"{time}\"}}",
         order % users.max(1)
     )
+}
+
+/// The row with a further column of so many letters, which do not repeat; 0: the row as it is.
+pub fn with_note(row: String, bytes: usize) -> String {
+    if bytes == 0 {
+        return row;
+    }
+    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let seed = row.bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+    let mut random = Random::seeded(seed);
+    let note: String = (0..bytes).map(|_| char::from(random.pick(LETTERS))).collect();
+    format!("{},\"note\":\"{note}\"}}", row.trim_end_matches('}'))
 }
 
 /// What dwd-cleaner puts behind the columns of an order.

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use shared::failure::Failure;
 
-use crate::bench::hop::{self, Entrant, Hop, Results, orders, ratio, users};
+use crate::bench::hop::{self, Entrant, Hop, Load, Results, orders, ratio, users};
 use crate::bench::report;
 use crate::bench::spread::Spread;
 use crate::bench::stages::Means;
@@ -55,9 +55,10 @@ pub struct Scale {
 /// Measures both Kafka to Kafka stages.
 pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Result<Outcome, Failure> {
     let load_average_before = load_average();
+    let load = Load::new(plan.rows, plan.users);
     let mut course = plan.means.course(places, progress)?;
-    users(places, "ods_users", plan.users, course.progress).await?;
-    orders(places, Hop::CLEANER.input, (plan.rows, plan.users), course.progress).await?;
+    users(places, "ods_users", load, course.progress).await?;
+    orders(places, Hop::CLEANER.input, load, course.progress).await?;
     let mut stages = Vec::new();
     for hop in [Hop::CLEANER, Hop::JOINER] {
         let entrants = entrants();

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use shared::failure::Failure;
 
-use crate::bench::hop::{Broker, Course, Entrant, Hop, Results, ServiceVariant, orders, users};
+use crate::bench::hop::{Broker, Course, Entrant, Hop, Load, Results, ServiceVariant, orders, users};
 use crate::bench::{hop, report};
 use crate::paper::Paper;
 use crate::places::Places;
@@ -91,10 +91,11 @@ pub struct Outcome {
 /// Measures the stages in the order of the data.
 pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Result<Outcome, Failure> {
     let load_average_before = load_average();
+    let load = Load::new(plan.rows, plan.users);
     let mut course = plan.means.course(places, progress)?;
     course.profiles = plan.profiles.as_deref();
-    users(places, "ods_users", plan.users, course.progress).await?;
-    orders(places, Hop::CLEANER.input, (plan.rows, plan.users), course.progress).await?;
+    users(places, "ods_users", load, course.progress).await?;
+    orders(places, Hop::CLEANER.input, load, course.progress).await?;
     let mut stages = Vec::new();
     for (stage, hop) in [(Stage::Cleaner, Hop::CLEANER), (Stage::Joiner, Hop::JOINER)] {
         if plan.stages.contains(&stage) {

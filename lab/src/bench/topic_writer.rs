@@ -12,7 +12,7 @@ use shared::record::header::{self, Header};
 
 use crate::places::Places;
 
-/// Partitions of every topic that is filled.
+/// Partitions of a topic that is filled, where the measurement does not say another number.
 pub const PARTITIONS: i32 = 4;
 
 /// Longest wait until all records are acknowledged.
@@ -21,6 +21,7 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(60);
 /// Writes records.
 pub struct TopicWriter {
     config: KafkaConfig,
+    partitions: i32,
     producer: ThreadedProducer<DefaultProducerContext>,
     header: String,
 }
@@ -34,7 +35,8 @@ pub struct New<'a> {
 }
 
 impl TopicWriter {
-    pub fn connect(places: &Places) -> Result<Self, Failure> {
+    /// Into topics with so many partitions.
+    pub fn connect(places: &Places, partitions: i32) -> Result<Self, Failure> {
         let producer = places
             .kafka
             .client("tidemill-lab")
@@ -45,7 +47,7 @@ impl TopicWriter {
             .create()
             .map_err(failed)?;
         let config = places.kafka.clone();
-        Ok(TopicWriter { config, producer, header: String::new() })
+        Ok(TopicWriter { config, partitions, producer, header: String::new() })
     }
 
     /// Makes a topic as the services would. It must not exist.
@@ -55,12 +57,12 @@ impl TopicWriter {
             return Err(Failure::new(FailureKind::Settings, format!("topic `{topic}` exists already"))
                 .cure("delete it: it would be filled twice"));
         }
-        maker.ensure(&TopicSpec { name: topic.to_owned(), partitions: PARTITIONS, compacted: true }).await
+        maker.ensure(&TopicSpec { name: topic.to_owned(), partitions: self.partitions, compacted: true }).await
     }
 
     /// The partition that a key belongs to.
-    pub fn partition(key: &str) -> i32 {
-        partitioner::partition(key.as_bytes(), PARTITIONS)
+    pub fn partition(&self, key: &str) -> i32 {
+        partitioner::partition(key.as_bytes(), self.partitions)
     }
 
     pub fn send(&mut self, new: &New<'_>) -> Result<(), Failure> {
@@ -68,7 +70,7 @@ impl TopicWriter {
         new.header.write(&mut self.header);
         let headers =
             OwnedHeaders::new_with_capacity(1).insert(KafkaHeader { key: header::NAME, value: Some(&self.header) });
-        let partition = TopicWriter::partition(new.key);
+        let partition = self.partition(new.key);
         let mut record =
             BaseRecord::to(new.topic).key(new.key).payload(new.value).partition(partition).headers(headers);
         loop {

@@ -1,6 +1,6 @@
 //! The chain of cdc-ingest: checked, built sink first, started where it stopped.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix::ArbiterHandle;
 use actix::prelude::*;
@@ -28,7 +28,7 @@ use crate::settings::Settings;
 use crate::slot::{self, Slot};
 use crate::snapshot::ChunkReader;
 use crate::source;
-use crate::start::{Plan, Server, plan};
+use crate::start::{Plan, Server, first_epoch, plan};
 use crate::state::{KeyRange, SlotState, TableState};
 use crate::transaction::{Assembler, Before, Captured};
 use crate::wal_stream::{self, WalReader};
@@ -135,7 +135,8 @@ async fn start_chain(
     let identity = &opened.identity;
     let server = Server { system_id: identity.system_id.clone(), timeline: identity.timeline, flushed };
     let highest = found.tails.values().map(|header| header.version).max().unwrap_or_default();
-    let plan = plan(found.state.slot.as_ref(), opened.slot.as_ref(), &server, highest);
+    let first = first_epoch(SystemTime::now());
+    let plan = plan(found.state.slot.as_ref(), opened.slot.as_ref(), &server, highest, first);
     if let Some(why) = &plan.interrupted {
         metrics::SLOT_INTERRUPTIONS.inc();
         tracing::warn!(epoch = plan.epoch, "{why}: every table is read again, and rows that are gone get tombstones");

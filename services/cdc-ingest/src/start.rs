@@ -8,9 +8,11 @@
 //! | knows the slot | there | another system id | the same: the slot belongs to another history |
 //! | knows the slot | there | its WAL ends before what was sent | the same: the server was restored or failed over to an older state |
 //! | has noted an interruption | there | any | the same: what the stream brought again is not what was sent ([`crate::witness`]) |
-//! | nothing | there or not | any | first start: slot made if absent, epoch above all that the topics have, every table is copied |
+//! | nothing | there or not | any | first start: slot made if absent, epoch above all that the topics have and all of earlier hours, every table is copied |
 //!
 //! A timeline that grew while the slot is there is the same history going on (failover slot), as far as the stream bears it out.
+
+use std::time::{Duration, SystemTime};
 
 use shared::position::{Lsn, Version};
 
@@ -37,13 +39,21 @@ pub struct Plan {
     pub interrupted: Option<String>,
 }
 
-/// `sent` is the highest version of any record in the output topics.
-pub fn plan(known: Option<&SlotState>, slot: Option<&Slot>, server: &Server, sent: Version) -> Plan {
+/// The lowest epoch of a first start at this time: hours since 2025. Where all of Kafka was lost, the sink still has the versions of what was
+/// captured before, and what is captured now must stand above them.
+pub fn first_epoch(now: SystemTime) -> u32 {
+    const YEAR_2025: Duration = Duration::from_secs(1_735_689_600);
+    let since = now.duration_since(SystemTime::UNIX_EPOCH + YEAR_2025).unwrap_or_default();
+    u32::try_from(since.as_secs() / 3_600).unwrap_or_default().max(1)
+}
+
+/// `sent` is the highest version of any record in the output topics, `first` that of [`first_epoch`].
+pub fn plan(known: Option<&SlotState>, slot: Option<&Slot>, server: &Server, sent: Version, first: u32) -> Plan {
     let lost = slot.is_some_and(|slot| slot.lost.is_some());
     let epoch = |known: &SlotState| known.epoch.max(sent.epoch) + 1;
     let Some(known) = known else {
         let make_slot = slot.is_none() || lost;
-        return Plan { epoch: sent.epoch + 1, drop_slot: lost, make_slot, interrupted: None };
+        return Plan { epoch: first.max(sent.epoch + 1), drop_slot: lost, make_slot, interrupted: None };
     };
     match interruption(known, slot, server, sent) {
         None => Plan { epoch: known.epoch, drop_slot: false, make_slot: false, interrupted: None },
@@ -100,7 +110,7 @@ mod tests {
 
     /// Epoch, slot dropped, slot made, interrupted.
     fn decide(known: Option<SlotState>, slot: Option<Slot>, server: &Server) -> (u32, bool, bool, bool) {
-        let plan = plan(known.as_ref(), slot.as_ref(), server, SENT);
+        let plan = plan(known.as_ref(), slot.as_ref(), server, SENT, 1);
         (plan.epoch, plan.drop_slot, plan.make_slot, plan.interrupted.is_some())
     }
 
@@ -123,5 +133,18 @@ mod tests {
         assert_eq!(decide(None, None, &server()), (4, false, true, false));
         assert_eq!(decide(None, Some(slot()), &server()), (4, false, false, false));
         assert_eq!(decide(None, Some(lost), &server()), (4, true, true, false));
+    }
+
+    #[test]
+    fn a_first_start_stands_above_all_that_was_captured_in_earlier_hours() {
+        let at = |seconds| first_epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!((at(0), at(1_735_689_600 + 3_599)), (1, 1));
+        // 2026-11-26, a second before 21:00 UTC and at 21:00.
+        let (then, later) = (at(1_795_726_799), at(1_795_726_800));
+        assert_eq!((then, later), (16_676, 16_677));
+        let nothing = Version::default();
+        assert_eq!(plan(None, None, &server(), nothing, later).epoch, later);
+        assert_eq!(plan(None, None, &server(), SENT, later).epoch, later);
+        assert_eq!(plan(Some(&known()), None, &server(), SENT, later).epoch, 4, "the state knows better");
     }
 }

@@ -19,15 +19,15 @@
 // What is set, and what the sink's tables are.
 pub mod settings;
 
-mod catalog;
-mod growth;
-mod tables;
+pub mod catalog;
+pub mod growth;
+pub mod tables;
 mod ways;
 
 // What a record says, and what of a batch remains.
-mod entry;
+pub mod entry;
 
-mod coalesce;
+pub mod coalesce;
 mod shares;
 mod split;
 

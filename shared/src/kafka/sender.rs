@@ -21,6 +21,9 @@ const LONGEST_LOOK: Duration = Duration::from_millis(100);
 /// And this often while nothing is: what the client has to say of the broker is told by then.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
+/// A record that was not queued, and why.
+type Unsent<'a, O> = (KafkaError, BaseRecord<'a, [u8], [u8], O>);
+
 pub(super) struct Sender<C: ProducerContext + 'static> {
     shared: Arc<Shared<C>>,
     thread: Option<JoinHandle<()>>,
@@ -53,7 +56,7 @@ impl<C: ProducerContext> Sender<C> {
     pub(super) fn send<'a>(
         &self,
         record: BaseRecord<'a, [u8], [u8], C::DeliveryOpaque>,
-    ) -> Result<(), (KafkaError, BaseRecord<'a, [u8], [u8], C::DeliveryOpaque>)> {
+    ) -> Result<(), Unsent<'a, C::DeliveryOpaque>> {
         self.shared.producer.send(record)?;
         self.wake();
         Ok(())

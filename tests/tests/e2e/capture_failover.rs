@@ -104,6 +104,7 @@ fn standby_settings(stack: &Stack) -> [String; 5] {
 async fn a_promoted_standby_with_the_slot_is_gone_on_from() {
     // So that what is captured is at the standby.
     let Some(mut pair) = Pair::captured(&["synchronized_standby_slots=standby"]).await else { return };
+    let first = epoch(&pair.stack).await;
     pair.write(200).await;
     pair.primary.stop();
     pair.promote().await;
@@ -114,12 +115,13 @@ async fn a_promoted_standby_with_the_slot_is_gone_on_from() {
     pair.stack.ready().await;
     pair.table.until_whole(&pair.stack).await;
     assert!(pair.stack.process(CDC_INGEST).is_running());
-    assert_eq!((interruptions(&pair.stack).await, epoch(&pair.stack).await), (0.0, 1));
+    assert_eq!((interruptions(&pair.stack).await, epoch(&pair.stack).await), (0.0, first));
 }
 
 #[tokio::test]
 async fn a_promoted_standby_that_lacks_what_was_captured_is_noticed() {
     let Some(mut pair) = Pair::captured(&[]).await else { return };
+    let first = epoch(&pair.stack).await;
     pair.standby.stop();
     pair.write(200).await;
     pair.table.until_whole(&pair.stack).await;
@@ -131,5 +133,5 @@ async fn a_promoted_standby_that_lacks_what_was_captured_is_noticed() {
     pair.stack.ready().await;
     pair.table.until_whole(&pair.stack).await;
     assert!(pair.stack.process(CDC_INGEST).is_running());
-    assert_eq!(epoch(&pair.stack).await, 2);
+    assert_eq!(epoch(&pair.stack).await, first + 1);
 }

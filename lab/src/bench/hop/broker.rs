@@ -9,8 +9,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
 
-use crate::bench::topic_writer::PARTITIONS;
-
 /// A connection to the broker.
 pub struct Broker {
     kafka: KafkaConfig,
@@ -52,7 +50,15 @@ impl Broker {
                 .map(|(_, end)| end)
                 .map_err(|error| self.failed(&format!("topic `{topic}` cannot be read"), error))
         };
-        (0..PARTITIONS).map(end).collect()
+        (0..self.partitions(topic)?).map(end).collect()
+    }
+
+    /// How many partitions it has.
+    pub fn partitions(&self, topic: &str) -> Result<i32, Failure> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN);
+        let metadata = metadata.map_err(|error| self.failed(&format!("topic `{topic}` cannot be read"), error))?;
+        let count = metadata.topics().first().map_or(0, |found| found.partitions().len());
+        Ok(i32::try_from(count).unwrap_or_default())
     }
 
     /// Deletes a topic.

@@ -13,7 +13,7 @@ use super::results::Run;
 use super::watch::{Figures, Through, watch};
 use crate::bench::calm;
 use crate::bench::child::{Child, Program, variable};
-use crate::bench::topic_writer::{PARTITIONS, TopicWriter};
+use crate::bench::topic_writer::TopicWriter;
 use crate::bench::variant::Variant;
 use crate::paper::Paper;
 use crate::places::Places;
@@ -97,19 +97,22 @@ impl Course<'_> {
         }
     }
 
-    async fn anew(&self, topic: &str) -> Result<(), Failure> {
+    /// An empty topic with as many partitions as the input has; answers how many.
+    async fn anew(&self, topic: &str, input: &str) -> Result<i32, Failure> {
         self.broker.forget_topic(topic).await?;
-        TopicWriter::connect(self.places)?.make(topic).await
+        let partitions = self.broker.partitions(input)?;
+        TopicWriter::connect(self.places, partitions)?.make(topic).await?;
+        Ok(partitions)
     }
 
     async fn forward(&self, hop: &Hop, instances: u32, wanted: u64) -> Result<Figures, Failure> {
-        self.anew(COPY).await?;
+        let partitions = self.anew(COPY, hop.input).await?;
         let lab = std::env::current_exe().map_err(|error| {
             Failure::new(FailureKind::Broken, "the path of this program is unknown").caused_by(error)
         })?;
         let mut children = Vec::new();
         for instance in 0..instances {
-            let mine = (0..PARTITIONS).filter(|partition| partition.unsigned_abs() % instances == instance);
+            let mine = (0..partitions).filter(|partition| partition.unsigned_abs() % instances == instance);
             let order = Order::new(hop.input, COPY, mine.collect());
             children.push(Child::start(order.program(&lab, self.places, &self.log("forward", instance)))?);
         }
@@ -121,7 +124,7 @@ impl Course<'_> {
     }
 
     async fn serve(&self, hop: &Hop, variant: &Variant, instances: u32, wanted: u64) -> Result<Figures, Failure> {
-        self.anew(hop.output).await?;
+        self.anew(hop.output, hop.input).await?;
         self.broker.forget_group(hop.service).await?;
         let path = program(variant, self.programs, hop.service);
         let mut children = Vec::new();

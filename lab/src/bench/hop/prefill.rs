@@ -5,7 +5,7 @@ use shared::position::{Lsn, Version};
 use shared::record::header::{Header, Operation};
 
 use crate::bench::rows;
-use crate::bench::topic_writer::{New, TopicWriter};
+use crate::bench::topic_writer::{New, PARTITIONS, TopicWriter};
 use crate::paper::Paper;
 use crate::places::Places;
 
@@ -15,32 +15,50 @@ const TRANSACTION: u32 = 1_000;
 /// Bytes of WAL between two commits.
 const COMMIT_EVERY: u64 = 0x3_0000;
 
+/// What the first topics are filled with.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Orders.
+    pub rows: u32,
+    /// Who own them in turn.
+    pub users: u32,
+    /// Of each topic.
+    pub partitions: i32,
+    /// Of a further column of each order, which no rule names.
+    pub note_bytes: usize,
+}
+
+impl Load {
+    pub fn new(rows: u32, users: u32) -> Self {
+        Load { rows, users, partitions: PARTITIONS, note_bytes: 0 }
+    }
+}
+
 /// A topic to be filled, and what with.
 struct Table<'a> {
     topic: &'a str,
+    partitions: i32,
     key: &'a str,
     rows: u32,
     row: &'a dyn Fn(u32) -> String,
 }
 
 /// Users with the ids from 0 on, inserted.
-pub async fn users(places: &Places, topic: &str, count: u32, progress: &mut Paper) -> Result<(), Failure> {
-    fill(places, &Table { topic, key: "user_id", rows: count, row: &rows::user }, progress).await
+pub async fn users(places: &Places, topic: &str, load: Load, progress: &mut Paper) -> Result<(), Failure> {
+    let Load { users, partitions, .. } = load;
+    fill(places, &Table { topic, partitions, key: "user_id", rows: users, row: &rows::user }, progress).await
 }
 
 /// Orders with the ids from 0 on, each of one of so many users, inserted.
-pub async fn orders(
-    places: &Places,
-    topic: &str,
-    (count, users): (u32, u32),
-    progress: &mut Paper,
-) -> Result<(), Failure> {
-    fill(places, &Table { topic, key: "order_id", rows: count, row: &|id| rows::order(id, users) }, progress).await
+pub async fn orders(places: &Places, topic: &str, load: Load, progress: &mut Paper) -> Result<(), Failure> {
+    let Load { rows, users, partitions, note_bytes } = load;
+    let row = |id| rows::with_note(rows::order(id, users), note_bytes);
+    fill(places, &Table { topic, partitions, key: "order_id", rows, row: &row }, progress).await
 }
 
 async fn fill(places: &Places, table: &Table<'_>, progress: &mut Paper) -> Result<(), Failure> {
-    let Table { topic, key, rows, row } = *table;
-    let mut writer = TopicWriter::connect(places)?;
+    let Table { topic, partitions, key, rows, row } = *table;
+    let mut writer = TopicWriter::connect(places, partitions)?;
     writer.make(topic).await?;
     for id in 0..rows {
         let key = format!("{{\"{key}\":{id}}}");

@@ -7,7 +7,7 @@ use shared::position::{Lsn, Version};
 use shared::record::header::{Header, Operation};
 
 use crate::bench::rows;
-use crate::bench::topic_writer::{New, TopicWriter};
+use crate::bench::topic_writer::{New, PARTITIONS, TopicWriter};
 use crate::paper::Paper;
 use crate::places::Places;
 
@@ -46,7 +46,7 @@ pub struct Fill<'a> {
 impl<'a> Fill<'a> {
     /// Makes the topics as the services would.
     pub async fn make(places: &Places, topics: &'a Topics, progress: &'a mut Paper) -> Result<Self, Failure> {
-        let writer = TopicWriter::connect(places)?;
+        let writer = TopicWriter::connect(places, PARTITIONS)?;
         for name in [&topics.users, &topics.orders, &topics.results] {
             writer.make(name).await?;
         }
@@ -93,7 +93,7 @@ impl<'a> Fill<'a> {
     /// The key of the order, and its offset in its partition.
     fn order(&mut self, number: u32, users: u32) -> Result<(String, i64), Failure> {
         let (topics, key) = (self.topics, format!("{{\"order_id\":{number}}}"));
-        let next = self.next.entry(TopicWriter::partition(&key)).or_default();
+        let next = self.next.entry(self.writer.partition(&key)).or_default();
         let input = *next;
         *next += 1;
         let header = Header { input_offset: Some(input), ..Header::new(Operation::Insert, version(number)) };
