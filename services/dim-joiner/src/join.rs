@@ -281,19 +281,23 @@ impl Joiner {
         let mut out = Outgoing::default();
         let topic = self.dimensions.get(dimension).map(|rows| rows.read_from().to_owned()).unwrap_or_default();
         let mut released = BTreeSet::new();
+        let mut taken: BTreeMap<Operation, u64> = BTreeMap::new();
         for record in batch.records() {
             let Some(rows) = self.dimensions.get_mut(dimension) else { continue };
             match rows.apply(&record) {
                 Ok(Applied::Repeat) => metrics::REPEATS_DROPPED.inc(),
                 Ok(applied) => {
                     let operation = if record.value.is_some() { Operation::Update } else { Operation::Delete };
-                    metrics::RECORDS_IN.with_label_values(&[&topic, operation.as_str()]).inc();
+                    *taken.entry(operation).or_default() += 1;
                     if let Applied::Changed(name) = applied {
                         self.changed(dimension, name, now, &mut out, &mut released)?;
                     }
                 }
                 Err(rejection) => reject(&topic, &record, &rejection, &now.text(), &mut out),
             }
+        }
+        for (operation, count) in taken {
+            metrics::RECORDS_IN.with_label_values(&[&topic, operation.as_str()]).inc_by(count);
         }
         out.position.offsets = self.next_offsets(released);
         self.dimensions.get(dimension).map_or(Ok(()), Dimension::within_bounds)?;

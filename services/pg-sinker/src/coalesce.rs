@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use smallvec::SmallVec;
+
 use crate::entry::Entry;
 use crate::settings::OnTombstone;
 use crate::tables::Target;
@@ -53,7 +55,10 @@ fn not_overtaken<'e, 'a: 'e, K: Hash + Eq + Clone, V: Ord + Copy>(
     rows
 }
 
-fn key<'a>(target: &Target, entry: &Entry<'a>) -> Vec<Option<Cow<'a, str>>> {
+/// Most keys have one column.
+type Key<'a> = SmallVec<[Option<Cow<'a, str>>; 1]>;
+
+fn key<'a>(target: &Target, entry: &Entry<'a>) -> Key<'a> {
     target.key_fields().map(|at| entry.fields.get(at).and_then(|field| field.text())).collect()
 }
 

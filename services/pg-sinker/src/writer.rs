@@ -13,6 +13,7 @@ use shared::kafka::progress::Progress;
 use shared::kafka::reader::FromReader;
 use shared::metrics;
 use shared::pg::PostgresConfig;
+use shared::record::header::Operation;
 
 use crate::entry::Item;
 use crate::evolve::Grower;
@@ -142,6 +143,7 @@ impl Work {
     /// The records that the sink does not have yet.
     fn read<'a>(&self, batch: &'a Batch) -> Result<Vec<Item<'a>>, Failure> {
         let mut items = Vec::with_capacity(batch.len());
+        let mut taken: BTreeMap<Operation, u64> = BTreeMap::new();
         for record in batch.records() {
             let expected = self.expected.get(&record.partition).ok_or_else(|| {
                 Failure::new(FailureKind::Broken, format!("a record of partition {} came unasked", record.partition))
@@ -152,10 +154,13 @@ impl Work {
             }
             let item = Item::read(record, &self.setup.plan.tables);
             if let Ok(entry) = &item.content {
-                let labels = [self.setup.plan.place.topic.as_str(), entry.header.operation.as_str()];
-                metrics::RECORDS_IN.with_label_values(&labels).inc();
+                *taken.entry(entry.header.operation).or_default() += 1;
             }
             items.push(item);
+        }
+        for (operation, count) in taken {
+            let labels = [self.setup.plan.place.topic.as_str(), operation.as_str()];
+            metrics::RECORDS_IN.with_label_values(&labels).inc_by(count);
         }
         Ok(items)
     }
