@@ -15,6 +15,7 @@ use shared::failure::Failure;
 use crate::bench::hop::{Broker, Course, Entrant, Hop, Load, Results, ServiceVariant, orders, users};
 use crate::bench::{hop, report};
 use crate::paper::Paper;
+use crate::percentiles::Summary;
 use crate::places::Places;
 use crate::processes::load_average;
 
@@ -86,6 +87,8 @@ pub struct Outcome {
     rows: u32,
     users: u32,
     stages: Vec<Results>,
+    /// From the topic of the results until a select sees the row, one row after the other.
+    seen: Option<Summary>,
 }
 
 /// Measures the stages in the order of the data.
@@ -96,7 +99,7 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     course.profiles = plan.profiles.as_deref();
     users(places, "ods_users", load, course.progress).await?;
     orders(places, Hop::CLEANER.input, load, course.progress).await?;
-    let mut stages = Vec::new();
+    let (mut stages, mut seen) = (Vec::new(), None);
     for (stage, hop) in [(Stage::Cleaner, Hop::CLEANER), (Stage::Joiner, Hop::JOINER)] {
         if plan.stages.contains(&stage) {
             stages.push(way(&mut course, &hop, plan).await?);
@@ -105,10 +108,12 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
         }
     }
     if plan.stages.contains(&Stage::Sinker) {
-        stages.push(sink::measure(&mut course, plan.sink_rows, plan.rounds, &plan.variant).await?);
+        let (results, summary) = sink::measure(&mut course, plan.sink_rows, plan.rounds, &plan.variant).await?;
+        stages.push(results);
+        seen = summary;
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(Outcome { processors, load_average_before, rows: plan.rows, users: plan.users, stages })
+    Ok(Outcome { processors, load_average_before, rows: plan.rows, users: plan.users, stages, seen })
 }
 
 /// A service and its variants against the forwarder. The service as it is comes last, and what it has written stays.
@@ -126,6 +131,9 @@ impl Outcome {
         let load = self.load_average_before.unwrap_or_default();
         paper.headline(format!("stages ({processors} processors, load average {load:.1} before, {users} users)"));
         self.stages.iter().for_each(|stage| stage.write(paper));
+        if let Some(Summary { p50_ms, p95_ms, p99_ms, .. }) = self.seen {
+            paper.line(format!("  a row at a time, from the topic until it is seen: p50 {p50_ms:.1} ms, p95 {p95_ms:.1} ms, p99 {p99_ms:.1} ms"));
+        }
         paper.line("");
         hop::LEGEND.iter().for_each(|line| paper.note(line));
     }

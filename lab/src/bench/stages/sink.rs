@@ -6,8 +6,11 @@
 //!     ├──────▶ pg-sinker, its default tables ──▶ trail, latest
 //!     └──────▶ pg-sinker, these and two roll-ups ──▶ trail, latest, dws.orders_by_minute, dws.orders_by_hour
 //! ```
+//!
+//! At the end one row after the other, into one table: how long each takes until it is seen.
 
 mod raw;
+mod seen;
 
 use shared::failure::{Failure, FailureKind};
 use shared::pg::refused;
@@ -19,7 +22,8 @@ use crate::bench::calm;
 use crate::bench::child::{Child, Program, variable};
 use crate::bench::hop::{Course, Figures, Hop, Results, Run, ServiceVariant, Through, stop, watch};
 use crate::bench::variant::Variant;
-use crate::layers::{Layers, Mark};
+use crate::layers::{LayerRecord, Layers, Mark};
+use crate::percentiles::Summary;
 use crate::ports::free_port;
 
 const SERVICE: &str = "pg-sinker";
@@ -93,7 +97,10 @@ struct Session<'s, 'c> {
     raw: Raw,
     /// The rows that are written: from here to the end of the topic.
     from: Mark,
+    end: Mark,
     rows: u64,
+    /// One of them.
+    last: Option<LayerRecord>,
 }
 
 /// Rounds in which each writes the last `rows` results.
@@ -102,7 +109,7 @@ pub async fn measure(
     rows: u32,
     rounds: u32,
     variants: &[ServiceVariant],
-) -> Result<Results, Failure> {
+) -> Result<(Results, Option<Summary>), Failure> {
     let mut writers = vec![Writer::Raw];
     for variant in ServiceVariant::of_service(variants, SERVICE) {
         writers.extend([Writer::Plain(variant.clone()), Writer::Tables(variant.clone()), Writer::Rollups(variant)]);
@@ -122,7 +129,8 @@ pub async fn measure(
             runs.push(Run { round, title, figures });
         }
     }
-    Ok(Results::new(format!("pg-sinker: {} rows into new tables, 1,000 in a batch", session.rows), runs))
+    let seen = session.seen().await?;
+    Ok((Results::new(format!("pg-sinker: {} rows into new tables", session.rows), runs), seen))
 }
 
 impl<'s, 'c> Session<'s, 'c> {
@@ -142,11 +150,14 @@ impl<'s, 'c> Session<'s, 'c> {
         let raw = Raw::read(&layers, &mut sink, topic, (&from, &end)).await?;
         let rows = from.iter().zip(&end).map(|((_, from), (_, end))| end.abs_diff(*from)).sum();
         course.progress.line(format!("  {rows} results are in memory for the raw upsert"));
-        Ok(Session { course, sink, raw, from, rows })
+        let mut last = None;
+        let one_before: Mark = end.iter().map(|&(partition, end)| (partition, (end - 1).max(0))).collect();
+        layers.visit(topic, &one_before, &end, |record| last = Some(record))?;
+        Ok(Session { course, sink, raw, from, end, rows, last })
     }
 
     async fn write(&mut self, writer: &Writer) -> Result<Figures, Failure> {
-        self.clear().await?;
+        self.clear(&self.from.clone()).await?;
         calm::wait(self.course.calm).await;
         let figures = match writer.settings() {
             None => self.raw.write(self.course.places.connect_sink().await?, self.course.broker.process).await?,
@@ -163,8 +174,22 @@ impl<'s, 'c> Session<'s, 'c> {
         Err(Failure::new(FailureKind::Data, what))
     }
 
-    /// The tables empty, pg-sinker in front of the rows, and the server done with what it would do in the background.
-    async fn clear(&mut self) -> Result<(), Failure> {
+    /// One row after the other into one table, when all others are there.
+    async fn seen(&mut self) -> Result<Option<Summary>, Failure> {
+        let Some(last) = &self.last else { return Ok(None) };
+        let sender = seen::Sender::new(&self.course.places.kafka, Hop::JOINER.output, &self.end, last)?;
+        self.clear(&self.end.clone()).await?;
+        let writer = Writer::Plain(Variant::default());
+        let Some((variant, settings)) = writer.settings() else { return Ok(None) };
+        let child = self.start(variant, &settings)?;
+        calm::wait(self.course.calm).await;
+        let seen = seen::measure(&sender, &mut self.sink).await?;
+        stop(vec![child], None).await?;
+        Ok(seen)
+    }
+
+    /// The tables empty, pg-sinker at that place of the topic, and the server done with what it would do in the background.
+    async fn clear(&mut self, place: &Mark) -> Result<(), Failure> {
         let tables = [
             RAW,
             PLAIN,
@@ -176,7 +201,7 @@ impl<'s, 'c> Session<'s, 'c> {
             "tidemill.sink_offsets",
         ];
         execute(&mut self.sink, &format!("TRUNCATE {}", tables.join(", "))).await?;
-        for (partition, offset) in &self.from {
+        for (partition, offset) in place {
             let values = format!("('{SERVICE}', '{}', {partition}, {offset})", Hop::JOINER.output);
             let columns = "consumer_group, topic, partition, next_offset";
             execute(&mut self.sink, &format!("INSERT INTO tidemill.sink_offsets ({columns}) VALUES {values}")).await?;
@@ -185,23 +210,26 @@ impl<'s, 'c> Session<'s, 'c> {
     }
 
     async fn serve(&mut self, title: String, variant: &Variant, settings: &str) -> Result<Figures, Failure> {
-        let file = self.course.logs.join(format!("{SERVICE}.toml"));
-        std::fs::write(&file, settings).map_err(|error| {
-            Failure::new(FailureKind::Settings, format!("{} cannot be written", file.display())).caused_by(error)
-        })?;
-        let child = Child::start(Program {
-            path: &variant.program.clone().unwrap_or_else(|| self.course.programs.join(SERVICE)),
-            arguments: vec!["--config".to_owned(), file.display().to_string()],
-            variables: self.variables(variant)?,
-            log: self.course.logs.join(format!("{SERVICE}.log")),
-        })?;
+        let children = vec![self.start(variant, settings)?];
         let before = self.from.iter().map(|(_, offset)| offset.unsigned_abs()).sum();
-        let children = vec![child];
         let profile = self.course.profile(&title, &children)?;
         let mut committed = Committed { sink: &mut self.sink, before };
         let figures = watch(&children, &mut committed, self.rows, self.course.broker.process).await?;
         stop(children, profile).await?;
         Ok(figures)
+    }
+
+    fn start(&self, variant: &Variant, settings: &str) -> Result<Child, Failure> {
+        let file = self.course.logs.join(format!("{SERVICE}.toml"));
+        std::fs::write(&file, settings).map_err(|error| {
+            Failure::new(FailureKind::Settings, format!("{} cannot be written", file.display())).caused_by(error)
+        })?;
+        Child::start(Program {
+            path: &variant.program.clone().unwrap_or_else(|| self.course.programs.join(SERVICE)),
+            arguments: vec!["--config".to_owned(), file.display().to_string()],
+            variables: self.variables(variant)?,
+            log: self.course.logs.join(format!("{SERVICE}.log")),
+        })
     }
 
     fn variables(&self, variant: &Variant) -> Result<Vec<(String, String)>, Failure> {

@@ -18,7 +18,7 @@ use crate::bench::hop::Figures;
 use crate::bench::meter::{Meter, Parts};
 use crate::layers::{LayerRecord, Layers, Mark};
 
-/// Rows of a batch, as pg-sinker has them.
+/// Rows of a batch.
 const BATCH: usize = 1_000;
 
 /// The columns that pg-sinker fills itself.
