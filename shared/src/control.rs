@@ -4,7 +4,7 @@
 //!  http ──Command──▶ Control ──▶ the chain that runs now ──Reply──▶ http
 //! ```
 //!
-//! A command needs the token of `http.control_token`. Where none is set, commands are off.
+//! A command needs the token of `http.control_token`. Where none is set, commands are off. Each is taken by one service; the others say which.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +13,15 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Secret;
+
+/// Every command, and the service that takes it.
+pub const COMMANDS: [(&str, &str); 5] = [
+    ("snapshot", "cdc-ingest"),
+    ("snapshot/pause", "cdc-ingest"),
+    ("snapshot/resume", "cdc-ingest"),
+    ("snapshot/cancel", "cdc-ingest"),
+    ("replay", "dwd-cleaner"),
+];
 
 /// A command on its way to the chain.
 #[derive(Debug)]
@@ -37,8 +46,14 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub fn unknown_command(name: &str, known: &[&str]) -> Self {
+    fn unknown_command(name: &str) -> Self {
+        let known: Vec<&str> = COMMANDS.iter().map(|(name, _)| *name).collect();
         let detail = format!("there is no command `{name}`; there are {}", known.join(", "));
+        Problem { status: 404, title: "unknown command", detail }
+    }
+
+    fn taken_elsewhere(name: &str, service: &str, taker: &str) -> Self {
+        let detail = format!("{service} does not take the command `{name}`; {taker} does: send it there");
         Problem { status: 404, title: "unknown command", detail }
     }
 
@@ -67,12 +82,17 @@ impl Problem {
 const WAITING_MAX: usize = 16;
 
 /// The way from HTTP to the chain that runs now.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Control {
+    service: &'static str,
     chain: Arc<Mutex<Option<mpsc::Sender<Command>>>>,
 }
 
 impl Control {
+    pub fn of(service: &'static str) -> Self {
+        Control { service, chain: Arc::default() }
+    }
+
     /// A new chain takes the commands from here on.
     pub fn attach(&self) -> mpsc::Receiver<Command> {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
@@ -82,6 +102,13 @@ impl Control {
 
     /// Hands a command to the chain and waits for its answer.
     pub async fn ask(&self, name: &str, body: Value) -> Reply {
+        match COMMANDS.iter().find(|(known, _)| *known == name) {
+            None => return Err(Problem::unknown_command(name)),
+            Some((_, taker)) if *taker != self.service => {
+                return Err(Problem::taken_elsewhere(name, self.service, taker));
+            }
+            Some(_) => {}
+        }
         let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (reply, answer) = oneshot::channel();
         let command = Command { name: name.to_owned(), body, reply };

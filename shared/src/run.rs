@@ -223,7 +223,7 @@ fn report_error<S: Service>(failure: &Failure) -> ExitCode {
 async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
     metrics::start();
     let health = Health::new(S::NAME, env!("CARGO_PKG_VERSION"));
-    let control = Control::default();
+    let control = Control::of(S::NAME);
     let own =
         Instance { service: S::NAME.to_owned(), instance: config.kafka().instance(S::NAME), port: config.http().port };
     let pipeline = Pipeline::new(own, config.console());

@@ -17,8 +17,6 @@ use crate::put_back::Report;
 use crate::settings::Settings;
 use crate::worker::{CleanerActor, Owned, PutBack};
 
-const KNOWN: [&str; 1] = ["replay"];
-
 /// Which dead letters: offsets of their topic, both included.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,18 +63,15 @@ impl Replay {
     pub fn obey(self, arbiter: &ArbiterHandle, control: &Control) {
         let mut commands = control.attach();
         arbiter.spawn(async move {
-            while let Some(Command { name, body, reply }) = commands.recv().await {
-                let answer = self.carry_out(&name, body).await;
+            while let Some(Command { body, reply, .. }) = commands.recv().await {
+                let answer = self.carry_out(body).await;
                 // Who asked may have gone.
                 let _: Result<(), Reply> = reply.send(answer);
             }
         });
     }
 
-    async fn carry_out(&self, name: &str, body: Value) -> Reply {
-        if !KNOWN.contains(&name) {
-            return Err(Problem::unknown_command(name, &KNOWN));
-        }
+    async fn carry_out(&self, body: Value) -> Reply {
         let body: Body = serde_json::from_value(body).map_err(|error| {
             Problem::bad_request(format!("the body must be like {{\"from\":0,\"to\":99}}: {error}"))
         })?;

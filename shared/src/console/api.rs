@@ -258,6 +258,7 @@ pub fn shared(api: Api) -> web::Data<Api> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     /// The path as the description has it: `{name:.+}` is `{name}` there.
     fn described(path: &str) -> String {
@@ -291,5 +292,16 @@ mod tests {
                 assert!(elsewhere || is_served(path, method), "{method} {path} is described and not served");
             }
         }
+    }
+
+    #[test]
+    fn each_command_is_described_as_one_of_the_service_that_takes_it() {
+        let openapi: Value = serde_json::from_str(OPENAPI).unwrap();
+        let posts = openapi["paths"].as_object().unwrap().iter().filter_map(|(path, methods)| {
+            let name = path.strip_prefix("/api/v1/").filter(|name| !name.starts_with('{'))?;
+            Some((name, methods.get("post")?["summary"].as_str()?.split_once(": ")?.0))
+        });
+        let described: BTreeSet<_> = posts.collect();
+        assert_eq!(described, control::COMMANDS.into_iter().collect());
     }
 }

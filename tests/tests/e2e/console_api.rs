@@ -230,6 +230,28 @@ async fn commands_and_records_are_off_without_a_token() {
 }
 
 #[tokio::test]
+async fn a_service_that_does_not_take_a_command_names_the_one_that_does() {
+    let mut stack = Stack::new().await;
+    for service in SERVICES {
+        stack.set(service, "HTTP__CONTROL_TOKEN", TOKEN);
+    }
+    stack.start_all().await;
+    for (service, command, taker) in [
+        (PG_SINKER, "snapshot/pause", CDC_INGEST),
+        (DIM_JOINER, "replay", DWD_CLEANER),
+        (CDC_INGEST, "replay", DWD_CLEANER),
+        (DWD_CLEANER, "snapshot", CDC_INGEST),
+    ] {
+        let answer = ask(&stack, service, "POST", &format!("/api/v1/{command}"), Some(TOKEN)).await;
+        let told = (answer.page.status, answer.content_type.as_str());
+        assert_eq!(told, (404, "application/problem+json"), "{command} of {service}: {answer:?}");
+        let problem: Value = serde_json::from_str(&answer.page.body).unwrap();
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(&format!("{taker} does")), "{service} says {detail}");
+    }
+}
+
+#[tokio::test]
 async fn commands_are_taken_at_another_port_where_one_is_set() {
     let mut stack = Stack::new().await;
     let port = lab::ports::free_port().unwrap();
