@@ -1,4 +1,5 @@
-//! One page of a service, by HTTP/1.1 GET, and commands to it, by POST. Both are small and plain, so a socket is enough.
+//! One page of a service, by HTTP/1.1 GET, and commands to it, by POST; and what a collector takes. All are small and plain, so a socket
+//! is enough.
 
 use std::time::Duration;
 
@@ -20,6 +21,21 @@ pub struct Answer {
     pub content_type: String,
 }
 
+/// What is sent to somebody who is no service of ours.
+#[derive(Debug, Clone, Copy)]
+pub struct Content<'a> {
+    pub kind: &'a str,
+    pub bytes: &'a [u8],
+}
+
+/// An answer as it came.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Received {
+    pub status: u16,
+    pub content_type: String,
+    pub body: Vec<u8>,
+}
+
 /// Longest wait for a page.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -28,15 +44,14 @@ const PATIENCE_OF_COMMANDS: Duration = Duration::from_secs(30);
 
 /// Gets `path` of the service at `url` (`http://host:port`).
 pub async fn get(url: &str, path: &str) -> Result<Page, Failure> {
-    let answer = ask(url, &format!("GET {path}"), "", PATIENCE).await?;
-    Ok(answer.page)
+    let answer = ask(url, &format!("GET {path}"), b"\r\n", PATIENCE).await?;
+    Ok(Answer::from(answer).page)
 }
 
 /// Asks for a page by any method, with the token where there is one.
 pub async fn request(method: &str, url: &str, path: &str, token: Option<&str>) -> Result<Answer, Failure> {
-    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let rest = if token.is_empty() { String::new() } else { format!("{token}\r\n") };
-    ask(url, &format!("{method} {path}"), &rest, PATIENCE_OF_COMMANDS).await
+    let rest = format!("{}\r\n", authorization(token));
+    ask(url, &format!("{method} {path}"), rest.as_bytes(), PATIENCE_OF_COMMANDS).await.map(Answer::from)
 }
 
 /// Posts a JSON body to `path`, with the token where there is one.
@@ -52,21 +67,34 @@ pub async fn post_within(
     token: Option<&str>,
     body: &str,
 ) -> Result<Answer, Failure> {
-    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let length = body.len();
-    let rest = format!("{token}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
-    ask(url, &format!("POST {path}"), &rest, patience).await
+    let content = Content { kind: "application/json", bytes: body.as_bytes() };
+    let rest = with_content(&authorization(token), content);
+    ask(url, &format!("POST {path}"), &rest, patience).await.map(Answer::from)
 }
 
-/// `rest` are further header lines and the body; empty where there are none.
-async fn ask(url: &str, line: &str, rest: &str, patience: Duration) -> Result<Answer, Failure> {
+/// Posts what is no command, to whoever listens at `url`.
+pub async fn send(url: &str, path: &str, content: Content<'_>, patience: Duration) -> Result<Received, Failure> {
+    ask(url, &format!("POST {path}"), &with_content("", content), patience).await
+}
+
+fn authorization(token: Option<&str>) -> String {
+    token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default()
+}
+
+fn with_content(lines: &str, Content { kind, bytes }: Content<'_>) -> Vec<u8> {
+    let head = format!("{lines}Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n", bytes.len());
+    [head.as_bytes(), bytes].concat()
+}
+
+/// `rest` are further header lines, an empty one, and the body.
+async fn ask(url: &str, line: &str, rest: &[u8], patience: Duration) -> Result<Received, Failure> {
     let authority = url.trim_end_matches('/').strip_prefix("http://").ok_or_else(|| {
         Failure::new(FailureKind::Settings, format!("{url:?} is not the address of a service"))
             .cure("give it as http://HOST:PORT")
     })?;
-    let rest = if rest.is_empty() { "\r\n" } else { rest };
-    let request = format!("{line} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n{rest}");
-    let late = |_| Err(std::io::Error::other(format!("it took longer than {} s", patience.as_secs())));
+    let head = format!("{line} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n");
+    let request = [head.as_bytes(), rest].concat();
+    let late = |_| Err(std::io::Error::other(format!("it took longer than {} ms", patience.as_millis())));
     let asked = tokio::time::timeout(patience, exchange(authority, &request)).await.unwrap_or_else(late);
     let answer = asked.map_err(|error| {
         Failure::new(FailureKind::Unreachable, format!("no answer from {url} to {line}")).caused_by(error)
@@ -77,22 +105,29 @@ async fn ask(url: &str, line: &str, rest: &str, patience: Duration) -> Result<An
     })
 }
 
-async fn exchange(authority: &str, request: &str) -> std::io::Result<Vec<u8>> {
+async fn exchange(authority: &str, request: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(authority).await?;
-    stream.write_all(request.as_bytes()).await?;
+    stream.write_all(request).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
     Ok(answer)
 }
 
-fn parse(answer: &[u8]) -> Option<Answer> {
-    let text = String::from_utf8_lossy(answer);
-    let (head, body) = text.split_once("\r\n\r\n")?;
+fn parse(answer: &[u8]) -> Option<Received> {
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(answer.get(..end)?);
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
     let fields = head.lines().filter_map(|line| line.split_once(": "));
     let content_type = fields.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
     let content_type = content_type.map_or_else(String::new, |(_, value)| value.to_owned());
-    Some(Answer { page: Page { status, body: body.trim_end().to_owned() }, content_type })
+    Some(Received { status, content_type, body: answer.get(end + 4..)?.to_vec() })
+}
+
+impl From<Received> for Answer {
+    fn from(Received { status, content_type, body }: Received) -> Self {
+        let body = String::from_utf8_lossy(&body).trim_end().to_owned();
+        Answer { page: Page { status, body }, content_type }
+    }
 }
 
 #[cfg(test)]
@@ -105,9 +140,9 @@ mod tests {
             page: Page { status: 503, body: "no".into() },
             content_type: content_type.into(),
         };
-        let plain = parse(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 3\r\n\r\nno\n").unwrap();
+        let plain = Answer::from(parse(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 3\r\n\r\nno\n").unwrap());
         assert_eq!(plain, answer(""));
-        let typed = parse(b"HTTP/1.1 503 No\r\nContent-Type: text/plain\r\n\r\nno\n").unwrap();
+        let typed = Answer::from(parse(b"HTTP/1.1 503 No\r\nContent-Type: text/plain\r\n\r\nno\n").unwrap());
         assert_eq!(typed, answer("text/plain"));
         assert_eq!(parse(b"220 smtp ready\r\n"), None);
         assert_eq!(parse(b"HTTP/1.1 xyz\r\n\r\n"), None);
