@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Instant;
 
 use crate::record::header::{Header, Operation};
 
@@ -30,6 +31,8 @@ struct Slot {
 pub struct Batch {
     bytes: Vec<u8>,
     slots: Vec<Slot>,
+    /// When the first record was read.
+    pub since: Option<Instant>,
 }
 
 fn append(buffer: &mut Vec<u8>, bytes: Option<&[u8]>) -> Option<Range<usize>> {
@@ -42,7 +45,7 @@ fn append(buffer: &mut Vec<u8>, bytes: Option<&[u8]>) -> Option<Range<usize>> {
 impl Batch {
     /// An empty one with room for as much as this one holds: the next is most often as large.
     pub fn next(&self) -> Self {
-        Batch { bytes: Vec::with_capacity(self.bytes.len()), slots: Vec::with_capacity(self.slots.len()) }
+        Batch { bytes: Vec::with_capacity(self.bytes.len()), slots: Vec::with_capacity(self.slots.len()), since: None }
     }
 
     pub fn push(&mut self, record: Record<'_>) {
@@ -133,6 +136,8 @@ pub struct Outgoing<P> {
     slots: Vec<OutSlot>,
     /// Commit times at the source of the records, microseconds since 1970, for the latency histogram.
     pub commit_times_us: Vec<i64>,
+    /// When the records of the input that these are made of were read; `None` of what a stage sends by itself.
+    pub since: Option<Instant>,
     pub position: P,
 }
 
@@ -145,11 +150,19 @@ impl<P: Default> Default for Outgoing<P> {
 impl<P> Outgoing<P> {
     /// No records yet, on the way to `position`.
     pub fn at(position: P) -> Self {
-        Outgoing { bytes: Vec::new(), header: String::new(), slots: Vec::new(), commit_times_us: Vec::new(), position }
+        Outgoing {
+            bytes: Vec::new(),
+            header: String::new(),
+            slots: Vec::new(),
+            commit_times_us: Vec::new(),
+            since: None,
+            position,
+        }
     }
 
-    /// Makes room for the records of a batch, made longer by `columns` bytes each.
-    pub fn make_room(&mut self, batch: &Batch, columns: usize) {
+    /// The records of a batch come next: makes room for them, made longer by `columns` bytes each.
+    pub fn begin(&mut self, batch: &Batch, columns: usize) {
+        self.since = batch.since;
         self.bytes.reserve(batch.size_bytes() + batch.len() * columns);
         self.slots.reserve(batch.len());
         self.commit_times_us.reserve(batch.len());
@@ -217,8 +230,8 @@ impl<P> Outgoing<P> {
 
     /// The records without their position, and the position.
     pub fn into_parts(self) -> (Outgoing<()>, P) {
-        let Outgoing { bytes, header, slots, commit_times_us, position } = self;
-        (Outgoing { bytes, header, slots, commit_times_us, position: () }, position)
+        let Outgoing { bytes, header, slots, commit_times_us, since, position } = self;
+        (Outgoing { bytes, header, slots, commit_times_us, since, position: () }, position)
     }
 }
 

@@ -38,3 +38,4 @@ pub mod pulse;
 pub mod run;
 pub mod scalar;
 pub mod telemetry;
+pub mod traces;

@@ -382,6 +382,23 @@ metric!(
         "pg-sinker: how often the sink is compared with the source; 0: it is not."
     )
 );
+metric!(
+    TRACE_SPANS,
+    IntCounterVec,
+    register_int_counter_vec!(
+        "tidemill_trace_spans_total",
+        "Spans of traces, by what became of them (exported, rejected by the collector, given_up, queue_full).",
+        &["outcome"]
+    )
+);
+metric!(
+    TRACE_EXPORT_FAILURES,
+    IntCounter,
+    register_int_counter!(
+        "tidemill_trace_export_failures_total",
+        "Tries to send spans that the collector did not take."
+    )
+);
 metric!(READY, IntGauge, register_int_gauge!("tidemill_ready", "1 while /health/ready says ready."));
 metric!(
     UP,
@@ -433,6 +450,8 @@ pub fn start() {
     LazyLock::force(&RECONCILIATION_FAILED);
     LazyLock::force(&RECONCILIATION_FAILURES);
     LazyLock::force(&RECONCILIATION_INTERVAL);
+    LazyLock::force(&TRACE_SPANS);
+    LazyLock::force(&TRACE_EXPORT_FAILURES);
     LazyLock::force(&READY);
     LazyLock::force(&UP);
 }

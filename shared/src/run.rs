@@ -28,6 +28,8 @@ use crate::generation::{Fate, Lease};
 use crate::health::{Health, Phase};
 use crate::kafka::KafkaConfig;
 use crate::said::Said;
+use crate::traces::settings::TracesConfig;
+use crate::traces::{Traces, Who};
 use crate::{http, metrics, probe, pulse, telemetry};
 
 /// What every service's settings have.
@@ -37,6 +39,7 @@ pub trait ServiceConfig: DeserializeOwned + Serialize + Clone + Send + Sync + 's
     fn restart(&self) -> &RestartConfig;
     fn kafka(&self) -> &KafkaConfig;
     fn console(&self) -> &ConsoleConfig;
+    fn traces(&self) -> &TracesConfig;
     /// Where the service stands in the pipeline.
     fn topology(&self) -> Topology;
     /// Sections whose keys are data, with case (`rules.statuses`). The environment does not keep case, so they are set in the file only.
@@ -92,6 +95,8 @@ pub struct Surroundings {
     pub lease: Lease,
     /// Where commands come from.
     pub control: Control,
+    /// Who sends or writes tells what became of each commit.
+    pub traces: Traces,
 }
 
 /// The threads of a generation. They watch its fate, and are waited for when it has ended.
@@ -142,6 +147,7 @@ pub fn main<S: Service>() -> ExitCode {
     let loaded = config::load::<S::Config>(S::NAME, file.as_deref(), S::Config::MAPS).and_then(|config| {
         config.kafka().validate()?;
         config.console().validate()?;
+        config.traces().validate()?;
         config.validate()?;
         Ok(config)
     });
@@ -257,12 +263,15 @@ async fn serve<S: Service>(config: &S::Config) -> Result<(), Failure> {
         config.http().host,
         config.http().port
     );
-    let ended = generations::<S>(config, &health, &control).await;
+    let who = Who { service: S::NAME, version: env!("CARGO_PKG_VERSION"), instance: config.kafka().instance(S::NAME) };
+    let (traces, exporting) = Traces::start(config.traces(), &who)?;
+    let ended = generations::<S>(config, (&health, &control, &traces)).await;
     health.enter(Phase::Stopped);
     // An instance that gives up says no good-bye: the console goes on to show why.
     if ended.is_ok() {
         teller.stop().await;
     }
+    exporting.stop().await;
     for handle in handles {
         handle.stop(true).await;
     }
@@ -299,8 +308,12 @@ enum End {
     },
 }
 
+/// What of the process outlives its generations.
+type Kept<'a> = (&'a Health, &'a Control, &'a Traces);
+
 /// Builds a chain, waits for its end, and builds the next, until the service is asked to stop or gives up.
-async fn generations<S: Service>(config: &S::Config, health: &Health, control: &Control) -> Result<(), Failure> {
+async fn generations<S: Service>(config: &S::Config, kept: Kept<'_>) -> Result<(), Failure> {
+    let health = kept.0;
     let broken =
         |error: std::io::Error| Failure::new(FailureKind::Broken, "signals cannot be received").caused_by(error);
     let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
@@ -314,7 +327,7 @@ async fn generations<S: Service>(config: &S::Config, health: &Health, control: &
     tokio::pin!(stop);
     let (mut in_a_row, mut given_up_on, mut said) = (0_u32, 0, Said::default());
     loop {
-        let (failure, lived, moved) = match generation::<S>(config, health, control, stop.as_mut()).await {
+        let (failure, lived, moved) = match generation::<S>(config, kept, stop.as_mut()).await {
             End::Asked => return Ok(()),
             End::Failed { failure, lived, moved } => (failure, lived, moved),
         };
@@ -361,8 +374,7 @@ fn backoff(config: &RestartConfig, attempt: u32) -> Duration {
 
 async fn generation<S: Service>(
     config: &S::Config,
-    health: &Health,
-    control: &Control,
+    (health, control, traces): Kept<'_>,
     mut stop: impl Future<Output = ()> + Unpin,
 ) -> End {
     health.enter(Phase::Starting);
@@ -381,6 +393,7 @@ async fn generation<S: Service>(
         outlet: outlet.handle(),
         lease,
         control: control.clone(),
+        traces: traces.clone(),
     };
     let started = tokio::select! {
         started = S::start(config, surroundings) => Some(started),

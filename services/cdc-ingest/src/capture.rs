@@ -189,7 +189,8 @@ fn stream_failure(error: StreamError) -> Failure {
 }
 
 impl Core {
-    async fn stream(&mut self, WalBatch(events): WalBatch) -> Result<(), Failure> {
+    async fn stream(&mut self, WalBatch { events, since }: WalBatch) -> Result<(), Failure> {
+        self.out.since = Some(since);
         for event in events {
             self.event(event).await?;
             if !self.out.position.chunks.is_empty() || self.is_full() {
@@ -255,6 +256,8 @@ impl Core {
             return Ok(());
         }
         let out = std::mem::take(&mut self.out);
+        // What comes next may be of the same batch.
+        self.out.since = out.since;
         let merged = out.position.chunks.clone();
         self.progress.issue();
         let sent = self.publisher.send(out).await;

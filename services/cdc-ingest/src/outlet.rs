@@ -9,6 +9,7 @@ use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{OnAcked, Publisher, PublisherSetup, TopicNames};
 use shared::position::Lsn;
 use shared::run::{Service as _, Surroundings};
+use shared::traces::span::{Database, Stage};
 use tokio::sync::watch;
 
 use crate::capture::ChunkAcked;
@@ -29,7 +30,8 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    pub fn open(config: &Settings, Surroundings { fate, arbiter, lease, .. }: &Surroundings) -> Result<Self, Failure> {
+    pub fn open(config: &Settings, surroundings: &Surroundings) -> Result<Self, Failure> {
+        let Surroundings { fate, arbiter, lease, traces, .. } = surroundings;
         let topics = TopicNames::default();
         let progress = Progress::new(lease.clone(), fate.clone());
         let ((confirmed_in, confirmed), (remembered_in, remembered)) = (watch::channel(Lsn(0)), watch::channel(Lsn(0)));
@@ -47,6 +49,7 @@ impl Outlet {
             letters: None,
             fate: fate.clone(),
             lease: lease.clone(),
+            tracer: traces.of(|| Stage::Capture { source: Database::from(&config.source) }),
             on_acked: acknowledged.hook(),
         })?;
         let publisher = Publisher::start_in_arbiter(arbiter, |_| publisher).recipient();

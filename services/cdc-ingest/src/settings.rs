@@ -10,6 +10,7 @@ use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
 use shared::pg::{PostgresConfig, TableName};
 use shared::run::ServiceConfig;
+use shared::traces::settings::TracesConfig;
 
 use crate::transaction::Bounds;
 
@@ -30,6 +31,7 @@ pub struct Settings {
     pub http: HttpConfig,
     pub console: ConsoleConfig,
     pub log: LogConfig,
+    pub traces: TracesConfig,
     pub restart: RestartConfig,
 }
 
@@ -139,6 +141,7 @@ impl Default for Settings {
             http: HttpConfig::on(HTTP_PORT),
             console: ConsoleConfig::default(),
             log: LogConfig::default(),
+            traces: TracesConfig::default(),
             restart: RestartConfig::default(),
         }
     }
@@ -242,6 +245,10 @@ impl ServiceConfig for Settings {
 
     fn console(&self) -> &ConsoleConfig {
         &self.console
+    }
+
+    fn traces(&self) -> &TracesConfig {
+        &self.traces
     }
 
     fn topology(&self) -> Topology {

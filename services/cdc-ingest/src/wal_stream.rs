@@ -32,7 +32,11 @@ pub static APPLICATION: LazyLock<String> = LazyLock::new(|| {
 /// Messages of the stream, in order.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct WalBatch(pub Vec<ReplicationEvent>);
+pub struct WalBatch {
+    pub events: Vec<ReplicationEvent>,
+    /// When the first of them came.
+    pub since: Instant,
+}
 
 /// Please write into the state that the server may be told this position.
 #[derive(Debug, Message)]
@@ -212,7 +216,7 @@ impl Reading {
                     if !is_full && matches!(batch.last(), Some(ReplicationEvent::Commit { .. })) {
                         self.next_batch = begun + Duration::from_millis(self.settings.kafka.batch_interval_ms);
                     }
-                    self.send(batch).await?;
+                    self.send(batch, begun).await?;
                 }
             }
         }
@@ -254,10 +258,10 @@ impl Reading {
         Ok(Gathered { batch, is_full: false })
     }
 
-    async fn send(&self, batch: Vec<ReplicationEvent>) -> Result<(), Failure> {
-        let since = Instant::now();
-        let sent = self.next.send(WalBatch(batch)).await;
-        metrics::WAITING_MICROSECONDS.inc_by(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
+    async fn send(&self, events: Vec<ReplicationEvent>, since: Instant) -> Result<(), Failure> {
+        let asked = Instant::now();
+        let sent = self.next.send(WalBatch { events, since }).await;
+        metrics::WAITING_MICROSECONDS.inc_by(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX));
         sent.map_err(|_| Failure::new(FailureKind::Broken, "the worker of the chain is gone"))
     }
 

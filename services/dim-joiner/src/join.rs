@@ -338,7 +338,7 @@ impl Joiner {
     /// Joins facts.
     pub fn take_facts(&mut self, batch: &Batch, now: Now) -> Result<Outgoing<Done>, Failure> {
         let (mut out, text) = (Outgoing::default(), now.text());
-        out.make_room(batch, COLUMNS_BYTES);
+        out.begin(batch, COLUMNS_BYTES);
         let mut taken: BTreeMap<Operation, u64> = BTreeMap::new();
         for record in batch.records() {
             match self.fact(&record, now, &text, &mut out) {

@@ -17,6 +17,8 @@ use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, Taken, b
 use shared::kafka::tail::TailReader;
 use shared::kafka::topics::{TopicSpec, Topics};
 use shared::run::{Chain, Service, Surroundings};
+use shared::traces::Tracer;
+use shared::traces::span::Stage;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -64,14 +66,15 @@ impl Service for DimJoiner {
 
     async fn start(
         config: &Settings,
-        Surroundings { fate, health, arbiter, outlet, lease, .. }: Surroundings,
+        Surroundings { fate, health, arbiter, outlet, lease, traces, .. }: Surroundings,
     ) -> Result<Chain, Failure> {
         let names: Vec<&str> = config.dimensions.iter().map(|dimension| dimension.name.as_str()).collect();
         health.hold(DIMENSIONS_LATCH, format!("dimensions: {}", names.join(", ")));
         // First of all: the producer connects while the rest of the start goes on.
         let progress = Progress::new(lease, fate.clone());
         let in_flight = Arc::new(AtomicUsize::new(0));
-        let publisher = publisher(config, &progress, &in_flight, &fate)?;
+        let tracer = traces.of(|| Stage::from_topic(&config.facts.topic, &config.facts.group));
+        let publisher = publisher(config, tracer, &progress, &in_flight, &fate)?;
         let publisher = publisher.start_behind_queue(&outlet, config.kafka.queue_batches_max, &fate);
 
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
@@ -156,6 +159,7 @@ fn topic_specs(config: &Settings, partitions: i32) -> [TopicSpec; 2] {
 
 fn publisher(
     config: &Settings,
+    tracer: Option<Tracer>,
     progress: &Progress,
     reemissions: &Arc<AtomicUsize>,
     fate: &Fate,
@@ -168,6 +172,7 @@ fn publisher(
         letters: Some(DEAD_LETTERS),
         fate: fate.clone(),
         lease: progress.lease().clone(),
+        tracer,
         on_acked: Box::new(move |done: Done| {
             if done.is_reemission {
                 sent_again.fetch_sub(1, Ordering::SeqCst);

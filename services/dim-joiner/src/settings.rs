@@ -12,6 +12,7 @@ use shared::record::ods::{orders, users};
 use shared::record::result;
 use shared::run::ServiceConfig;
 use shared::scalar::Scalar;
+use shared::traces::settings::TracesConfig;
 
 use crate::plan::Plan;
 
@@ -30,6 +31,7 @@ pub struct Settings {
     pub http: HttpConfig,
     pub console: ConsoleConfig,
     pub log: LogConfig,
+    pub traces: TracesConfig,
     pub restart: RestartConfig,
 }
 
@@ -214,6 +216,7 @@ impl Default for Settings {
             http: HttpConfig::on(HTTP_PORT),
             console: ConsoleConfig::default(),
             log: LogConfig::default(),
+            traces: TracesConfig::default(),
             restart: RestartConfig::default(),
         }
     }
@@ -374,6 +377,10 @@ impl ServiceConfig for Settings {
 
     fn console(&self) -> &ConsoleConfig {
         &self.console
+    }
+
+    fn traces(&self) -> &TracesConfig {
+        &self.traces
     }
 
     fn topology(&self) -> Topology {

@@ -95,7 +95,7 @@ impl Cleaner {
     pub fn clean(&mut self, batch: &Batch, now: Timestamp) -> Made {
         let now_text = time::milliseconds(now);
         let mut out = Outgoing::at(Acknowledged::Batch(batch.next_offsets()));
-        out.make_room(batch, COLUMNS_BYTES);
+        out.begin(batch, COLUMNS_BYTES);
         let mut taken: HashMap<Operation, u64> = HashMap::new();
         let mut rejected: Option<(u64, Rejection)> = None;
         for record in batch.records() {

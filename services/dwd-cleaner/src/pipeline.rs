@@ -13,6 +13,7 @@ use shared::kafka::reader::{self, Feed, ReaderSetup, Start, StartPoint, Taken, b
 use shared::kafka::tail::TailReader;
 use shared::kafka::topics::{TopicSpec, Topics};
 use shared::run::{Chain, Service, Surroundings};
+use shared::traces::span::Stage;
 
 use crate::cleaner::{Acknowledged, Cleaner, DEAD_LETTERS, Standing};
 use crate::replay::Replay;
@@ -55,7 +56,7 @@ impl Service for DwdCleaner {
 
     async fn start(
         config: &Settings,
-        Surroundings { fate, health, arbiter, outlet, lease, control }: Surroundings,
+        Surroundings { fate, health, arbiter, outlet, lease, control, traces }: Surroundings,
     ) -> Result<Chain, Failure> {
         // First of all: the producer connects while the rest of the start goes on.
         let progress = Progress::new(lease, fate.clone());
@@ -67,6 +68,7 @@ impl Service for DwdCleaner {
             letters: Some(DEAD_LETTERS),
             fate: fate.clone(),
             lease: progress.lease().clone(),
+            tracer: traces.of(|| Stage::from_topic(&config.input.topic, &config.input.group)),
             on_acked: Box::new(move |acknowledged| match acknowledged {
                 Acknowledged::Batch(offsets) => acked.complete(&offsets),
                 // Who waited may have gone.

@@ -10,6 +10,7 @@ use shared::record::dwd;
 use shared::record::ods::orders;
 use shared::run::ServiceConfig;
 use shared::scalar::Scalar;
+use shared::traces::settings::TracesConfig;
 
 use crate::fold::Difference;
 use crate::plan::{Plan, Surroundings};
@@ -32,6 +33,7 @@ pub struct Settings {
     pub http: HttpConfig,
     pub console: ConsoleConfig,
     pub log: LogConfig,
+    pub traces: TracesConfig,
     pub restart: RestartConfig,
 }
 
@@ -111,6 +113,7 @@ impl Default for Settings {
             http: HttpConfig::on(HTTP_PORT),
             console: ConsoleConfig::default(),
             log: LogConfig::default(),
+            traces: TracesConfig::default(),
             restart: RestartConfig::default(),
         }
     }
@@ -239,6 +242,10 @@ impl ServiceConfig for Settings {
 
     fn console(&self) -> &ConsoleConfig {
         &self.console
+    }
+
+    fn traces(&self) -> &TracesConfig {
+        &self.traces
     }
 
     fn topology(&self) -> Topology {

@@ -8,6 +8,7 @@ use shared::kafka::publisher::observe_end_to_end;
 use shared::metrics;
 use shared::pg::refused;
 use shared::record::dead_letter::Rejection;
+use shared::record::header::Header;
 use sqlx::postgres::PgConnection;
 
 use crate::checkpoint::Move;
@@ -55,7 +56,13 @@ impl Lane {
     }
 
     /// Writes the share, and sets aside what cannot be written. Answers where its partitions stand then.
-    pub async fn write(&mut self, setup: &WriterSetup, share: Share<'_>) -> Result<BTreeMap<i32, i64>, Failure> {
+    /// `since` is when its batch was begun.
+    pub async fn write(
+        &mut self,
+        setup: &WriterSetup,
+        share: Share<'_>,
+        since: Option<Instant>,
+    ) -> Result<BTreeMap<i32, i64>, Failure> {
         let Share { mut items, mut expected } = share;
         set_aside(setup, &items).await?;
         let mut portions = Portions::whole(items.len());
@@ -65,6 +72,9 @@ impl Lane {
                 Written::Committed(tally) => {
                     expected.extend(portion.moves.iter().map(|step| (step.partition, step.next)));
                     count(&setup.plan, &portion, &tally);
+                    if let Some(tracer) = &setup.tracer {
+                        tracer.sunk(since, traced(&portion));
+                    }
                 }
                 Written::TooMuch => drop(portions.refuse(range)),
                 Written::Refused(rejection) => {
@@ -244,6 +254,13 @@ fn count(plan: &Plan, portion: &Portion<'_, '_>, tally: &Tally) {
     metrics::REPEATS_DROPPED.inc_by(tally.repeats);
     let commit_times: Vec<i64> = portion.entries().filter_map(|entry| entry.header.commit_time_us).collect();
     observe_end_to_end(&commit_times);
+}
+
+/// Partition, offset and header of what is written.
+fn traced<'p>(portion: &'p Portion<'_, '_>) -> impl Iterator<Item = (i32, i64, &'p Header)> {
+    let readable =
+        |item: &'p Item<'_>| Some((item.record.partition, item.record.offset, &item.content.as_ref().ok()?.header));
+    portion.items.iter().filter_map(readable)
 }
 
 fn not_in_time(what: &str, timeout: Duration) -> Failure {

@@ -16,6 +16,8 @@ use shared::kafka::reader::{self, Feed, ReaderSetup};
 use shared::kafka::topics::{TopicSpec, Topics};
 use shared::pg::TableName;
 use shared::run::{Chain, Service, Surroundings};
+use shared::traces::Tracer;
+use shared::traces::span::{Database, Input, Stage};
 use sqlx::postgres::PgConnection;
 use tokio::runtime::Handle;
 
@@ -81,7 +83,7 @@ fn dead_letter_topic(config: &Settings) -> TopicSpec {
 }
 
 fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Chain, Failure> {
-    let Surroundings { fate, health, arbiter, lease, .. } = surroundings;
+    let Surroundings { fate, health, arbiter, lease, traces, .. } = surroundings;
     let publisher = Publisher::new(PublisherSetup {
         config: &config.kafka,
         service: PgSinker::NAME,
@@ -89,6 +91,8 @@ fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Ch
         letters: None,
         fate: fate.clone(),
         lease: lease.clone(),
+        // It sends letters only.
+        tracer: None,
         on_acked: Box::new(acknowledged),
     })?;
     let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
@@ -107,7 +111,9 @@ fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Ch
     for (number, way) in ways.all.into_iter().enumerate() {
         let health = if number == 0 { health.clone() } else { health.of(&way.topic) };
         let progress = Progress::new(lease.clone(), fate.clone());
-        threads.push(build_way(config, way, &publisher, (&arbiter, &fate, &health, progress))?);
+        let input = Input { topic: way.topic.clone(), group: way.group.clone() };
+        let tracer = traces.of(|| Stage::Sink { input, sink: Database::from(&config.sink) });
+        threads.push(build_way(config, way, tracer, &publisher, (&arbiter, &fate, &health, progress))?);
     }
     threads.extend(reconcile::schedule::spawn(config, fate, health)?);
     Ok(Chain { threads })
@@ -117,6 +123,7 @@ fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Ch
 fn build_way(
     config: &Settings,
     way: Way,
+    tracer: Option<Tracer>,
     publisher: &Addr<Publisher<Acknowledgement>>,
     (arbiter, fate, health, progress): (&ArbiterHandle, &Fate, &Health, Progress),
 ) -> Result<JoinHandle<()>, Failure> {
@@ -135,6 +142,7 @@ fn build_way(
         progress: progress.clone(),
         fate: fate.clone(),
         outage: Outage::new(health.clone()),
+        tracer,
         health: health.clone(),
     };
     let writer = Writer::start_in_arbiter(arbiter, |_| Writer::new(setup));

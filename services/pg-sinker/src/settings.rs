@@ -11,6 +11,7 @@ use shared::failure::{Failure, FailureKind};
 use shared::kafka::KafkaConfig;
 use shared::pg::{PostgresConfig, TableName};
 use shared::run::ServiceConfig;
+use shared::traces::settings::TracesConfig;
 
 use crate::reconcile::settings::ReconcileConfig;
 use crate::rollups::declared::{self, FillConfig, RollupConfig};
@@ -35,6 +36,7 @@ pub struct Settings {
     pub http: HttpConfig,
     pub console: ConsoleConfig,
     pub log: LogConfig,
+    pub traces: TracesConfig,
     pub restart: RestartConfig,
 }
 
@@ -201,6 +203,7 @@ impl Default for Settings {
             http: HttpConfig::on(HTTP_PORT),
             console: ConsoleConfig::default(),
             log: LogConfig::default(),
+            traces: TracesConfig::default(),
             restart: RestartConfig::default(),
         }
     }
@@ -347,6 +350,10 @@ impl ServiceConfig for Settings {
 
     fn console(&self) -> &ConsoleConfig {
         &self.console
+    }
+
+    fn traces(&self) -> &TracesConfig {
+        &self.traces
     }
 
     fn topology(&self) -> Topology {

@@ -14,6 +14,7 @@ use shared::kafka::reader::FromReader;
 use shared::metrics;
 use shared::pg::PostgresConfig;
 use shared::record::header::Operation;
+use shared::traces::Tracer;
 
 use crate::entry::Item;
 use crate::evolve::Grower;
@@ -42,6 +43,7 @@ pub struct WriterSetup {
     pub fate: Fate,
     pub health: Health,
     pub outage: Outage,
+    pub tracer: Option<Tracer>,
 }
 
 /// The actor. Its work is with the message that is being handled, and comes back with it.
@@ -131,7 +133,7 @@ impl Work {
         let bounds = (self.lanes.len(), self.setup.config.connection_records_min);
         let shares = shares(items, &self.expected, bounds);
         let setup = &self.setup;
-        let written = self.lanes.iter_mut().zip(shares).map(|(lane, share)| lane.write(setup, share));
+        let written = self.lanes.iter_mut().zip(shares).map(|(lane, share)| lane.write(setup, share, batch.since));
         for reached in try_join_all(written).await? {
             self.expected.extend(reached);
         }

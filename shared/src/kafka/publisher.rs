@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use jiff::Timestamp;
+use opentelemetry_proto::tonic::trace::v1::Span;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -28,6 +29,7 @@ use crate::ledger::Ledger;
 use crate::metrics;
 use crate::record::header;
 use crate::record::header::Operation;
+use crate::traces::Tracer;
 
 impl<P: Send + 'static> actix::Message for Outgoing<P> {
     type Result = ();
@@ -82,6 +84,7 @@ pub struct PublisherSetup<'a, P> {
     pub letters: Option<usize>,
     pub fate: Fate,
     pub lease: Lease,
+    pub tracer: Option<Tracer>,
     pub on_acked: OnAcked<P>,
 }
 
@@ -112,13 +115,14 @@ struct DeliveryState<P> {
     /// Dead letters of the batch in hand that are not acknowledged.
     letters: AtomicUsize,
     on_acked: OnAcked<P>,
+    tracer: Option<Tracer>,
     topics: TopicNames,
     fate: Fate,
 }
 
 struct Accounts<P> {
     ledger: Ledger<P>,
-    /// Beside the ledger: what the metrics need of each batch.
+    /// Beside the ledger: what metrics and traces need of each batch.
     tallies: VecDeque<Tally>,
 }
 
@@ -126,6 +130,7 @@ struct Tally {
     since: Instant,
     commit_times_us: Vec<i64>,
     records: Vec<(usize, Operation, u64)>,
+    spans: Vec<Span>,
 }
 
 struct Deliveries<P> {
@@ -139,6 +144,7 @@ impl<P: Send + 'static> Publisher<P> {
             ledger: Mutex::new(Accounts { ledger: Ledger::default(), tallies: VecDeque::new() }),
             letters: AtomicUsize::new(0),
             on_acked: setup.on_acked,
+            tracer: setup.tracer,
             topics: setup.topics.clone(),
             fate: setup.fate.clone(),
         });
@@ -208,8 +214,11 @@ impl<P: Send + 'static> Outbox<P> {
         // The purge at the end of a generation is a task of this thread: it runs only where this one waits, and there it is asked again.
         self.check()?;
         let (mut outgoing, position) = outgoing.into_parts();
-        let tally = Tally::of(&mut outgoing);
+        let mut tally = Tally::of(&mut outgoing);
         let topics = self.topics.all();
+        if let Some(tracer) = &self.deliveries.tracer {
+            tally.spans = tracer.begin(&outgoing, &topics);
+        }
         let is_letter = |record: &OutRecord<'_>| Some(record.topic) == self.letters;
         let letters = outgoing.records().filter(is_letter).count();
         if letters > 0 {
@@ -283,7 +292,7 @@ impl<P: Send + 'static> Outbox<P> {
 impl Tally {
     fn of(outgoing: &mut Outgoing<()>) -> Self {
         let commit_times_us = std::mem::take(&mut outgoing.commit_times_us);
-        let mut tally = Tally { since: Instant::now(), commit_times_us, records: Vec::new() };
+        let mut tally = Tally { since: Instant::now(), commit_times_us, records: Vec::new(), spans: Vec::new() };
         for record in outgoing.records() {
             let found = tally.records.iter_mut().find(|(t, o, _)| *t == record.topic && *o == record.operation);
             match found {
@@ -343,6 +352,9 @@ impl<P> DeliveryState<P> {
         while let Some(position) = accounts.ledger.release() {
             if let Some(tally) = accounts.tallies.pop_front() {
                 tally.report(&self.topics);
+                if let Some(tracer) = &self.tracer {
+                    tracer.end(tally.spans);
+                }
             }
             (self.on_acked)(position);
         }

@@ -554,8 +554,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
     }
 
     /// When a batch that begins now goes on, if it does not get full.
-    fn due(&self) -> Option<Instant> {
-        let now = Instant::now();
+    fn due(&self, now: Instant) -> Option<Instant> {
         let interval = Duration::from_millis(self.context.config.batch_interval_ms);
         let rested = self.last_sent.map(|last| last + interval);
         let due = rested.map_or(now, |rested| rested.max(now)).max(now + self.context.batch_wait);
@@ -591,7 +590,9 @@ impl<'a, S: StartPoint> Reading<'a, S> {
                 self.at_end.remove(&record.partition);
                 self.batch.push(record);
                 if self.batch.len() == 1 {
-                    self.due = self.due();
+                    let now = Instant::now();
+                    self.batch.since = Some(now);
+                    self.due = self.due(now);
                 }
                 Ok(false)
             }

@@ -25,6 +25,7 @@ mod busy;
 mod captured_table;
 mod capturing;
 mod cleaning;
+mod collector;
 mod history;
 mod judged_table;
 mod late_server;
@@ -133,6 +134,7 @@ mod documented_metrics;
 mod documented_settings;
 mod pages;
 mod secrets;
+mod traces;
 mod troubleshooting_page;
 
 // Who may come in, and who may do what.
