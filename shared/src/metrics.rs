@@ -322,6 +322,24 @@ metric!(
     )
 );
 metric!(
+    BACKFILL_RECORDS,
+    IntCounterVec,
+    register_int_counter_vec!(
+        "tidemill_backfill_records_total",
+        "pg-sinker: records that were read again and written, by table.",
+        &["table"]
+    )
+);
+metric!(
+    BACKFILL_REMAINING,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_backfill_remaining_offsets",
+        "pg-sinker: offsets that are still to be read again in this step, by table.",
+        &["table"]
+    )
+);
+metric!(
     RECONCILIATION_ROWS,
     IntGaugeVec,
     register_int_gauge_vec!(
@@ -443,6 +461,8 @@ pub fn start() {
     LazyLock::force(&TOAST_REREADS);
     LazyLock::force(&TOAST_ROWS_GONE);
     LazyLock::force(&COMMITS);
+    LazyLock::force(&BACKFILL_RECORDS);
+    LazyLock::force(&BACKFILL_REMAINING);
     LazyLock::force(&RECONCILIATION_ROWS);
     LazyLock::force(&RECONCILIATION_COMPARED);
     LazyLock::force(&RECONCILIATION_FINISHED);

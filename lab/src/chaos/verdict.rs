@@ -18,6 +18,7 @@
 //! * A version that comes twice is a repeat: every reader drops it, and it is counted.
 //! * The sink: `orders_latest` is the source; the trail has a row for each status that an order had since it was captured, with its last
 //!   values in that status and the user of the newest record.
+//! * Roll-ups: what GROUP BY over `orders_latest` says.
 //! * Dead letters: what was planted, and nothing else.
 //!
 //! Records that somebody planted (without a readable header, or with [`POISON`] in the key) are passed over.
@@ -29,6 +30,7 @@ mod joined;
 mod letters;
 mod order_way;
 mod rest;
+mod rolled_up;
 mod suffix;
 mod trail;
 mod users;
@@ -44,6 +46,7 @@ use sqlx::postgres::PgConnection;
 pub use self::findings::{Problem, Problems, TopicCounts};
 pub use self::letters::LetterCounts;
 use self::rest::Rest;
+pub use self::rolled_up::RollupCounts;
 pub use self::trail::TrailCounts;
 use super::witness;
 use super::witness::subject::Subject;
@@ -86,6 +89,7 @@ pub struct Verdict {
     /// ODS of the orders and of the users, DWD, result.
     pub topics: Vec<TopicCounts>,
     pub letters: LetterCounts,
+    pub rollups: Vec<RollupCounts>,
     pub problems: Problems,
     /// The whole way of the first wrong key, for people.
     pub way: Option<String>,
@@ -113,12 +117,19 @@ impl Verdict {
         let (latest, trail, letters) = (&self.latest, &self.trail, &self.letters);
         vec![
             ("rows of the sink compared, value by value", latest.found + trail.found),
+            ("groups of roll-ups compared with GROUP BY", self.rollups.iter().map(|rollup| rollup.groups).sum()),
             ("versions checked in four topics", sum(|topic| topic.versions)),
             ("records planted, each found in a dead-letter topic", letters.found),
             ("lost", latest.missing + trail.missing + letters.missing + sum(|topic| topic.lost)),
             ("too many in the sink, or in a dead-letter topic", latest.surplus + trail.surplus + letters.foreign),
             ("too many in a topic", sum(|topic| topic.surplus)),
-            ("wrong", latest.wrong + trail.wrong + sum(|topic| topic.wrong)),
+            (
+                "wrong",
+                latest.wrong
+                    + trail.wrong
+                    + sum(|topic| topic.wrong)
+                    + self.rollups.iter().map(|rollup| rollup.differing).sum::<u64>(),
+            ),
             ("repeats in a topic, seen by their version and dropped by every reader", self.repeats()),
         ]
     }
@@ -133,6 +144,7 @@ impl Verdict {
         self.trail_now.write("trail, present statuses", paper);
         self.trail.write(paper);
         self.topics.iter().for_each(|topic| topic.write(paper));
+        self.rollups.iter().for_each(|rollup| rollup.write(paper));
         self.letters.write(paper);
         for problem in &self.problems.first {
             paper.line(format!("  {}", problem.what));
@@ -260,6 +272,7 @@ async fn check(
 
     progress.note("reading the sink's trail and the dead letters");
     found.trail = trail::check(&mut source, &mut sink, names, &ways, &statuses, &known, &mut found.problems).await?;
+    found.rollups = rolled_up::check(&mut sink, &names.latest, &mut found.problems).await?;
     found.letters =
         letters::check(layers, &surroundings.dead_letter_topics, surroundings.planted, &mut found.problems)?;
     Ok(found)

@@ -56,9 +56,10 @@ fn not_overtaken<'e, 'a: 'e, K: Hash + Eq + Clone, V: Ord + Copy>(
 }
 
 /// Most keys have one column.
-type Key<'a> = SmallVec<[Option<Cow<'a, str>>; 1]>;
+pub type Key<'a> = SmallVec<[Option<Cow<'a, str>>; 1]>;
 
-fn key<'a>(target: &Target, entry: &Entry<'a>) -> Key<'a> {
+/// The key of a record's row, as text.
+pub fn key<'a>(target: &Target, entry: &Entry<'a>) -> Key<'a> {
     target.key_fields().map(|at| entry.fields.get(at).and_then(|field| field.text())).collect()
 }
 

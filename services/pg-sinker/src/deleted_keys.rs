@@ -4,22 +4,30 @@ use shared::pg::TableName;
 use sqlx::postgres::{PgBindIterExt as _, PgConnection};
 
 use crate::entry::Entry;
+use crate::upsert::Guard;
 
 pub fn table() -> TableName {
     TableName { schema: "tidemill".into(), name: "deleted_keys".into() }
 }
 
-/// Enters the deletions, each with the highest version known. Answers how many were not known yet.
-pub async fn remember(connection: &mut PgConnection, table: &str, gone: &[&Entry<'_>]) -> sqlx::Result<u64> {
+/// Enters the deletions, each with the highest version known. Answers how many were not known yet; of those that are read again, how many
+/// will be kept from now on.
+pub async fn remember(
+    connection: &mut PgConnection,
+    table: &str,
+    gone: &[&Entry<'_>],
+    guard: Guard,
+) -> sqlx::Result<u64> {
     let done = sqlx::query(
         "INSERT INTO tidemill.deleted_keys AS d (sink_table, key, record_version) \
          SELECT $1, u.key, u.version FROM unnest($2::text[], $3::bytea[]) AS u (key, version) \
          ON CONFLICT (sink_table, key) DO UPDATE SET record_version = excluded.record_version, deleted_at = excluded.deleted_at \
-         WHERE d.record_version < excluded.record_version",
+         WHERE d.record_version < excluded.record_version OR ($4 AND d.record_version = excluded.record_version)",
     )
     .bind(table)
     .bind(gone.iter().map(|entry| entry.key).bind_iter())
     .bind(gone.iter().map(|entry| &entry.version[..]).bind_iter())
+    .bind(guard == Guard::NotOlder)
     .execute(connection)
     .await?;
     Ok(done.rows_affected())

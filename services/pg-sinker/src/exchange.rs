@@ -10,6 +10,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use crate::tables::{Column, RECORD_VERSION, Table};
+use crate::upsert::Guard;
 
 /// What is looked at in a table's rows.
 #[derive(Debug, Clone)]
@@ -148,7 +149,7 @@ pub struct Parts {
 }
 
 /// `keys` names the parameter that binds each column of the key, `version` that of the versions.
-pub fn parts(table: &Table, exchange: &Exchange, keys: &[usize], version: usize) -> Parts {
+pub fn parts(table: &Table, exchange: &Exchange, (keys, version): (&[usize], usize), guard: Guard) -> Parts {
     let key: Vec<&Column> = table.key_columns().collect();
     let each = |separator: &str, text: &dyn Fn(usize, &str, &str) -> String| {
         let texts = key.iter().enumerate().map(|(at, key)| text(at, &quoted(&key.name), &key.type_sql));
@@ -164,9 +165,10 @@ pub fn parts(table: &Table, exchange: &Exchange, keys: &[usize], version: usize)
         before: format!(
             "before AS (SELECT {} FROM {} AS t \
              JOIN (SELECT {casts}, u.version FROM unnest({arrays}, ${version}::bytea[]) AS u ({names}, version)) AS u \
-             ON {equal} WHERE t.{RECORD_VERSION} < u.version ORDER BY {order} FOR UPDATE OF t), ",
+             ON {equal} WHERE t.{RECORD_VERSION} {} u.version ORDER BY {order} FOR UPDATE OF t), ",
             seen.trim_start_matches(", "),
             table.name.sql(),
+            guard.sql(),
         ),
         behind: "(SELECT count(*) FROM before) >= 0".to_owned(),
         // A row that was there carries the lock of the statement that replaced it.
@@ -236,7 +238,7 @@ mod tests {
 
     #[test]
     fn rows_are_locked_in_the_order_of_their_keys() {
-        let parts = parts(&example(OnTombstone::Delete), &exchange(), &[2], 7);
+        let parts = parts(&example(OnTombstone::Delete), &exchange(), (&[2], 7), Guard::Newer);
         assert_eq!(
             parts.before,
             "before AS (SELECT t.\"order_id\"::text AS s0, t.\"city\"::text AS s1 FROM \"r\".\"t\" AS t \

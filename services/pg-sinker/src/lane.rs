@@ -6,28 +6,18 @@ use std::time::{Duration, Instant};
 use shared::failure::{Failure, FailureKind};
 use shared::kafka::publisher::observe_end_to_end;
 use shared::metrics;
-use shared::pg::refused;
 use shared::record::dead_letter::Rejection;
 use shared::record::header::Header;
 use sqlx::postgres::PgConnection;
 
 use crate::checkpoint::Move;
-use crate::deleted_keys;
 use crate::entry::Item;
 use crate::growth::Wanted;
 use crate::shares::Share;
 use crate::split::{Portions, Refused};
 use crate::transaction::{self, Plan, Portion, Tally, Trouble};
 use crate::writer::WriterSetup;
-
-/// How a session writes. Binds the longest silence in a transaction, statement and wait for a lock, in milliseconds, and what a commit waits
-/// for.
-///
-/// The server keeps the plan of a prepared statement, and made on an empty table it reads the whole table for each batch, until the
-/// table's statistics are renewed. Rows are looked for by their key, always.
-const SESSION: &str = "SELECT set_config('idle_in_transaction_session_timeout', $1, false), set_config('statement_timeout', $2, false), \
-     set_config('lock_timeout', $3, false), set_config('synchronous_commit', $4, false), \
-     set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)";
+use crate::{deleted_keys, session};
 
 /// A connection beside the first, which only large batches need, is given up when it was not used for so long: whether it still stands would
 /// show in the midst of one.
@@ -189,7 +179,10 @@ impl Lane {
         self.used_at = Instant::now();
         match self.connection.take() {
             Some(connection) if !is_stale => Ok(connection),
-            _ => connect(setup).await.map_err(Trouble::of),
+            _ => {
+                let WriterSetup { sink, config, ownership, .. } = setup;
+                session::connect(sink, "pg-sinker", config, *ownership).await.map_err(Trouble::of)
+            }
         }
     }
 
@@ -209,20 +202,6 @@ impl Lane {
             Err(_) => tracing::warn!("keys that were deleted long ago are not forgotten yet: the sink does not answer"),
         }
     }
-}
-
-async fn connect(setup: &WriterSetup) -> Result<PgConnection, Failure> {
-    let config = &setup.config;
-    let mut connection = setup.sink.connect("pg-sinker").await?;
-    sqlx::query(SESSION)
-        .bind(setup.ownership.as_millis().to_string())
-        .bind(config.transaction_timeout_ms.to_string())
-        .bind(config.lock_timeout_ms.to_string())
-        .bind(config.synchronous_commit.as_str())
-        .execute(&mut connection)
-        .await
-        .map_err(|error| refused("the session's settings cannot be made", error))?;
-    Ok(connection)
 }
 
 fn portion<'p, 'a>(items: &'p [Item<'a>], expected: &BTreeMap<i32, i64>) -> Portion<'p, 'a> {

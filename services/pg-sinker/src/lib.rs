@@ -36,6 +36,9 @@ mod upsert;
 
 mod deleted_keys;
 
+mod locks;
+mod session;
+
 mod checkpoint;
 mod fault;
 
@@ -54,6 +57,9 @@ mod outage;
 
 mod lane;
 mod writer;
+
+// What is read again.
+mod backfill;
 
 // What the newest rows say of the tables.
 mod rehearsal;

@@ -10,6 +10,7 @@ use shared::check::Finding;
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::health::Health;
+use shared::kafka::KafkaConfig;
 use shared::kafka::progress::Progress;
 use shared::kafka::publisher::{Publisher, PublisherSetup, TopicNames};
 use shared::kafka::reader::{self, Feed, ReaderSetup};
@@ -21,6 +22,7 @@ use shared::traces::span::{Database, Input, Stage};
 use sqlx::postgres::PgConnection;
 use tokio::runtime::Handle;
 
+use crate::backfill::commands::Commands;
 use crate::checkpoint::{Place, SinkOffsets};
 use crate::evolve::Grower;
 use crate::letters::{Acknowledgement, Letters, acknowledged};
@@ -30,9 +32,10 @@ use crate::rollups::{Fill, Rollups};
 use crate::settings::{Settings, TableConfig};
 use crate::tables::Tables;
 use crate::transaction::Plan;
+use crate::upsert::Guard;
 use crate::ways::{Blueprint, Looked, Way, Ways, examined_rollups, own_tables, unregistered};
 use crate::writer::{Writer, WriterSetup};
-use crate::{catalog, reconcile, rehearsal, tables, ways};
+use crate::{backfill, catalog, reconcile, rehearsal, tables, ways};
 
 /// Who makes a topic: that of the results dim-joiner, another one any stage.
 fn maker(config: &Settings, topic: &str) -> &'static str {
@@ -56,11 +59,14 @@ impl Service for PgSinker {
     }
 
     fn commands() -> Vec<Command> {
-        vec![reconcile::command::command()]
+        [vec![reconcile::command::command()], backfill::commands::all()].concat()
     }
 
-    async fn run_command(config: &Settings, _name: &str, arguments: &ArgMatches) -> Result<ExitCode, Failure> {
-        reconcile::command::run(config, arguments).await
+    async fn run_command(config: &Settings, name: &str, arguments: &ArgMatches) -> Result<ExitCode, Failure> {
+        match name {
+            reconcile::command::NAME => reconcile::command::run(config, arguments).await,
+            name => backfill::commands::run(config, name, arguments).await,
+        }
     }
 
     fn failed_command() -> ExitCode {
@@ -83,7 +89,7 @@ fn dead_letter_topic(config: &Settings) -> TopicSpec {
 }
 
 fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Chain, Failure> {
-    let Surroundings { fate, health, arbiter, lease, traces, .. } = surroundings;
+    let Surroundings { fate, health, arbiter, lease, control, traces, .. } = surroundings;
     let publisher = Publisher::new(PublisherSetup {
         config: &config.kafka,
         service: PgSinker::NAME,
@@ -106,8 +112,17 @@ fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Ch
         fate: fate.clone(),
         health: health.clone(),
     };
+    let rollups = fill.rollups.clone();
     arbiter.spawn(fill.run());
-    let mut threads = Vec::new();
+    backfill::commands::obey(Commands { config: config.clone(), fate: fate.clone() }, &arbiter, &control);
+    let setup = backfill::runner::Setup {
+        config: config.clone(),
+        rollups,
+        publisher: publisher.clone(),
+        fate: fate.clone(),
+        health: health.clone(),
+    };
+    let mut threads = vec![backfill::runner::spawn(setup)?];
     for (number, way) in ways.all.into_iter().enumerate() {
         let health = if number == 0 { health.clone() } else { health.of(&way.topic) };
         let progress = Progress::new(lease.clone(), fate.clone());
@@ -127,9 +142,10 @@ fn build_way(
     publisher: &Addr<Publisher<Acknowledgement>>,
     (arbiter, fate, health, progress): (&ArbiterHandle, &Fate, &Health, Progress),
 ) -> Result<JoinHandle<()>, Failure> {
-    let place = Place { group: config.input.group.clone(), topic: way.topic.clone() };
+    let place =
+        Place { group: config.input.group.clone(), topic: way.topic.clone(), tables: config.labels_of(&way.topic) };
     let setup = WriterSetup {
-        plan: Plan::new(place.clone(), way.tables, way.rollups),
+        plan: Plan::new(place.clone(), way.tables, way.rollups, Guard::Newer),
         grower: Grower {
             growth: way.growth,
             blueprint: way.blueprint,
@@ -146,12 +162,18 @@ fn build_way(
         health: health.clone(),
     };
     let writer = Writer::start_in_arbiter(arbiter, |_| Writer::new(setup));
+    let bounds = config.batch_of(&way.topic);
+    let kafka = KafkaConfig {
+        batch_records_max: bounds.records_max,
+        batch_bytes_max: bounds.bytes_max,
+        ..config.kafka.clone()
+    };
     let (receiver, thread) = reader::spawn(ReaderSetup {
-        config: &config.kafka,
+        config: &kafka,
         service: PgSinker::NAME,
         topic: &way.topic,
         group: &way.group,
-        batch_wait: Duration::from_millis(config.writer.batch_wait_ms),
+        batch_wait: Duration::from_millis(bounds.wait_ms),
         start: SinkOffsets { sink: config.sink.clone(), place, runtime: Handle::current() },
         fate: fate.clone(),
         progress,
@@ -170,6 +192,10 @@ async fn check_sink(config: &Settings) -> Vec<Finding> {
     let of_comparisons = config.reconcile.is_scheduled().then(reconcile::kept::table);
     for name in own_tables().into_iter().chain(of_comparisons) {
         findings.extend(check_own(&mut connection, &name, config).await);
+    }
+    // Where the table lacks that was told.
+    if let Ok(unfilled) = backfill::job::unfilled(&mut connection, &config.input.group).await {
+        findings.extend(unfilled.iter().map(|(table, why)| Finding::problem(&not_filled(table, why))));
     }
     let mut writable = Vec::new();
     for topic in config.topics() {
@@ -202,6 +228,14 @@ fn check_table(looked: &Result<Looked, Vec<Failure>>, topic: &str) -> Vec<Findin
     let awaited = found.growing.iter().filter(|table| !table.is_there);
     let awaited = awaited.map(|table| format!("table {} will be made from the first record of {topic}", table.name));
     written.chain(awaited).map(Finding::ok).collect()
+}
+
+/// A table that lacks rows, and nobody reads their records again.
+fn not_filled(table: &str, why: &str) -> Failure {
+    let what = format!(
+        "{table} lacks what its topic had before the table came to it: reading it again did not come to its end ({why})"
+    );
+    Failure::new(FailureKind::Settings, what).cure(format!("pg-sinker backfill --table {table}"))
 }
 
 async fn check_rollups(

@@ -13,6 +13,7 @@ use shared::pg::{PostgresConfig, TableName};
 use shared::run::ServiceConfig;
 use shared::traces::settings::TracesConfig;
 
+use crate::backfill::settings::BackfillConfig;
 use crate::reconcile::settings::ReconcileConfig;
 use crate::rollups::declared::{self, FillConfig, RollupConfig};
 
@@ -28,6 +29,7 @@ pub struct Settings {
     /// By a free name. Given at all, they replace the default ones as a whole.
     pub rollups: BTreeMap<String, RollupConfig>,
     pub fill: FillConfig,
+    pub backfill: BackfillConfig,
     pub writer: WriterConfig,
     pub reconcile: ReconcileConfig,
     #[serde(deserialize_with = "kafka")]
@@ -77,6 +79,21 @@ pub struct TableConfig {
     /// SQL types of columns that pg-sinker makes, by name; others get theirs by the value.
     #[serde(default)]
     pub types: BTreeMap<String, String>,
+    /// Bounds of a batch of its topic, where they are narrower than those of [kafka] and [writer].
+    #[serde(default)]
+    pub batch_records_max: Option<usize>,
+    #[serde(default)]
+    pub batch_bytes_max: Option<usize>,
+    #[serde(default)]
+    pub batch_wait_ms: Option<u64>,
+}
+
+/// How much a batch holds, and how long one that is not full waits for more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchBounds {
+    pub records_max: usize,
+    pub bytes_max: usize,
+    pub wait_ms: u64,
 }
 
 /// What happens when the topic brings a field that the table has no column for.
@@ -188,6 +205,9 @@ impl Default for Settings {
             create: false,
             evolve: Evolve::None,
             types: BTreeMap::new(),
+            batch_records_max: None,
+            batch_bytes_max: None,
+            batch_wait_ms: None,
         };
         let trail = table("result.orders_with_user_info", &["order_id", "order_status"], OnTombstone::Keep);
         let latest = table("result.orders_latest", &["order_id"], OnTombstone::Delete);
@@ -197,6 +217,7 @@ impl Default for Settings {
             tables: BTreeMap::from([("trail".to_owned(), trail), ("latest".to_owned(), latest)]),
             rollups: declared::by_default(),
             fill: FillConfig::default(),
+            backfill: BackfillConfig::default(),
             writer: WriterConfig::default(),
             reconcile: ReconcileConfig::default(),
             kafka: default_kafka(),
@@ -283,6 +304,13 @@ pub fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, 
     })
 }
 
+impl TableConfig {
+    /// `schema.table`, the schema named in any case.
+    pub fn label(&self) -> String {
+        TableName::parse(&self.table).to_string()
+    }
+}
+
 impl WriterConfig {
     /// The wait before try number `attempt` (from 1).
     pub fn retry_wait(&self, attempt: u32) -> Duration {
@@ -316,6 +344,24 @@ impl Settings {
         topics.sort_by_key(|topic| (*topic != self.input.topic, *topic));
         topics.dedup();
         topics
+    }
+
+    /// The bounds of a batch of a topic. Its tables share each batch, so the narrowest counts.
+    pub fn batch_of(&self, topic: &str) -> BatchBounds {
+        let of_topic = || self.tables.values().filter(|table| self.topic_of(table) == topic);
+        let least = |of: fn(&TableConfig) -> Option<usize>, all: usize| of_topic().filter_map(of).fold(all, usize::min);
+        BatchBounds {
+            records_max: least(|table| table.batch_records_max, self.kafka.batch_records_max),
+            bytes_max: least(|table| table.batch_bytes_max, self.kafka.batch_bytes_max),
+            wait_ms: of_topic().filter_map(|table| table.batch_wait_ms).min().unwrap_or(self.writer.batch_wait_ms),
+        }
+    }
+
+    /// The tables of a topic by label, in order.
+    pub fn labels_of(&self, topic: &str) -> Vec<String> {
+        let of_topic = self.tables.values().filter(|table| self.topic_of(table) == topic);
+        let labels: BTreeSet<String> = of_topic.map(TableConfig::label).collect();
+        labels.into_iter().collect()
     }
 
     /// The consumer group of a topic. Each has one of its own, so that a rebalance of one holds up no other.
@@ -404,6 +450,12 @@ impl ServiceConfig for Settings {
                     "take it out of leave_out, or hash it in dwd-cleaner",
                 );
             }
+            if table.batch_records_max == Some(0) || table.batch_bytes_max == Some(0) {
+                return wrong(
+                    format!("tables.{name} has a batch of nothing"),
+                    "set at least 1, or leave the bound out",
+                );
+            }
             if !seen.insert(TableName::parse(&table.table)) {
                 return wrong(format!("{} is named twice in [tables]", table.table), "name each table once");
             }
@@ -425,6 +477,7 @@ impl ServiceConfig for Settings {
             let what = format!("writer.evolve_columns_max is {}", writer.evolve_columns_max);
             return wrong(what, "set 8 to 1600");
         }
+        self.backfill.validate()?;
         self.reconcile.validate()
     }
 }
@@ -478,6 +531,22 @@ mod tests {
         assert_eq!(settings.group_of("dwd"), "pg-sinker-dwd");
         assert_eq!(settings.group_of("result_orders_with_user_info"), "pg-sinker");
         assert_eq!(load("one-topic", &table("a", "topic = \"dwd\"")).unwrap().topics(), ["dwd"]);
+    }
+
+    #[test]
+    fn the_narrowest_bound_of_its_tables_is_that_of_a_topics_batches() {
+        let table = |name: &str, rest: &str| format!("[tables.{name}]\ntable = \"a.{name}\"\nkey = \"x\"\n{rest}\n");
+        let text = table("a", "batch_records_max = 50\nbatch_wait_ms = 20")
+            + &table("b", "batch_records_max = 5000\nbatch_wait_ms = 30")
+            + &table("c", "topic = \"dwd\"\nbatch_bytes_max = 1000");
+        let settings = load("bounds", &text).unwrap();
+        let bounds = |topic| {
+            let BatchBounds { records_max, bytes_max, wait_ms } = settings.batch_of(topic);
+            (records_max, bytes_max, wait_ms)
+        };
+        assert_eq!(bounds("result_orders_with_user_info"), (50, 1 << 20, 20));
+        assert_eq!(bounds("dwd"), (1_000, 1_000, 0));
+        assert!(load("no-bound", &table("a", "batch_records_max = 0")).unwrap().validate().is_err());
     }
 
     #[test]

@@ -435,7 +435,8 @@ pub fn examine_own(name: &TableName, facts: Option<&Facts>, role: &str) -> Vec<F
     match facts {
         None => vec![problem(
             format!("table {name} does not exist in the sink"),
-            "run postgres_sink/init/02_tidemill.sql, 03_writer_role.sql, 04_rollups.sql and 06_reconciliation.sql in the sink database"
+            "run postgres_sink/init/02_tidemill.sql, 03_writer_role.sql, 04_rollups.sql, 06_reconciliation.sql and 07_backfill.sql in the sink \
+             database, those that were not run yet"
                 .into(),
         )],
         Some(facts) => access_problems(name, facts, role, needed_privileges(OnTombstone::Delete)),
@@ -481,6 +482,9 @@ pub mod tests {
             create: false,
             evolve: Evolve::None,
             types: BTreeMap::new(),
+            batch_records_max: None,
+            batch_bytes_max: None,
+            batch_wait_ms: None,
         }
     }
 

@@ -1,12 +1,14 @@
 //! One transaction: the offsets first, by compare-and-set, then the rows and deletions of every table.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use shared::failure::{Failure, FailureKind};
+use shared::pg::TableName;
 use shared::record::dead_letter::Rejection;
 use shared::record::header::Operation;
-use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
 
 use crate::checkpoint::{self, Move, Place};
 use crate::coalesce::{self, Changes};
@@ -14,10 +16,11 @@ use crate::deleted_keys;
 use crate::entry::{Entry, Item};
 use crate::exchange::{Delta, Exchange, Overtaken, Rows};
 use crate::fault::{self, Fault};
+use crate::locks;
 use crate::rollups::register::{self, Asked};
 use crate::rollups::{Over, Rollups};
 use crate::tables::{Tables, Target};
-use crate::upsert::{self, Statements, Written};
+use crate::upsert::{self, Guard, Statements, Written};
 
 /// How everything is written.
 #[derive(Debug, Clone)]
@@ -28,6 +31,9 @@ pub struct Plan {
     writings: Vec<Writing>,
     rollups: Rollups,
     asked: Asked,
+    guard: Guard,
+    /// The statements that begin a batch.
+    begin: Arc<str>,
 }
 
 /// How a table is written, and what follows from it.
@@ -38,13 +44,13 @@ struct Writing {
 }
 
 impl Writing {
-    fn new(target: &Target, rollups: &Rollups) -> Self {
+    fn new(target: &Target, rollups: &Rollups, guard: Guard) -> Self {
         let rolled_up = rollups.exchange(target).map(|exchange| {
             let over = Over::new(&target.table.label, &exchange, rollups.over(target).cloned().collect());
             (exchange, over)
         });
         let exchange = rolled_up.as_ref().map(|(exchange, _)| exchange);
-        Writing { statements: Statements::of(&target.table, exchange), rolled_up }
+        Writing { statements: Statements::of(&target.table, exchange, guard), rolled_up }
     }
 
     fn exchange(&self) -> Option<&Exchange> {
@@ -53,16 +59,15 @@ impl Writing {
 }
 
 impl Plan {
-    pub fn new(place: Place, tables: Tables, rollups: Rollups) -> Self {
-        let writings = tables.tables.iter().map(|target| Writing::new(target, &rollups)).collect();
-        Plan { writings, asked: Asked::of(&tables, &rollups), place, tables, rollups }
+    pub fn new(place: Place, tables: Tables, rollups: Rollups, guard: Guard) -> Self {
+        let writings = tables.tables.iter().map(|target| Writing::new(target, &rollups, guard)).collect();
+        let begin = locks::begin(&place.topic).into();
+        Plan { writings, asked: Asked::of(&tables, &rollups), place, tables, rollups, guard, begin }
     }
-}
 
-impl Plan {
     /// The same, when a table has come or got columns.
     pub fn with_tables(&self, tables: Tables) -> Self {
-        Plan::new(self.place.clone(), tables, self.rollups.clone())
+        Plan::new(self.place.clone(), tables, self.rollups.clone(), self.guard)
     }
 }
 
@@ -116,7 +121,7 @@ pub async fn attempt(
     portion: &Portion<'_, '_>,
     doubt: &mut Option<Tally>,
 ) -> Result<Tally, Trouble> {
-    let begun = connection.begin_with(register::BEGIN).await;
+    let begun = connection.begin_with(AssertSqlSafe(Arc::clone(&plan.begin))).await;
     let mut transaction = begun.map_err(|error| trouble("a transaction cannot begin", error))?;
     let advanced = checkpoint::advance(&mut transaction, &plan.place, &portion.moves).await;
     if !advanced.map_err(|error| trouble("the offsets cannot be moved", error))? {
@@ -127,7 +132,7 @@ pub async fn attempt(
         };
     }
     *doubt = None;
-    match write(&mut transaction, plan, portion).await {
+    match write(&mut transaction, plan, &portion.entries().collect::<Vec<_>>()).await {
         Ok(tally) => {
             *doubt = Some(tally.clone());
             transaction.commit().await.map_err(|error| trouble("the transaction is not committed", error))?;
@@ -150,17 +155,49 @@ fn fenced(place: &Place) -> Failure {
     .cure("after a freeze or a failover this is expected and heals itself; otherwise find the other pg-sinker with this group")
 }
 
+/// A table that is not there yet has no row to delete, but one that is read again may come to it: the deletion is kept for that row. Where
+/// somebody has made the table since this generation looked, its rows are deleted by the next one.
+async fn heed_awaited(connection: &mut PgConnection, plan: &Plan, entries: &[&Entry<'_>]) -> Result<(), Trouble> {
+    if plan.tables.awaited.is_empty() {
+        return Ok(());
+    }
+    // Each key once, with its highest version.
+    let mut newest: BTreeMap<&str, &Entry<'_>> = BTreeMap::new();
+    for &entry in entries.iter().filter(|entry| entry.is_gone) {
+        let kept = newest.entry(entry.key).or_insert(entry);
+        if kept.version < entry.version {
+            *kept = entry;
+        }
+    }
+    let gone: Vec<&Entry<'_>> = newest.into_values().collect();
+    for awaited in plan.tables.awaited.iter().filter(|_| !gone.is_empty()) {
+        let failed = |error| trouble(&awaited.label, error);
+        let is_there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+            .bind(TableName::parse(&awaited.label).sql())
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed)?;
+        if is_there {
+            let what = format!("{} was made meanwhile", awaited.label);
+            return Err(Trouble::Lasting(Failure::new(FailureKind::Refused, what)));
+        }
+        deleted_keys::remember(connection, &awaited.label, &gone, plan.guard).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// The tables, then what changes in the roll-ups by that: many instances meet in a group, and hold it for the shortest time.
-async fn write(connection: &mut PgConnection, plan: &Plan, portion: &Portion<'_, '_>) -> Result<Tally, Trouble> {
+pub async fn write(connection: &mut PgConnection, plan: &Plan, entries: &[&Entry<'_>]) -> Result<Tally, Trouble> {
+    heed_awaited(connection, plan, entries).await?;
     let registered = register::read(connection, &plan.asked).await;
     let registered = registered.map_err(|error| trouble("tidemill.rollups", error))?;
     let filled = register::progress(&plan.rollups, &registered).map_err(Trouble::Lasting)?;
     let mut tally = Tally::default();
     let mut deltas = Vec::with_capacity(plan.writings.len());
     for (table, (target, writing)) in plan.tables.tables.iter().zip(&plan.writings).enumerate() {
-        let changes = coalesce::changes(target, portion.entries());
+        let changes = coalesce::changes(target, entries.iter().copied());
         tally.repeats += changes.repeats;
-        deltas.push(write_table(connection, (table, target), writing, &changes, &mut tally).await?);
+        deltas.push(write_table(connection, (table, target), (writing, plan.guard), &changes, &mut tally).await?);
     }
     for (writing, delta) in plan.writings.iter().zip(&deltas) {
         if let Some((_, over)) = &writing.rolled_up {
@@ -174,7 +211,7 @@ async fn write(connection: &mut PgConnection, plan: &Plan, portion: &Portion<'_,
 async fn write_table(
     connection: &mut PgConnection,
     (table, target): (usize, &Target),
-    writing: &Writing,
+    (writing, guard): (&Writing, Guard),
     changes: &Changes<'_, '_>,
     tally: &mut Tally,
 ) -> Result<Delta, Trouble> {
@@ -187,7 +224,7 @@ async fn write_table(
     }
     if !changes.gone.is_empty() {
         let gone = &changes.gone;
-        let new = deleted_keys::remember(connection, &target.table.label, gone).await.map_err(refused)?;
+        let new = deleted_keys::remember(connection, &target.table.label, gone, guard).await.map_err(refused)?;
         deleted = upsert::delete_rows(connection, target, statements, exchange, gone).await.map_err(refused)?;
         tally.enter_gone(table, gone.len() as u64, new);
     }

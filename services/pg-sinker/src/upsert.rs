@@ -19,6 +19,25 @@ fn committed(of: &str) -> String {
     format!("timestamptz 'epoch' + {of}.committed * interval '1 microsecond'")
 }
 
+/// What a row must be to take the place of the one that stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// Of a newer version.
+    Newer,
+    /// Of no older one: a row that is read again puts right what came to harm, and fills a column that came later.
+    NotOlder,
+}
+
+impl Guard {
+    /// Between the version that stands there and the one that comes.
+    pub fn sql(self) -> &'static str {
+        match self {
+            Guard::Newer => "<",
+            Guard::NotOlder => "<=",
+        }
+    }
+}
+
 /// The statements of one table. Names in them are quoted, values are bound.
 #[derive(Debug, Clone)]
 pub struct Statements {
@@ -29,12 +48,14 @@ pub struct Statements {
 
 impl Statements {
     /// What `exchange` looks at is answered beside the versions.
-    pub fn of(table: &Table, exchange: Option<&Exchange>) -> Self {
+    pub fn of(table: &Table, exchange: Option<&Exchange>, guard: Guard) -> Self {
         let delete = match &table.mark {
-            Some(mark) => marking(table, mark),
-            None => exchange.map_or_else(|| delete(table), |found| exchange::deleting(&delete(table), found)),
+            Some(mark) => marking(table, mark, guard),
+            None => {
+                exchange.map_or_else(|| delete(table, guard), |found| exchange::deleting(&delete(table, guard), found))
+            }
         };
-        Statements { upsert: upsert(table, exchange).into(), delete: delete.into() }
+        Statements { upsert: upsert(table, exchange, guard).into(), delete: delete.into() }
     }
 }
 
@@ -51,11 +72,11 @@ pub struct Written {
 }
 
 /// Answers the versions of the rows that were written; those that the guard refused are not among them.
-fn upsert(table: &Table, exchange: Option<&Exchange>) -> String {
+fn upsert(table: &Table, exchange: Option<&Exchange>, guard: Guard) -> String {
     let columns = table.columns.len();
     let key = joined(table.key_columns(), ", ", |column| quoted(&column.name));
-    let looked =
-        exchange.map_or_else(Parts::default, |found| exchange::parts(table, found, &key_numbers(table), columns + 2));
+    let looked = exchange
+        .map_or_else(Parts::default, |found| exchange::parts(table, found, (&key_numbers(table), columns + 2), guard));
     let mut sql = format!("WITH {}written AS (INSERT INTO {} AS t (", looked.before, table.name.sql());
     sql += &joined(&table.columns, ", ", |column| quoted(&column.name));
     let _ = write!(sql, ", {PROCESSED_TIME}, {SOURCE_COMMIT_TIME}, {RECORD_VERSION}");
@@ -92,9 +113,11 @@ fn upsert(table: &Table, exchange: Option<&Exchange>) -> String {
     sql += &joined(set.chain(own).chain(mark), ", ", |name| format!("{name} = excluded.{name}"));
     let _ = write!(
         sql,
-        " WHERE t.{RECORD_VERSION} < excluded.{RECORD_VERSION} RETURNING t.{RECORD_VERSION}{}) \
+        " WHERE t.{RECORD_VERSION} {} excluded.{RECORD_VERSION} RETURNING t.{RECORD_VERSION}{}) \
          SELECT array_agg({RECORD_VERSION}){} FROM written",
-        looked.returned, looked.gathered
+        guard.sql(),
+        looked.returned,
+        looked.gathered
     );
     sql
 }
@@ -105,12 +128,12 @@ fn key_numbers(table: &Table) -> Vec<usize> {
     table.key_columns().filter_map(place).collect()
 }
 
-fn delete(table: &Table) -> String {
-    format!("DELETE FROM {} AS t USING {}", table.name.sql(), deletions(table))
+fn delete(table: &Table, guard: Guard) -> String {
+    format!("DELETE FROM {} AS t USING {}", table.name.sql(), deletions(table, guard))
 }
 
 /// A row that is marked already keeps the time of its first deletion.
-fn marking(table: &Table, mark: &Mark) -> String {
+fn marking(table: &Table, mark: &Mark, guard: Guard) -> String {
     let (column, committed) = (quoted(&mark.column), committed("d"));
     let value = match mark.kind {
         MarkKind::Moment => format!("coalesce(t.{column}, {committed}, clock_timestamp())"),
@@ -121,12 +144,12 @@ fn marking(table: &Table, mark: &Mark) -> String {
         "UPDATE {} AS t SET {column} = {value}, {PROCESSED_TIME} = {NOW_IN_UTC}, {SOURCE_COMMIT_TIME} = {committed}, \
          {RECORD_VERSION} = d.version FROM {}",
         table.name.sql(),
-        deletions(table)
+        deletions(table, guard)
     )
 }
 
 /// The deletions `d`, and the rows `t` that they are for.
-fn deletions(table: &Table) -> String {
+fn deletions(table: &Table, guard: Guard) -> String {
     let keys = table.key.len();
     let mut sql = "(SELECT ".to_owned();
     sql += &joined(table.key_columns().enumerate(), ", ", |(at, key)| format!("u.k{at}::{} AS k{at}", key.type_sql));
@@ -136,7 +159,7 @@ fn deletions(table: &Table) -> String {
     sql += &joined(0..keys, ", ", |at| format!("k{at}"));
     sql += ", committed, version)) AS d WHERE ";
     sql += &joined(table.key_columns().enumerate(), " AND ", |(at, key)| format!("t.{} = d.k{at}", quoted(&key.name)));
-    let _ = write!(sql, " AND t.{RECORD_VERSION} < d.version");
+    let _ = write!(sql, " AND t.{RECORD_VERSION} {} d.version", guard.sql());
     sql
 }
 
@@ -197,7 +220,7 @@ mod tests {
     #[test]
     fn a_trail_is_written_where_it_is_older() {
         assert_eq!(
-            upsert(&example(OnTombstone::Keep), None),
+            upsert(&example(OnTombstone::Keep), None, Guard::Newer),
             "WITH written AS (INSERT INTO \"r\".\"t\" AS t (\"order_id\", \"订单 \"\"x\"\"\", processed_time, source_commit_time, \
              record_version) SELECT u.c0::bigint, u.c1::character varying, clock_timestamp() AT TIME ZONE 'UTC', \
              timestamptz 'epoch' + u.committed * interval '1 microsecond', u.version \
@@ -211,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_deleted_key_is_not_revived_by_an_older_row() {
-        let sql = upsert(&example(OnTombstone::Delete), None);
+        let sql = upsert(&example(OnTombstone::Delete), None, Guard::Newer);
         assert!(
             sql.contains(
                 "$4::bytea[], $5::text[]) AS u (c0, c1, committed, version, key) WHERE ((SELECT d.record_version"
@@ -225,7 +248,7 @@ mod tests {
     fn what_a_roll_up_looks_at_is_returned() {
         let table = example(OnTombstone::Delete);
         let exchange = Exchange::new(&table, std::iter::empty());
-        let sql = upsert(&table, Some(&exchange));
+        let sql = upsert(&table, Some(&exchange), Guard::Newer);
         assert!(sql.starts_with("WITH before AS (SELECT t.\"order_id\"::text AS s0 FROM"), "{sql}");
         assert!(sql.contains("FROM unnest($1::text[], $4::bytea[]) AS u (k0, version)"), "{sql}");
         assert!(
@@ -242,7 +265,7 @@ mod tests {
     #[test]
     fn a_deletion_spares_a_newer_row() {
         assert_eq!(
-            delete(&example(OnTombstone::Delete)),
+            delete(&example(OnTombstone::Delete), Guard::Newer),
             "DELETE FROM \"r\".\"t\" AS t USING (SELECT u.k0::bigint AS k0, u.committed, u.version \
              FROM unnest($1::text[], $2::int8[], $3::bytea[]) AS u (k0, committed, version)) AS d \
              WHERE t.\"order_id\" = d.k0 AND t.record_version < d.version"
@@ -250,11 +273,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_again_may_be_as_new() {
+        let table = example(OnTombstone::Delete);
+        let exchange = Exchange::new(&table, std::iter::empty());
+        let sql = upsert(&table, Some(&exchange), Guard::NotOlder);
+        assert_eq!(sql.matches("t.record_version <= ").count(), 2, "{sql}");
+        assert!(sql.contains(">= u.version) IS NOT TRUE"), "a deletion as new wins: {sql}");
+        assert!(delete(&table, Guard::NotOlder).ends_with("t.record_version <= d.version"));
+    }
+
+    #[test]
     fn a_deletion_is_marked_and_a_newer_row_takes_the_mark_away() {
         let statements = |type_sql: &str| {
             let table = example_marked_by(type_sql);
-            let marking = marking(&table, table.mark.as_ref().unwrap());
-            (upsert(&table, None), marking)
+            let marking = marking(&table, table.mark.as_ref().unwrap(), Guard::Newer);
+            (upsert(&table, None, Guard::Newer), marking)
         };
         let (row, marking) = statements("timestamp with time zone");
         assert!(row.contains("record_version, \"deleted_at\") SELECT"), "{row}");

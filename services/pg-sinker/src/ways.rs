@@ -8,6 +8,7 @@ use shared::pg::{TableName, refused};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
+use crate::backfill::job;
 use crate::catalog::Facts;
 use crate::growth::Growing;
 use crate::rollups::register::{self, Asked};
@@ -60,11 +61,16 @@ pub struct Looked {
 impl Blueprint {
     pub fn of(config: &Settings, topic: &str) -> Self {
         let of_topic = config.tables.values().filter(|table| config.topic_of(table) == topic);
-        Blueprint {
-            tables: of_topic.cloned().collect(),
-            role: config.sink.user.clone(),
-            columns_max: config.writer.evolve_columns_max,
-        }
+        Blueprint::with(config, of_topic.cloned().collect())
+    }
+
+    /// That of one table alone.
+    pub fn of_table(config: &Settings, table: &TableConfig) -> Self {
+        Blueprint::with(config, vec![table.clone()])
+    }
+
+    fn with(config: &Settings, tables: Vec<TableConfig>) -> Self {
+        Blueprint { tables, role: config.sink.user.clone(), columns_max: config.writer.evolve_columns_max }
     }
 
     /// Each table, or what stands in its way.
@@ -164,8 +170,9 @@ pub async fn required(config: &Settings, service: &str) -> Result<Ways, Failure>
     Ok(Ways { all: by_topic.into_iter().map(way).collect(), asked, rollups })
 }
 
-pub fn own_tables() -> [TableName; 4] {
-    [checkpoint::table(), deleted_keys::table(), register::table(), register::values_table()]
+pub fn own_tables() -> [TableName; 6] {
+    let [backfills, parts] = job::tables();
+    [checkpoint::table(), deleted_keys::table(), register::table(), register::values_table(), backfills, parts]
 }
 
 pub fn unregistered(error: sqlx::Error) -> Failure {

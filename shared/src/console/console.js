@@ -411,7 +411,7 @@ function view_control() {
     pipeline.here.service === 'cdc-ingest' ? [h('h3', {}, 'Copies of tables'), table([['Table'], ['', 'number'], ['State'], ['Commands', 'wide']], copies, 'Copies of tables'),
       h('h3', {}, 'A range of keys again'), h('form', { class: 'ask card', id: 'range-form' }, h('label', {}, 'Table', h('select', { name: 'table', 'data-keep': true }, copies.map(([name]) => h('option', {}, name)))), field('From key', 'from', { required: true }), field('To key', 'to', { required: true }), h('button', { class: 'main' }, 'Copy the range'))]
       : pipeline.here.service === 'dwd-cleaner' ? [h('h3', {}, 'Put dead letters back in'), h('p', { class: 'soft' }, 'By the rules that this instance runs with, and those of its partitions only.'), h('form', { class: 'ask card', id: 'replay-form' }, field('From offset', 'from', { required: true, value: '0' }), field('To offset (the last)', 'to', {}), field('Input partition (all)', 'partition', {}), h('button', { class: 'main' }, 'Replay'))]
-      : h('p', { class: 'soft' }, 'This service takes no commands.'),
+      : h('p', { class: 'soft' }, pipeline.here.service === 'pg-sinker' ? 'Records are read again, and tables built anew, on command: pg-sinker backfill, pg-sinker rebuild. How far they are: /api/v1/backfills.' : 'This service takes no commands.'),
     others.length ? [h('h3', {}, 'Others that take commands'), h('ul', {}, others.map(found => h('li', {}, h('a', { href: safe_url(door(found)) === '#' ? '#' : `${door(found)}/#/control` }, behind_one_door(found) ? found.service : `${found.service}, ${found.instance}`))))] : []);
 }
 

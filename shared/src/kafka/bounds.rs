@@ -41,6 +41,35 @@ pub(crate) fn of<C: ConsumerContext>(
     Ok(firsts.into_iter().filter_map(bounds).collect())
 }
 
+/// The first offset of each of these partitions whose record is not older than this; the end where there is none.
+pub(crate) fn since<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: impl IntoIterator<Item = i32>,
+    at_ms: i64,
+    timeout: Duration,
+) -> KafkaResult<BTreeMap<i32, i64>> {
+    let bounds = of(consumer, topic, partitions, timeout)?;
+    let mut asked = TopicPartitionList::new();
+    for &partition in bounds.keys() {
+        asked.add_partition(topic, partition);
+    }
+    if asked.count() == 0 {
+        return Ok(BTreeMap::new());
+    }
+    // Such a question has the time in the place of the offset.
+    asked.set_all_offsets(Offset::Offset(at_ms.max(0)))?;
+    let answered = consumer.offsets_for_times(asked, timeout)?;
+    let mut found: BTreeMap<i32, i64> = bounds.iter().map(|(&partition, bounds)| (partition, bounds.end)).collect();
+    for element in answered.elements() {
+        element.error()?;
+        if let Offset::Offset(offset) = element.offset() {
+            found.insert(element.partition(), offset);
+        }
+    }
+    Ok(found)
+}
+
 /// Kafka takes the beginning and the end for times as well (KIP-79), so that one question is enough for all partitions.
 fn ask<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,

@@ -4,6 +4,7 @@ pub mod bounds;
 mod client_log;
 pub mod groups;
 pub mod partitioner;
+pub mod parts;
 pub mod progress;
 pub mod publisher;
 pub mod reader;

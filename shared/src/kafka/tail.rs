@@ -133,6 +133,17 @@ impl TailReader {
             .map_err(|error| unreachable_broker(&self.config, error))
     }
 
+    /// Where these partitions of a topic come to this time, in milliseconds since 1970: all records before are older.
+    pub fn since(
+        &self,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+        at_ms: i64,
+    ) -> Result<BTreeMap<i32, i64>, Failure> {
+        bounds::since(&self.consumer, topic, partitions, at_ms, self.config.request_timeout())
+            .map_err(|error| unreachable_broker(&self.config, error))
+    }
+
     /// The header of the last record of ours in each of these partitions that has one.
     pub fn last_headers(
         &self,

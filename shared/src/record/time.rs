@@ -19,6 +19,11 @@ pub fn parse(text: &str) -> Option<Timestamp> {
     text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp())
 }
 
+/// Reads a moment as people write it: `2025-07-11T17:35:55+08:00`, or the text form, which is UTC.
+pub fn moment(text: &str) -> Option<Timestamp> {
+    text.parse::<Timestamp>().ok().or_else(|| parse(text))
+}
+
 /// Now, for the shell around the pure code.
 pub fn now() -> Timestamp {
     Timestamp::now()
@@ -35,5 +40,8 @@ mod tests {
         assert_eq!(parse("2025-07-11 09:35:55.100"), Timestamp::from_microsecond(1_752_226_555_100_000).ok());
         assert_eq!(at_millisecond(1_752_226_555_100), "2025-07-11 09:35:55.100");
         assert_eq!(parse("now"), None);
+        assert_eq!(moment("2025-07-11T17:35:55.1+08:00"), parse("2025-07-11 09:35:55.100"));
+        assert_eq!(moment("2025-07-11 09:35"), parse("2025-07-11 09:35:00"));
+        assert_eq!(moment("yesterday"), None);
     }
 }

@@ -222,6 +222,10 @@ async fn what_is_broken_in_the_sink_is_found_with_its_whole_way() {
         assert!(way.contains(&past), "{way}");
         run(&mut sink, restore).await;
     }
+    run(&mut sink, "UPDATE dws.orders_by_day SET amount = amount + 0.01").await;
+    let words = "dws.orders_by_day is not what GROUP BY over result.orders_latest says";
+    assert_found(&judge(&stack, &[], AT_ONCE).await, words);
+    run(&mut sink, "UPDATE dws.orders_by_day SET amount = amount - 0.01").await;
     assert_clean(&judge(&stack, &[], ENOUGH).await);
 }
 

@@ -97,9 +97,11 @@ mod capture_unsent;
 
 // Nothing lost, nothing twice, whatever happens to the processes.
 mod asked_to_stop;
+mod backfilled;
 mod chaos_verdict;
 mod in_flight;
 mod killed;
+mod rebuilt;
 mod repeats;
 mod replicas;
 

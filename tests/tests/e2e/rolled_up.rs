@@ -9,7 +9,7 @@ use crate::stack::{PG_SINKER, Stack};
 use crate::until::{until, until_equal};
 
 const SECOND: &str = "pg-sinker-second";
-const INSTANCES: [&str; 2] = [PG_SINKER, SECOND];
+pub const INSTANCES: [&str; 2] = [PG_SINKER, SECOND];
 
 /// The default roll-ups: table, grain, groups, and whether users are counted.
 const ROLLUPS: [(&str, &str, &str, bool); 3] = [
@@ -41,7 +41,7 @@ fn comparison((table, grain, groups, users): (&str, &str, &str, bool)) -> String
 }
 
 /// Looks at one moment of each roll-up. Answers whether all of them are complete.
-async fn assert_equal(sink: &mut PgConnection) -> bool {
+pub async fn assert_equal(sink: &mut PgConnection) -> bool {
     let mut all_complete = true;
     for rollup in ROLLUPS {
         let query = sqlx::query_as(sqlx::AssertSqlSafe(comparison(rollup)));
@@ -53,7 +53,7 @@ async fn assert_equal(sink: &mut PgConnection) -> bool {
 }
 
 /// Values are counted as often as they stand in their group, and none is left over.
-async fn assert_values_are_counted(sink: &mut PgConnection) {
+pub async fn assert_values_are_counted(sink: &mut PgConnection) {
     let rows =
         "SELECT coalesce((SELECT sum(rows) FROM tidemill.rollup_values WHERE rollup = 'dws.orders_by_day'), 0)::bigint
         - (SELECT count(*) FROM result.orders_latest WHERE user_id IS NOT NULL)";
@@ -62,17 +62,17 @@ async fn assert_values_are_counted(sink: &mut PgConnection) {
 }
 
 /// Records of the topic that the sink has.
-async fn handled(sink: &mut PgConnection) -> i64 {
+pub async fn handled(sink: &mut PgConnection) -> i64 {
     value(sink, "SELECT coalesce(sum(next_offset), 0)::bigint FROM tidemill.sink_offsets").await
 }
 
-async fn assert_table_is(sink: &mut PgConnection, results: &RandomResults) {
+pub async fn assert_table_is(sink: &mut PgConnection, results: &RandomResults) {
     let rows = "SELECT coalesce(string_agg(order_id || ' ' || order_status, ',' ORDER BY order_id), '') FROM result.orders_latest";
     assert_eq!(value::<String>(sink, rows).await, results.at_rest());
 }
 
 /// Two instances in small batches; each is gone for good only after its session.
-async fn two_instances(rollups: Option<&str>) -> Stack {
+pub async fn two_instances(rollups: Option<&str>) -> Stack {
     let mut stack = Stack::new().await;
     stack.set(PG_SINKER, "KAFKA__SESSION_TIMEOUT_MS", 6_000);
     stack.set(PG_SINKER, "KAFKA__BATCH_RECORDS_MAX", 60);
@@ -82,7 +82,7 @@ async fn two_instances(rollups: Option<&str>) -> Stack {
     stack
 }
 
-async fn start_both(stack: &mut Stack) {
+pub async fn start_both(stack: &mut Stack) {
     for instance in INSTANCES {
         stack.start_replica(PG_SINKER, instance);
     }

@@ -93,7 +93,8 @@ impl Comparison<'_> {
 
     async fn passed(&mut self, at: Lsn) -> Result<(), Failure> {
         let Settings { input, kafka, reconcile, .. } = self.settings;
-        let place = Offsets { group: input.group.clone(), topic: input.topic.clone() };
+        let tables = self.settings.labels_of(&input.topic);
+        let place = Offsets { group: input.group.clone(), topic: input.topic.clone(), tables };
         let waiting = Waiting { config: &reconcile.chain, kafka, place: &place, fate: self.fate };
         waiting.passed(&mut self.source, &mut self.sink, at).await
     }

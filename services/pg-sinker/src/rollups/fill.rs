@@ -14,9 +14,10 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use super::Rollups;
 use super::declared::FillConfig;
 use super::examine::Rollup;
-use super::register::{self, Asked, Filled, LOCK_ALONE, Registered, TRY_TURN};
+use super::register::{self, Asked, Filled, Registered};
 use super::statements::OfFill;
 use crate::fault::{self, Fault};
+use crate::locks;
 
 /// How often it is looked whether another instance is done, or gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -80,7 +81,8 @@ impl Fill {
             let _ = connection.close().await;
             return Ok(true);
         }
-        let mine: bool = sqlx::query_scalar(TRY_TURN).fetch_one(&mut connection).await.map_err(failed("the turn"))?;
+        let mine: bool =
+            sqlx::query_scalar(locks::TRY_FILL).fetch_one(&mut connection).await.map_err(failed("the turn"))?;
         if !mine {
             return Ok(false);
         }
@@ -139,7 +141,7 @@ impl Fill {
         position: &[String],
     ) -> sqlx::Result<Chunk> {
         let mut transaction = connection.begin().await?;
-        sqlx::query(LOCK_ALONE).execute(&mut *transaction).await?;
+        sqlx::query(locks::ALONE).execute(&mut *transaction).await?;
         let rows_max = i64::from(self.config.chunk_rows);
         let end = if position.is_empty() { &statements.first_end } else { &statements.next_end };
         let query = bound(sqlx::query(AssertSqlSafe(Arc::clone(end))), position).bind(rows_max);
@@ -185,7 +187,7 @@ fn bound<'q>(query: Query<'q>, key: &'q [String]) -> Query<'q> {
 /// that are waited for.
 async fn empty(connection: &mut PgConnection, rollup: &Rollup, statements: &OfFill) -> sqlx::Result<()> {
     let mut transaction = connection.begin().await?;
-    sqlx::query(LOCK_ALONE).execute(&mut *transaction).await?;
+    sqlx::query(locks::ALONE).execute(&mut *transaction).await?;
     transaction.commit().await?;
     let mut transaction = connection.begin().await?;
     sqlx::query(AssertSqlSafe(Arc::clone(&statements.empty))).execute(&mut *transaction).await?;

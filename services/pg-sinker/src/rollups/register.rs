@@ -19,13 +19,6 @@ pub fn values_table() -> TableName {
     TableName { schema: "tidemill".into(), name: "rollup_values".into() }
 }
 
-/// Begins a batch: it shares the lock that a chunk of the fill has alone. The numbers are the word `tidemill` in ASCII.
-pub const BEGIN: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(8388346167744359532)";
-/// A chunk of the fill: no batch is open.
-pub const LOCK_ALONE: &str = "SELECT pg_advisory_xact_lock(8388346167744359532)";
-/// Whose turn it is to fill: of all instances one at a time.
-pub const TRY_TURN: &str = "SELECT pg_try_advisory_lock(8388346167744359533)";
-
 /// How far a roll-up is filled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filled {

@@ -1,0 +1,146 @@
+//! A chunk is written: the job's positions by compare-and-set, then rows and roll-ups as a batch writes them.
+
+use shared::batch::Record;
+use shared::failure::Failure;
+use shared::record::dead_letter::Rejection;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
+
+use super::job::{self, Job, Move};
+use super::reading::Chunk;
+use super::span::Candidate;
+use crate::entry::{Entry, Item};
+use crate::evolve::Grower;
+use crate::letters::Letters;
+use crate::split::{Portions, Refused};
+use crate::transaction::{self, Plan, Trouble, trouble};
+
+/// What a chunk is written with.
+pub struct Writing<'w> {
+    pub plan: &'w Plan,
+    pub job: &'w Job,
+    /// The statements that begin the transaction.
+    pub begin: String,
+    pub letters: &'w Letters,
+}
+
+/// Why a chunk was not written.
+#[derive(Debug)]
+pub enum Unwritten {
+    /// The job is no longer where it was: it was stopped, or somebody else does it.
+    Lost,
+    Trouble(Trouble),
+    /// The dead letters were not taken.
+    Failure(Failure),
+}
+
+impl From<Trouble> for Unwritten {
+    fn from(trouble: Trouble) -> Self {
+        Unwritten::Trouble(trouble)
+    }
+}
+
+impl Writing<'_> {
+    /// Writes it, in halves where a record of it is bad; that one is set aside. Answers the rows that were written.
+    pub async fn write(
+        &self,
+        connection: &mut PgConnection,
+        chunk: &Chunk,
+        refusing: Option<&Grower>,
+    ) -> Result<u64, Unwritten> {
+        let records: Vec<Record<'_>> = chunk.batch.records().collect();
+        let mut items: Vec<Item<'_>> = records.iter().map(|record| Item::read(*record, &self.plan.tables)).collect();
+        if let Some(grower) = refusing {
+            grower.refuse_what_has_no_column(&mut items);
+        }
+        self.set_aside(&items).await?;
+        let mut portions = Portions::whole(items.len());
+        let mut rows = 0;
+        while let Some(range) = portions.take_next() {
+            // The positions move with the last portion: until then all of it comes again.
+            let moves = (range.end == items.len()).then_some((chunk.moves.as_slice(), chunk.read)).unwrap_or_default();
+            let part = items.get(range.clone()).unwrap_or_default();
+            let in_time = chunk.in_time.get(range.clone()).unwrap_or_default();
+            match self.attempt(connection, part, in_time, moves).await {
+                Ok(Some(more)) => rows += more,
+                Ok(None) => return Err(Unwritten::Lost),
+                Err(Trouble::Data(rejection)) => {
+                    if let Refused::Alone(at) = portions.refuse(range)
+                        && let Some(item) = items.get_mut(at)
+                    {
+                        item.content = Err(rejection);
+                        self.set_aside(std::slice::from_ref(item)).await?;
+                    }
+                }
+                Err(trouble) => return Err(trouble.into()),
+            }
+        }
+        if items.is_empty() && self.attempt(connection, &[], &[], (&chunk.moves, chunk.read)).await?.is_none() {
+            return Err(Unwritten::Lost);
+        }
+        Ok(rows)
+    }
+
+    async fn set_aside(&self, items: &[Item<'_>]) -> Result<(), Unwritten> {
+        let rejected = items.iter().filter_map(|item| Some((item.record, item.content.as_ref().err()?)));
+        let rejected: Vec<(Record<'_>, &Rejection)> = rejected.collect();
+        self.letters.post(&rejected).await.map_err(Unwritten::Failure)
+    }
+
+    async fn attempt(
+        &self,
+        connection: &mut PgConnection,
+        items: &[Item<'_>],
+        in_time: &[bool],
+        (moves, read): (&[Move], u64),
+    ) -> Result<Option<u64>, Trouble> {
+        let failed = |what: &'static str| move |error| trouble(what, error);
+        let begun = connection.begin_with(AssertSqlSafe(self.begin.clone())).await;
+        let mut transaction = begun.map_err(failed("a transaction cannot begin"))?;
+        let written = self.write_into(&mut transaction, items, in_time).await;
+        let rows = match written {
+            Ok(rows) => rows,
+            Err(trouble) => {
+                // Where the connection is lost the next use of it says so, and the server has rolled back.
+                let _ = transaction.rollback().await;
+                return Err(trouble);
+            }
+        };
+        let counts = (i64::try_from(read).unwrap_or(i64::MAX), i64::try_from(rows).unwrap_or(i64::MAX));
+        let advanced = job::advance(&mut transaction, self.job, moves, counts).await;
+        if !advanced.map_err(failed("the positions cannot be moved"))? {
+            transaction.rollback().await.map_err(failed("a transaction cannot be rolled back"))?;
+            return Ok(None);
+        }
+        transaction.commit().await.map_err(failed("the transaction is not committed"))?;
+        Ok(Some(rows))
+    }
+
+    /// The rows of these records, in a transaction that is open.
+    pub async fn write_into(
+        &self,
+        connection: &mut PgConnection,
+        items: &[Item<'_>],
+        in_time: &[bool],
+    ) -> Result<u64, Trouble> {
+        let readable = items
+            .iter()
+            .zip(in_time)
+            .filter_map(|(item, &is_in_time)| Some(Candidate { entry: item.content.as_ref().ok()?, is_in_time }));
+        let candidates: Vec<Candidate<'_, '_>> = readable.collect();
+        let taken: Vec<&Entry<'_>> = match self.plan.tables.tables.first() {
+            Some(target) => self
+                .job
+                .span
+                .taken(connection, target, &candidates)
+                .await
+                .map_err(|error| trouble(&self.job.table, error))?,
+            None => candidates.iter().map(|candidate| candidate.entry).collect(),
+        };
+        if taken.is_empty() {
+            return Ok(0);
+        }
+        let tally = transaction::write(connection, self.plan, &taken).await?;
+        Ok(tally.written.values().sum())
+    }
+}

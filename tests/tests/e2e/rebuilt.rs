@@ -1,0 +1,362 @@
+//! A table is built anew beside itself while it is read and written, and takes the old one's place in one transaction.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use shared::kafka::partitioner::partition;
+
+use crate::backfilled::until_last_job;
+use crate::cleaning::TOKEN;
+use crate::database::{run, value};
+use crate::process::Ended;
+use crate::random_results::RandomResults;
+use crate::rolled_up::{assert_equal, assert_table_is, assert_values_are_counted, handled};
+use crate::stack::{PG_SINKER, Stack};
+use crate::sunk::{PARTITIONS, Sunk};
+use crate::until::{until, until_equal};
+
+async fn rebuild(stack: &mut Stack, arguments: &[&str]) -> Ended {
+    let url = stack.url(PG_SINKER);
+    let arguments = [&["rebuild", "--at", &url, "--table"], arguments].concat();
+    stack.command(PG_SINKER, &arguments, &[("HTTP__CONTROL_TOKEN", TOKEN)]).await
+}
+
+/// Carries out what a refused command says is to be done.
+async fn do_what_it_says(stack: &Stack, refused: &Ended) {
+    for part in refused.output.split("To do: ").skip(1) {
+        let statement = part.split("; result.").next().unwrap().split(". To do").next().unwrap();
+        if statement.starts_with("ALTER ") || statement.starts_with("GRANT ") {
+            let statement = statement.replace("\\\"", "\"");
+            run(&mut stack.sink().await, statement.split("\",\"instance\"").next().unwrap()).await;
+        }
+    }
+}
+
+/// Everything about a table but its rows, and what the views over it read.
+const LIKENESS: &str = "SELECT concat_ws(E'\\n', pg_get_userbyid(relowner), reloptions::text, relpersistence, obj_description(c.oid, 'pg_class'),
+    (SELECT string_agg(a::text, ',' ORDER BY a::text) FROM unnest(relacl) a),
+    (SELECT string_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull, attgenerated, attacl::text, col_description(c.oid, attnum)), ',' ORDER BY attname)
+        FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
+    (SELECT string_agg(pg_get_indexdef(indexrelid), ',' ORDER BY indexrelid::regclass::text) FROM pg_index WHERE indrelid = c.oid),
+    (SELECT string_agg(conname || pg_get_constraintdef(oid), ',' ORDER BY conname) FROM pg_constraint WHERE conrelid = c.oid AND contype <> 'n'),
+    (SELECT string_agg(concat_ws(' ', v.oid::regclass, v.relacl, v.reloptions, pg_get_userbyid(v.relowner)), ',' ORDER BY v.oid::regclass::text)
+        FROM pg_class v WHERE v.oid IN (SELECT ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = objid WHERE refobjid = c.oid)))
+    FROM pg_class c WHERE c.oid = 'TABLE'::regclass";
+
+async fn likeness(stack: &Stack, table: &str) -> String {
+    value(&mut stack.sink().await, &LIKENESS.replace("TABLE", table)).await
+}
+
+#[tokio::test]
+async fn the_latest_orders_with_roll_ups_and_views_under_a_random_history() {
+    const STEPS: u32 = 3_000;
+    let mut stack = Stack::new().await;
+    stack.set(PG_SINKER, "HTTP__CONTROL_TOKEN", TOKEN);
+    let mut results = RandomResults::new(&stack, 400).await;
+    results.write_steps(STEPS);
+    stack.start(PG_SINKER);
+    stack.ready().await;
+    let mut sink = stack.sink().await;
+    until_equal("the first half is there", i64::from(results.records), async || handled(&mut sink).await).await;
+    run(
+        &mut sink,
+        "COMMENT ON TABLE result.orders_latest IS 'each order''s state'; COMMENT ON COLUMN result.orders_latest.city IS 'of the user';
+         ALTER TABLE result.orders_latest SET (fillfactor = 70); GRANT SELECT ON result.orders_latest TO pg_monitor WITH GRANT OPTION;
+         GRANT UPDATE (city) ON result.orders_latest TO PUBLIC; GRANT SELECT ON ads.top_users TO pg_monitor;
+         ALTER VIEW ads.top_users SET (security_barrier = true)",
+    )
+    .await;
+    // The role of pg-sinker owns nothing yet.
+    let refused = rebuild(&mut stack, &["result.orders_latest"]).await;
+    assert!(refused.code != Some(0) && refused.output.contains("does not own it"), "{}", refused.output);
+    do_what_it_says(&stack, &refused).await;
+    let before = likeness(&stack, "result.orders_latest").await;
+    assert!(before.contains("fillfactor=70") && before.contains("ads.top_users"), "{before}");
+    // Rows are lost, others are not what they were.
+    run(
+        &mut sink,
+        "DELETE FROM result.orders_latest WHERE order_id % 3 = 0; UPDATE result.orders_latest SET username = 'by hand' WHERE order_id % 3 = 1;
+         INSERT INTO result.orders_latest (order_id, order_status, record_version, processed_time) VALUES (-1, 'PAID', 'x', now())",
+    )
+    .await;
+    let writing = std::thread::spawn(move || {
+        for _ in 0..STEPS / 20 {
+            results.write_steps(20);
+        }
+        results
+    });
+    let oid = "SELECT 'result.orders_latest'::regclass::oid::int8";
+    let old = value::<i64>(&mut sink, oid).await;
+    let done = rebuild(&mut stack, &["latest", "--wait"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.output);
+    let results = writing.join().unwrap();
+    until_equal("all of it is in the sink", i64::from(results.records), async || handled(&mut sink).await).await;
+    assert_ne!(value::<i64>(&mut sink, oid).await, old);
+    assert_eq!(likeness(&stack, "result.orders_latest").await, before);
+    assert_table_is(&mut sink, &results).await;
+    until(
+        "the roll-ups are filled anew",
+        async || if assert_equal(&mut sink).await { Ok(()) } else { Err("not yet".into()) },
+    )
+    .await;
+    assert_values_are_counted(&mut sink).await;
+    let by_hand = "SELECT count(*) FROM result.orders_latest WHERE username = 'by hand'";
+    assert_eq!(value::<i64>(&mut sink, by_hand).await, 0);
+    let read = "SELECT sum(orders)::int8 FROM ads.unknown_users";
+    let rows = value::<i64>(&mut sink, "SELECT count(*) FROM result.orders_latest").await;
+    assert_eq!(value::<i64>(&mut sink, read).await, rows, "the views read the new table");
+    let left = "SELECT count(*) FROM pg_class WHERE relname LIKE '%\\_\\_re%'";
+    assert_eq!(value::<i64>(&mut sink, left).await, 0);
+    let left = "SELECT count(*) FROM tidemill.deleted_keys WHERE sink_table LIKE '%rebuild'";
+    assert_eq!(value::<i64>(&mut sink, left).await, 0);
+}
+
+const OWNED: &str = "CREATE TABLE result.t (id bigint PRIMARY KEY, a text, processed_time timestamp, source_commit_time timestamptz, record_version bytea NOT NULL);
+    ALTER TABLE result.t OWNER TO tidemill_writer; GRANT CREATE ON SCHEMA result TO tidemill_writer;";
+const ROWS: &str = "SELECT id, a, record_version FROM result.t ORDER BY id";
+/// Rows that stay as they are.
+const STILL: u64 = 600;
+
+fn settings(on_tombstone: &str, records_per_s: u32) -> String {
+    format!(
+        "[tables.t]\ntable = \"result.t\"\nkey = \"id\"\non_tombstone = \"{on_tombstone}\"\n\
+         [backfill]\nrecords_per_s = {records_per_s}\nchunk_records = 50\n[writer]\nevolve_lock_timeout_ms = 100\n"
+    )
+}
+
+fn put(sunk: &mut Sunk, version: u64, id: u64, a: &str) {
+    sunk.put(version, &format!("{{\"id\":{id}}}"), &format!("{{\"id\":{id},\"a\":\"{a}\"}}"));
+}
+
+/// A table with rows, and pg-sinker that takes commands.
+async fn filled(on_tombstone: &str, records_per_s: u32, further: &str) -> Sunk {
+    let mut sunk = Sunk::new(&format!("{OWNED}{further}")).await;
+    sunk.stack.set(PG_SINKER, "HTTP__CONTROL_TOKEN", TOKEN);
+    for id in 1..=STILL {
+        put(&mut sunk, 1, id, "still");
+    }
+    sunk.start(&settings(on_tombstone, records_per_s)).await;
+    sunk.settled().await;
+    sunk
+}
+
+#[tokio::test]
+async fn no_reader_sees_a_gap_and_a_kill_and_a_reader_that_stays_only_delay_it() {
+    let mut sunk = filled(
+        "delete",
+        400,
+        "CREATE VIEW result.v AS SELECT * FROM result.t; ALTER VIEW result.v OWNER TO tidemill_writer;",
+    )
+    .await;
+    let until_read = Arc::new(AtomicBool::new(false));
+    let look = |of: &'static str| {
+        let (done, places) = (Arc::clone(&until_read), sunk.stack.places.sink.clone());
+        tokio::spawn(async move {
+            let mut reader = crate::database::connect(&places).await;
+            let query = format!("SELECT count(*) FROM result.{of} WHERE id <= {STILL} AND a = 'still'");
+            let mut looks = 0;
+            while !done.load(Ordering::SeqCst) {
+                assert_eq!(
+                    value::<i64>(&mut reader, &query).await,
+                    i64::try_from(STILL).unwrap(),
+                    "look {looks} at {of}"
+                );
+                looks += 1;
+            }
+            looks
+        })
+    };
+    let looks = [look("t"), look("v")];
+    let taken = rebuild(&mut sunk.stack, &["result.t"]).await;
+    assert_eq!(taken.code, Some(0), "{}", taken.output);
+    let mut version = 1;
+    let mut live = |sunk: &mut Sunk, count: u64| {
+        for _ in 0..count {
+            version += 1;
+            match version % 4 {
+                0 => sunk.delete(version, &format!("{{\"id\":{}}}", STILL + 1 + version % 60)),
+                _ => put(sunk, version, STILL + 1 + version % 90, &format!("v{version}")),
+            }
+        }
+    };
+    live(&mut sunk, 200);
+    until_last_job(&sunk.stack, PG_SINKER, "is on its way", |job| job["records"].as_u64() > Some(100)).await;
+    sunk.stack.process(PG_SINKER).kill();
+    live(&mut sunk, 50);
+    sunk.stack.process(PG_SINKER).restart();
+    sunk.stack.ready().await;
+    until_last_job(&sunk.stack, PG_SINKER, "goes on where it was", |job| {
+        job["state"] == "open" && job["records"].as_u64() > Some(100)
+    })
+    .await;
+    // Somebody reads the old table for long: the swap waits, and neither other readers nor live rows wait for it.
+    let mut reader = sunk.stack.sink().await;
+    run(&mut reader, "BEGIN; SELECT count(*) FROM result.t").await;
+    let old = sunk.rows("SELECT 'result.t'::regclass::oid AS o").await;
+    until("the swap is tried", async || {
+        let log = sunk.stack.process(PG_SINKER).log_text();
+        if log.contains("read again later") && log.contains("lock timeout") {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        }
+    })
+    .await;
+    live(&mut sunk, 50);
+    sunk.settled().await;
+    assert_eq!(sunk.rows("SELECT 'result.t'::regclass::oid AS o").await, old);
+    run(&mut reader, "COMMIT").await;
+    live(&mut sunk, 50);
+    until_last_job(&sunk.stack, PG_SINKER, "is done", |job| job["state"] == "done").await;
+    assert_ne!(sunk.rows("SELECT 'result.t'::regclass::oid AS o").await, old);
+    live(&mut sunk, 50);
+    sunk.settled().await;
+    until_read.store(true, Ordering::SeqCst);
+    for looks in looks {
+        let looks = looks.await.unwrap();
+        assert!(looks > 100, "{looks} looks");
+    }
+    // What a sink that never knew another table has.
+    let rebuilt = sunk.rows(ROWS).await;
+    sunk.stack.process(PG_SINKER).kill();
+    sunk.run("TRUNCATE result.t, tidemill.sink_offsets, tidemill.deleted_keys").await;
+    sunk.stack.process(PG_SINKER).restart();
+    sunk.settled().await;
+    assert_eq!(rebuilt, sunk.rows(ROWS).await);
+    sunk.letters(0).await;
+}
+
+#[tokio::test]
+async fn what_ends_a_rebuild_leaves_the_table_as_it_is() {
+    let room = "CREATE TABLE result.full_disk (); GRANT SELECT ON result.full_disk TO PUBLIC;
+        CREATE FUNCTION result.has_room(id bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+            IF id = 13 AND to_regclass('result.full_disk') IS NOT NULL AND to_regclass('result.t__rebuild') IS NOT NULL THEN
+                RAISE EXCEPTION 'no space left on device' USING ERRCODE = '53100';
+            END IF;
+            RETURN true; END $$;
+        ALTER TABLE result.t ADD CONSTRAINT room CHECK (result.has_room(id));";
+    let mut sunk = filled("delete", 300, room).await;
+    let (before, rows) = (likeness(&sunk.stack, "result.t").await, sunk.rows(ROWS).await);
+    let untouched = async |sunk: &Sunk| {
+        until("the table beside is gone", async || {
+            let beside = sunk.rows("SELECT to_regclass('result.t__rebuild') IS NULL AS gone").await;
+            if beside == "true" { Ok(()) } else { Err(beside) }
+        })
+        .await;
+        assert_eq!(likeness(&sunk.stack, "result.t").await, before);
+        assert_eq!(sunk.rows(ROWS).await, rows);
+    };
+    let failed = rebuild(&mut sunk.stack, &["result.t", "--wait"]).await;
+    assert!(
+        failed.code == Some(1) && failed.output.contains("no room for result.t beside itself"),
+        "{}",
+        failed.output
+    );
+    untouched(&sunk).await;
+    sunk.run("DROP TABLE result.full_disk").await;
+
+    // Stopped on its way.
+    let begin = async |sunk: &mut Sunk| {
+        let taken = rebuild(&mut sunk.stack, &["result.t"]).await;
+        assert_eq!(taken.code, Some(0), "{}", taken.output);
+        until_last_job(&sunk.stack, PG_SINKER, "is on its way", |job| {
+            job["state"] == "open" && job["records"].as_u64() > Some(50)
+        })
+        .await;
+    };
+    begin(&mut sunk).await;
+    let stopped = rebuild(&mut sunk.stack, &["result.t", "--stop"]).await;
+    assert_eq!(stopped.code, Some(0), "{}", stopped.output);
+    until_last_job(&sunk.stack, PG_SINKER, "is stopped", |job| job["state"] == "stopped").await;
+    untouched(&sunk).await;
+
+    // The table gets a column meanwhile.
+    begin(&mut sunk).await;
+    sunk.run("ALTER TABLE result.t ADD COLUMN b text").await;
+    let failed = until_last_job(&sunk.stack, PG_SINKER, "has failed", |job| job["state"] == "failed").await;
+    assert!(failed["failure"].as_str().unwrap().contains("result.t was changed while it was built anew"), "{failed}");
+    sunk.run("ALTER TABLE result.t DROP COLUMN b").await;
+    untouched(&sunk).await;
+
+    // What would be lost in silence, and what the old table cannot be dropped for.
+    for (make, take, words) in [
+        (
+            "CREATE TRIGGER x BEFORE INSERT ON result.t FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            "DROP TRIGGER x ON result.t",
+            "it has the trigger x",
+        ),
+        ("CREATE TABLE result.child () INHERITS (result.t)", "DROP TABLE result.child", "is inherited from"),
+        (
+            "CREATE MATERIALIZED VIEW result.m AS SELECT * FROM result.t",
+            "DROP MATERIALIZED VIEW result.m",
+            "result.m holds rows of it",
+        ),
+        ("CREATE TABLE result.other (id bigint REFERENCES result.t)", "DROP TABLE result.other", "other_id_fkey"),
+        ("CREATE VIEW result.v AS SELECT * FROM result.t", "DROP VIEW result.v", "may not let the view result.v read"),
+        (
+            "ALTER TABLE result.t ADD COLUMN n bigint GENERATED ALWAYS AS IDENTITY",
+            "ALTER TABLE result.t DROP COLUMN n",
+            "numbers of its own",
+        ),
+        (
+            "ALTER TABLE result.t OWNER TO CURRENT_USER; GRANT ALL ON result.t TO tidemill_writer",
+            "ALTER TABLE result.t OWNER TO tidemill_writer",
+            "does not own it",
+        ),
+    ] {
+        sunk.run(make).await;
+        let refused = rebuild(&mut sunk.stack, &["result.t"]).await;
+        assert!(refused.code != Some(0) && refused.output.contains(words), "{make}: {}", refused.output);
+        sunk.run(take).await;
+    }
+    sunk.letters(0).await;
+}
+
+#[tokio::test]
+async fn a_topic_that_has_lost_records_builds_only_what_does_not_need_them() {
+    let mut sunk = filled("keep", 10_000, "").await;
+    // What compaction leaves: offsets without a record. The end of a transaction is such a one.
+    let mut client = sunk.stack.places.kafka.client("tidemill-e2e");
+    let producer: BaseProducer = client.set("transactional.id", &sunk.topic).create().unwrap();
+    let wait = Duration::from_secs(30);
+    producer.init_transactions(wait).unwrap();
+    producer.begin_transaction().unwrap();
+    let record = BaseRecord::<str, str>::to(&sunk.topic).partition(0).key("x").payload("x");
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+    producer.commit_transaction(wait).unwrap();
+    let in_first = (1..).find(|id| partition(format!("{{\"id\":{id}}}").as_bytes(), PARTITIONS) == 0).unwrap();
+    put(&mut sunk, 2, in_first, "behind the gap");
+    sunk.flush();
+    until("it is there", async || {
+        let found = sunk.rows(&format!("SELECT a FROM result.t WHERE id = {in_first}")).await;
+        if found == "behind the gap" { Ok(()) } else { Err(found) }
+    })
+    .await;
+    let rows = sunk.rows(ROWS).await;
+    let failed = rebuild(&mut sunk.stack, &["result.t", "--wait"]).await;
+    assert!(failed.code == Some(1) && failed.output.contains("compaction has taken records"), "{}", failed.output);
+    assert_eq!(sunk.rows(ROWS).await, rows);
+
+    sunk.stack.process(PG_SINKER).kill();
+    sunk.start(&settings("delete", 10_000)).await;
+    let done = rebuild(&mut sunk.stack, &["result.t", "--wait"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.output);
+    assert_eq!(sunk.rows(ROWS).await, rows);
+
+    // Retention has cut off the beginning.
+    let admin: AdminClient<DefaultClientContext> = sunk.stack.places.kafka.client("tidemill-e2e").create().unwrap();
+    let mut cut = TopicPartitionList::new();
+    cut.add_partition_offset(&sunk.topic, 1, Offset::Offset(3)).unwrap();
+    admin.delete_records(&cut, &AdminOptions::new()).await.unwrap();
+    let refused = rebuild(&mut sunk.stack, &["result.t"]).await;
+    assert!(
+        refused.code != Some(0) && refused.output.contains("cut off the beginning of partition 1"),
+        "{}",
+        refused.output
+    );
+}
