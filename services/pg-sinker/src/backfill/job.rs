@@ -92,8 +92,8 @@ pub struct Job {
     /// Records that were read, and rows that were written or deleted, in this step.
     pub records: i64,
     pub rows: i64,
-    begun_ms: i64,
-    ended_ms: Option<i64>,
+    pub begun_ms: i64,
+    pub ended_ms: Option<i64>,
     pub parts: Vec<Part>,
 }
 
