@@ -544,7 +544,7 @@ mod tests {
             let BatchBounds { records_max, bytes_max, wait_ms } = settings.batch_of(topic);
             (records_max, bytes_max, wait_ms)
         };
-        assert_eq!(bounds("result_orders_with_user_info"), (50, 1 << 20, 20));
+        assert_eq!(bounds("result_orders_with_user_info"), (50, 4 << 20, 20));
         assert_eq!(bounds("dwd"), (1_000, 1_000, 0));
         assert!(load("no-bound", &table("a", "batch_records_max = 0")).unwrap().validate().is_err());
     }

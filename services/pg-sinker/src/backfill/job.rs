@@ -134,10 +134,6 @@ impl Job {
         self.kind == Kind::Rebuild && matches!(self.state, State::Stopped | State::Failed)
     }
 
-    pub fn is_open_rebuild_of(&self, table: &str) -> bool {
-        self.kind == Kind::Rebuild && self.state == State::Open && self.table == table
-    }
-
     /// For the page.
     pub fn shown(&self) -> Value {
         let (remaining, of) = self.offsets();
@@ -215,10 +211,20 @@ pub async fn recent(connection: &mut PgConnection, group: &str) -> Result<Vec<Jo
     found.iter().map(Job::read).collect::<sqlx::Result<_>>().map_err(failed)
 }
 
-/// The first job of the group that is open.
-pub async fn next(connection: &mut PgConnection, group: &str) -> Result<Option<Job>, Failure> {
-    let sql = of_those(" AND b.state = 'open' ORDER BY b.id LIMIT 1");
-    let found = sqlx::query(AssertSqlSafe(sql)).bind(group).fetch_optional(connection).await.map_err(failed)?;
+/// The first job of the group that is open, of these tables and the topics that they are written from. Another one is that of an instance
+/// with other settings.
+pub async fn next(
+    connection: &mut PgConnection,
+    group: &str,
+    written: &[(String, &str)],
+) -> Result<Option<Job>, Failure> {
+    let sql = of_those(
+        " AND b.state = 'open' AND (b.sink_table, b.topic) IN (SELECT * FROM unnest($2::text[], $3::text[])) ORDER BY b.id LIMIT 1",
+    );
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(group);
+    let query = query.bind(written.iter().map(|(table, _)| table).bind_iter());
+    let query = query.bind(written.iter().map(|(_, topic)| *topic).bind_iter());
+    let found = query.fetch_optional(connection).await.map_err(failed)?;
     found.as_ref().map(Job::read).transpose().map_err(failed)
 }
 
@@ -353,6 +359,12 @@ pub async fn advance(
 /// read by now.
 pub async fn go_on(connection: &mut PgConnection, job: &Job, step: Step, is_read: bool) -> Result<bool, Failure> {
     let mut transaction = connection.begin().await.map_err(failed)?;
+    // Who holds it may be entering gaps: they are seen by the statements behind this one.
+    sqlx::query("SELECT FROM tidemill.backfills WHERE id = $1 FOR UPDATE")
+        .bind(job.id)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
     let moved = sqlx::query(
         "UPDATE tidemill.backfills b SET step = $2, records = 0, rows = 0, moved_at = now() WHERE id = $1 AND state = 'open' AND step = $3 \
          AND NOT ($4 AND EXISTS (SELECT FROM tidemill.backfill_parts p WHERE p.backfill = b.id AND p.next_offset < p.until_offset))",

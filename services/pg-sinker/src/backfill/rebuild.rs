@@ -104,7 +104,7 @@ impl Runner {
         if let Some(problem) = problems.map_err(|failure| Some(rest(failure)))?.into_iter().next() {
             return Err(Some(Rest::Failed(problem)));
         }
-        shadow::make(connection, name).await.map_err(failed)
+        shadow::make(connection, name, job.id).await.map_err(failed)
     }
 
     /// With no batch of the topic open: reads what the table beside lacks, if that is little, and puts it in the old one's place.
@@ -167,13 +167,14 @@ impl Runner {
         if !job::swapped(connection, job).await.map_err(failed)? {
             return Ok(Swap::Lost);
         }
-        if !shadow::is_alike(connection, name).await.map_err(failed)? {
-            return Err(Some(Rest::Failed(changed(name))));
-        }
         // They are filled anew.
         let forget = sqlx::query("DELETE FROM tidemill.rollups WHERE of_table = $1").bind(&job.table);
         forget.execute(&mut *connection).await.map_err(failed)?;
-        shadow::swap(connection, name, self.setup.config.writer.evolve_lock_timeout_ms).await.map_err(failed)?;
+        shadow::lock(connection, name, self.setup.config.writer.evolve_lock_timeout_ms).await.map_err(failed)?;
+        if !shadow::is_alike(connection, name).await.map_err(failed)? {
+            return Err(Some(Rest::Failed(changed(name))));
+        }
+        shadow::swap(connection, name).await.map_err(failed)?;
         Ok(Swap::Done)
     }
 
@@ -238,12 +239,11 @@ impl Runner {
     /// What a rebuild that has ended without a swap left behind.
     pub(super) async fn sweep(&mut self, connection: &mut PgConnection, jobs: &[Job]) -> Result<(), Failure> {
         for job in jobs.iter().filter(|job| job.left_something()) {
-            let is_open = jobs.iter().any(|other| other.is_open_rebuild_of(&job.table));
-            if is_open || self.swept.contains(&job.id) {
+            if self.swept.contains(&job.id) {
                 continue;
             }
             let name = TableName::parse(&job.table);
-            let dropped = shadow::drop(connection, &name).await;
+            let dropped = shadow::drop(connection, &name, job.id).await;
             dropped.map_err(|error| {
                 shared::pg::refused_for_now(format!("the table beside {name} cannot be dropped"), error)
             })?;

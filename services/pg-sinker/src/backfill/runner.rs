@@ -156,7 +156,10 @@ impl Runner {
         let jobs = job::recent(&mut connection, &group).await?;
         self.show(&jobs);
         self.sweep(&mut connection, &jobs).await?;
-        let next = job::next(&mut connection, &group).await?;
+        let config = &self.setup.config;
+        let written: Vec<_> =
+            config.tables.values().map(|table| (table.label(), config.topic_of(table))).collect();
+        let next = job::next(&mut connection, &group, &written).await?;
         let Some(job) = next.filter(|_| self.setup.health.is_ready()) else {
             self.connection = Some(connection);
             return Ok(false);

@@ -116,8 +116,13 @@ const VIEWS: &str = "SELECT DISTINCT c.oid::regclass::text, format('ALTER VIEW %
      WHERE d.refobjid = to_regclass($1) AND d.classid = 'pg_rewrite'::regclass AND c.relkind = 'v' \
          AND NOT (pg_has_role(c.relowner, 'USAGE') AND has_schema_privilege(c.relnamespace, 'CREATE')) ORDER BY 1";
 
-/// Makes the table beside, in the place of one that was left over.
-pub async fn make(connection: &mut PgConnection, table: &TableName) -> sqlx::Result<()> {
+/// The comment on the table beside, which says whose it is.
+fn comment_of(job: i64) -> String {
+    format!("tidemill: made by job {job}, which drops it where it ends without a swap")
+}
+
+/// Makes the table beside for a job, in the place of one that was left over.
+pub async fn make(connection: &mut PgConnection, table: &TableName, job: i64) -> sqlx::Result<()> {
     let name = beside(table).sql();
     let (unlogged, space): (bool, Option<String>) = sqlx::query_as(
         "SELECT c.relpersistence = 'u', s.spcname::text FROM pg_class c LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace \
@@ -129,15 +134,25 @@ pub async fn make(connection: &mut PgConnection, table: &TableName) -> sqlx::Res
     let unlogged = if unlogged { "UNLOGGED " } else { "" };
     let space = space.map(|space| format!(" TABLESPACE {}", quoted(&space))).unwrap_or_default();
     let sql = format!(
-        "DROP TABLE IF EXISTS {name}; CREATE {unlogged}TABLE {name} (LIKE {} INCLUDING ALL){space}",
-        table.sql()
+        "DROP TABLE IF EXISTS {name}; CREATE {unlogged}TABLE {name} (LIKE {} INCLUDING ALL){space}; \
+         COMMENT ON TABLE {name} IS '{}'",
+        table.sql(),
+        comment_of(job)
     );
     connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
     Ok(())
 }
 
-/// Takes the table beside away, where it is there.
-pub async fn drop(connection: &mut PgConnection, table: &TableName) -> sqlx::Result<()> {
+/// Takes the table beside away, where it is there and that of this job.
+pub async fn drop(connection: &mut PgConnection, table: &TableName, job: i64) -> sqlx::Result<()> {
+    let is_its: Option<bool> = sqlx::query_scalar("SELECT obj_description(to_regclass($1), 'pg_class') = $2")
+        .bind(beside(table).sql())
+        .bind(comment_of(job))
+        .fetch_one(&mut *connection)
+        .await?;
+    if is_its != Some(true) {
+        return Ok(());
+    }
     let sql = format!("DROP TABLE IF EXISTS {}", beside(table).sql());
     connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
     Ok(())
@@ -158,20 +173,25 @@ pub async fn is_alike(connection: &mut PgConnection, table: &TableName) -> sqlx:
     .await
 }
 
-/// Puts the table beside in the table's place, in a transaction that is open and has nobody write. `lock_timeout_ms`: so long it waits
-/// for readers, and whoever comes waits behind it.
-pub async fn swap(connection: &mut PgConnection, table: &TableName, lock_timeout_ms: u64) -> sqlx::Result<()> {
+/// From here on nobody reads the table or changes it. `lock_timeout_ms`: so long it waits for readers, and whoever comes waits behind it.
+pub async fn lock(connection: &mut PgConnection, table: &TableName, lock_timeout_ms: u64) -> sqlx::Result<()> {
     sqlx::query("SELECT set_config('lock_timeout', $1, true)")
         .bind(lock_timeout_ms.to_string())
         .execute(&mut *connection)
         .await?;
     let lock = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", table.sql());
     connection.execute(sqlx::raw_sql(AssertSqlSafe(lock))).await?;
+    Ok(())
+}
+
+/// Puts the table beside in the place of the table, which is locked.
+pub async fn swap(connection: &mut PgConnection, table: &TableName) -> sqlx::Result<()> {
     let (before, after): (Vec<String>, Vec<String>) =
         sqlx::query_as(LIKENESS).bind(table.sql()).bind(beside(table).sql()).fetch_one(&mut *connection).await?;
     // The views are told anew by name while both tables are there, and the name is the new table's by then.
     let old = TableName { schema: table.schema.clone(), name: REPLACED.to_owned() };
-    let mut statements = before;
+    let mut statements = vec![format!("COMMENT ON TABLE {} IS NULL", beside(table).sql())];
+    statements.extend(before);
     statements.push(format!("ALTER TABLE {} RENAME TO {}", table.sql(), quoted(&old.name)));
     statements.push(format!("ALTER TABLE {} RENAME TO {}", beside(table).sql(), quoted(&table.name)));
     let (views, rest): (Vec<String>, Vec<String>) =
