@@ -112,12 +112,11 @@ fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Ch
         fate: fate.clone(),
         health: health.clone(),
     };
-    let rollups = fill.rollups.clone();
-    arbiter.spawn(fill.run());
+    arbiter.spawn(fill.clone().run());
     backfill::commands::obey(Commands { config: config.clone(), fate: fate.clone() }, &arbiter, &control);
     let setup = backfill::runner::Setup {
         config: config.clone(),
-        rollups,
+        fill,
         publisher: publisher.clone(),
         fate: fate.clone(),
         health: health.clone(),

@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use super::chunk::Writing;
 use super::job::{self, Job, Step};
 use super::reading::{self, Limits};
-use super::runner::{Destination, Rest, Runner, limits, moved, open, rest};
+use super::runner::{Destination, LOOK_EVERY, Rest, Runner, limits, moved, open, rest};
 use super::shadow;
 use crate::entry::Item;
 use crate::locks;
@@ -58,6 +58,11 @@ impl Runner {
             .execute(&mut *connection)
             .await;
         forget.map_err(|error| of_trouble(trouble("tidemill.deleted_keys", error)))?;
+        if !self.setup.fill.fill_all().await.map_err(|failure| Some(rest(failure)))? {
+            // Another instance fills them.
+            tokio::time::sleep(LOOK_EVERY).await;
+            return Ok(());
+        }
         job::end(connection, job, None).await.map_err(|failure| Some(rest(failure)))?;
         tracing::info!(job = job.id, table = job.table, "a table was built anew");
         Ok(())
@@ -167,9 +172,10 @@ impl Runner {
         if !job::swapped(connection, job).await.map_err(failed)? {
             return Ok(Swap::Lost);
         }
-        // They are filled anew.
-        let forget = sqlx::query("DELETE FROM tidemill.rollups WHERE of_table = $1").bind(&job.table);
-        forget.execute(&mut *connection).await.map_err(failed)?;
+        // They are filled anew, before the job ends.
+        let refill =
+            sqlx::query("UPDATE tidemill.rollups SET is_complete = false, filled_to = NULL WHERE of_table = $1");
+        refill.bind(&job.table).execute(&mut *connection).await.map_err(failed)?;
         shadow::lock(connection, name, self.setup.config.writer.evolve_lock_timeout_ms).await.map_err(failed)?;
         if !shadow::is_alike(connection, name).await.map_err(failed)? {
             return Err(Some(Rest::Failed(changed(name))));

@@ -29,7 +29,7 @@ use crate::evolve::Grower;
 use crate::growth::Wanted;
 use crate::letters::{Acknowledgement, Letters};
 use crate::pipeline::PgSinker;
-use crate::rollups::Rollups;
+use crate::rollups::{Fill, Rollups};
 use crate::settings::{OnTombstone, Settings, TableConfig};
 use crate::tables::{Table, Tables};
 use crate::transaction::{Plan, Trouble};
@@ -38,7 +38,7 @@ use crate::ways::Blueprint;
 use crate::{locks, session};
 
 /// How often it is looked whether there is a job, and how those of other instances are.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often progress is shown.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// A job that fails so often, without a chunk between, has failed for good.
@@ -49,8 +49,8 @@ const PAGE: &str = "backfills";
 /// What the thread needs.
 pub struct Setup {
     pub config: Settings,
-    /// Those that are kept, of all tables.
-    pub rollups: Rollups,
+    /// Knows the roll-ups of all tables, and fills those over one that was built anew.
+    pub fill: Fill,
     pub publisher: Addr<Publisher<Acknowledgement>>,
     pub fate: Fate,
     pub health: Health,
@@ -357,7 +357,7 @@ impl Destination {
         let (tables, growth) = blueprint.tables(connection).await?;
         let place =
             Place { group: config.input.group.clone(), topic: job.topic.clone(), tables: vec![job.table.clone()] };
-        let rollups = setup.rollups.of(&tables);
+        let rollups = setup.fill.rollups.of(&tables);
         Ok(Destination {
             plan: Plan::new(place, tables, rollups, Guard::NotOlder),
             grower: Grower { growth, blueprint, lock_timeout_ms: config.writer.evolve_lock_timeout_ms },

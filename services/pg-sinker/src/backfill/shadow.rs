@@ -173,14 +173,16 @@ pub async fn is_alike(connection: &mut PgConnection, table: &TableName) -> sqlx:
     .await
 }
 
-/// From here on nobody reads the table or changes it. `lock_timeout_ms`: so long it waits for readers, and whoever comes waits behind it.
+/// From here on nobody reads the table or changes it. `lock_timeout_ms`: so long each lock waits for readers, and whoever comes waits behind
+/// it. A reader of a view locks that first, so views come first here, each by a change of nothing: LOCK TABLE would lock all that it reads.
 pub async fn lock(connection: &mut PgConnection, table: &TableName, lock_timeout_ms: u64) -> sqlx::Result<()> {
     sqlx::query("SELECT set_config('lock_timeout', $1, true)")
         .bind(lock_timeout_ms.to_string())
         .execute(&mut *connection)
         .await?;
-    let lock = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", table.sql());
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(lock))).await?;
+    let mut locks: Vec<String> = sqlx::query_scalar(LOCKS_OF_VIEWS).bind(table.sql()).fetch_all(&mut *connection).await?;
+    locks.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", table.sql()));
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(locks.join(";\n")))).await?;
     Ok(())
 }
 
@@ -202,6 +204,11 @@ pub async fn swap(connection: &mut PgConnection, table: &TableName) -> sqlx::Res
     connection.execute(sqlx::raw_sql(AssertSqlSafe(statements.join(";\n")))).await?;
     Ok(())
 }
+
+/// A statement for each view over the table that locks it and nothing else.
+const LOCKS_OF_VIEWS: &str = "SELECT format('ALTER VIEW %s OWNER TO %I', v.oid::regclass, pg_get_userbyid(v.relowner)) \
+     FROM pg_class v WHERE v.relkind = 'v' AND v.oid IN (SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid \
+         WHERE d.refobjid = to_regclass($1) AND d.classid = 'pg_rewrite'::regclass) ORDER BY 1";
 
 /// The statements that make the table beside ($2) like the table ($1), before and after it has its name: owner, options, comments and grants;
 /// then views, and names of indexes.

@@ -23,6 +23,7 @@ use crate::locks;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What filling needs.
+#[derive(Clone)]
 pub struct Fill {
     pub sink: PostgresConfig,
     pub config: FillConfig,
@@ -72,7 +73,7 @@ impl Fill {
     }
 
     /// Fills what is not complete. False where it is another instance's turn.
-    async fn fill_all(&self) -> Result<bool, Failure> {
+    pub async fn fill_all(&self) -> Result<bool, Failure> {
         let timeout = self.timeout.as_millis().to_string();
         let limits =
             [("statement_timeout", timeout.as_str()), ("idle_in_transaction_session_timeout", timeout.as_str())];
