@@ -157,8 +157,7 @@ impl Runner {
         self.show(&jobs);
         self.sweep(&mut connection, &jobs).await?;
         let config = &self.setup.config;
-        let written: Vec<_> =
-            config.tables.values().map(|table| (table.label(), config.topic_of(table))).collect();
+        let written: Vec<_> = config.tables.values().map(|table| (table.label(), config.topic_of(table))).collect();
         let next = job::next(&mut connection, &group, &written).await?;
         let Some(job) = next.filter(|_| self.setup.health.is_ready()) else {
             self.connection = Some(connection);

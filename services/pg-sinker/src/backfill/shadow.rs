@@ -180,7 +180,8 @@ pub async fn lock(connection: &mut PgConnection, table: &TableName, lock_timeout
         .bind(lock_timeout_ms.to_string())
         .execute(&mut *connection)
         .await?;
-    let mut locks: Vec<String> = sqlx::query_scalar(LOCKS_OF_VIEWS).bind(table.sql()).fetch_all(&mut *connection).await?;
+    let mut locks: Vec<String> =
+        sqlx::query_scalar(LOCKS_OF_VIEWS).bind(table.sql()).fetch_all(&mut *connection).await?;
     locks.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", table.sql()));
     connection.execute(sqlx::raw_sql(AssertSqlSafe(locks.join(";\n")))).await?;
     Ok(())

@@ -71,7 +71,8 @@ impl Span {
         let coming: HashSet<_> = candidates.iter().filter(|found| found.is_in_time).map(key).collect();
         let mut query = sqlx::query_scalar::<_, Vec<i64>>(AssertSqlSafe(self.statement(target)));
         for field in target.key_fields() {
-            let texts = candidates.iter().map(move |found| found.entry.fields.get(field).and_then(|field| field.text()));
+            let texts =
+                candidates.iter().map(move |found| found.entry.fields.get(field).and_then(|field| field.text()));
             query = query.bind(texts.bind_iter());
         }
         query = query.bind(candidates.iter().map(|found| found.is_in_time || coming.contains(&key(found))).bind_iter());
