@@ -58,7 +58,8 @@ impl Writing<'_> {
         let mut rows = 0;
         while let Some(range) = portions.take_next() {
             // The positions move with the last portion: until then all of it comes again.
-            let moves = (range.end == items.len()).then_some((chunk.moves.as_slice(), chunk.read)).unwrap_or_default();
+            let moves =
+                if range.end == items.len() { (chunk.moves.as_slice(), chunk.read) } else { Default::default() };
             let part = items.get(range.clone()).unwrap_or_default();
             let in_time = chunk.in_time.get(range.clone()).unwrap_or_default();
             match self.attempt(connection, part, in_time, moves).await {

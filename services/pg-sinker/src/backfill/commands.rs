@@ -304,7 +304,7 @@ pub async fn run(config: &Settings, name: &str, arguments: &ArgMatches) -> Resul
         print(&format!("{taken}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    follow(&instance, &taken["id"]).await
+    follow(&instance, taken.get("id").unwrap_or(&Value::Null)).await
 }
 
 /// Time between two looks at a job.
@@ -320,8 +320,8 @@ async fn follow(instance: &str, id: &Value) -> Result<ExitCode, Failure> {
         // An instance that starts its chain again has the page a moment later.
         let page = page::get(instance, "/api/v1/backfills").await?;
         let page: Value = serde_json::from_str(&page.body).unwrap_or_default();
-        let jobs = page["jobs"].as_array();
-        let Some(job) = jobs.and_then(|jobs| jobs.iter().find(|job| job["id"] == *id)) else {
+        let jobs = page.get("jobs").and_then(Value::as_array);
+        let Some(job) = jobs.and_then(|jobs| jobs.iter().find(|job| job.get("id") == Some(id))) else {
             unseen += 1;
             continue;
         };

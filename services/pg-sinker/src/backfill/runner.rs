@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use actix::Addr;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::health::Health;
@@ -278,9 +278,14 @@ impl Runner {
     fn show_one(&self, job: &Job) {
         metrics::BACKFILL_REMAINING.with_label_values(&[&job.table]).set(job.offsets().0);
         let page = self.setup.health.page_of(PAGE).unwrap_or_default();
-        let others = page["jobs"].as_array().into_iter().flatten();
-        let jobs: Vec<_> =
-            others.map(|other| if other["id"] == job.id { job.shown() } else { other.clone() }).collect();
+        let others = page.get("jobs").and_then(Value::as_array).into_iter().flatten();
+        let jobs: Vec<_> = others
+            .map(
+                |other| {
+                    if other.get("id").and_then(Value::as_i64) == Some(job.id) { job.shown() } else { other.clone() }
+                },
+            )
+            .collect();
         self.setup.health.page(PAGE, json!({ "jobs": jobs }));
     }
 }
