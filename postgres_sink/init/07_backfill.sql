@@ -3,7 +3,7 @@
 -- The tables that a partition's records go into from next_offset on; NULL, from before this column: all of them.
 ALTER TABLE tidemill.sink_offsets ADD COLUMN tables text[];
 
--- What is read again. kind: new (a table that was added to its topic), replay, rebuild. span: the range that was asked. step: deletions, rows, swap, end.
+-- What is read again. kind: new (a table that was added to its topic), replay, rebuild. span: the range that was asked. step: deletions, rows, swapped.
 -- state: open, done, stopped, failed.
 CREATE TABLE tidemill.backfills (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
