@@ -104,6 +104,7 @@ mod killed;
 mod rebuilt;
 mod repeats;
 mod replicas;
+mod topic_parts;
 
 // Nothing lost, nothing twice, whatever happens to the source and its slot.
 mod capture_connection;

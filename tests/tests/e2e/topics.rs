@@ -59,3 +59,16 @@ pub fn write(kafka: &KafkaConfig, record: &Foreign<'_>) {
     producer.send(message).unwrap_or_else(|(error, _)| panic!("{error}"));
     producer.flush(PATIENCE).unwrap();
 }
+
+/// Writes records into a partition in one transaction, the mark at whose end is an offset without a record: what compaction leaves, too.
+pub fn write_with_a_gap_behind(kafka: &KafkaConfig, topic: &str, partition: i32, records: usize) {
+    let mut client = kafka.client(CLIENT);
+    let producer: BaseProducer = client.set("transactional.id", topic).create().unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    for _ in 0..records {
+        let record = BaseRecord::<str, str>::to(topic).partition(partition).key("x").payload("x");
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.commit_transaction(PATIENCE).unwrap();
+}
