@@ -183,6 +183,42 @@ async fn a_new_one_is_filled_while_rows_change_and_instances_are_killed() {
     assert_eq!(shown["details"]["rollups"]["dws.orders_by_day"], "complete", "{shown}");
 }
 
+/// The lock of all batches, shared: as long as it is held no chunk of a fill is added.
+pub const HOLD_UP_FILLS: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(8388346167744359532)";
+
+#[tokio::test]
+async fn a_fill_that_is_sent_back_while_it_waits_begins_anew() {
+    const KEYS: i64 = 400;
+    let mut stack = Stack::new().await;
+    stack.configure(PG_SINKER, "[rollups]\n");
+    let mut results = RandomResults::new(&stack, KEYS).await;
+    results.write_all_keys();
+    stack.start(PG_SINKER);
+    stack.ready().await;
+    let mut sink = stack.sink().await;
+    until_equal("the orders are there", KEYS, async || handled(&mut sink).await).await;
+    assert!(stack.process(PG_SINKER).terminate().await.success());
+    stack.configure(PG_SINKER, "[fill]\nchunk_rows = 10\npause_ms = 50\n");
+    stack.start(PG_SINKER);
+    let filling = "SELECT count(*) FROM tidemill.rollups WHERE NOT is_complete AND filled_to IS NOT NULL";
+    until_equal("one is being filled", 1, async || value::<i64>(&mut sink, filling).await).await;
+    let mut holder = stack.sink().await;
+    run(&mut holder, HOLD_UP_FILLS).await;
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    until_equal("a chunk waits", 1, async || value::<i64>(&mut sink, waiting).await).await;
+    // As the swap of a table that was built anew does.
+    run(
+        &mut holder,
+        "UPDATE tidemill.rollups SET is_complete = false, filled_to = NULL; DELETE FROM result.orders_latest WHERE order_id % 2 = 0; COMMIT",
+    )
+    .await;
+    let complete = "SELECT count(*) FROM tidemill.rollups WHERE is_complete";
+    until_equal("they are complete", 3, async || value::<i64>(&mut sink, complete).await).await;
+    assert!(assert_equal(&mut sink).await);
+    assert_values_are_counted(&mut sink).await;
+}
+
 #[tokio::test]
 async fn one_that_is_taken_out_of_the_register_is_filled_anew_while_it_runs() {
     let mut stack = Stack::new().await;

@@ -41,6 +41,9 @@ pub struct Fill {
 enum Chunk {
     Rows(u64),
     Last(u64),
+    /// The roll-up is no longer where it was: it was taken out of the register, or is to be filled from the beginning, since its table was
+    /// built anew. Nothing of the chunk stays.
+    Lost,
 }
 
 impl Fill {
@@ -78,7 +81,7 @@ impl Fill {
         let limits =
             [("statement_timeout", timeout.as_str()), ("idle_in_transaction_session_timeout", timeout.as_str())];
         let mut connection = self.sink.connect_with("pg-sinker-fill", &limits).await?;
-        if self.look(&mut connection).await?.iter().all(|found| found.filled == Filled::All) {
+        if self.is_complete(&mut connection).await? {
             let _ = connection.close().await;
             return Ok(true);
         }
@@ -93,6 +96,11 @@ impl Fill {
         // It gives the turn back. A server that does not hear it ends the session by itself.
         let _ = connection.close().await;
         Ok(true)
+    }
+
+    /// Whether nothing is to be filled.
+    pub async fn is_complete(&self, connection: &mut PgConnection) -> Result<bool, Failure> {
+        Ok(self.look(connection).await?.iter().all(|found| found.filled == Filled::All))
     }
 
     async fn look(&self, connection: &mut PgConnection) -> Result<Vec<Registered>, Failure> {
@@ -120,11 +128,12 @@ impl Fill {
             is_begun = true;
             let chunk = self.chunk(connection, rollup, &statements, &position).await.map_err(failed(&rollup.label))?;
             match chunk {
-                Chunk::Rows(more) => rows += more,
+                Chunk::Rows(more) => {
+                    rows += more;
+                    tokio::time::sleep(self.config.pause()).await;
+                }
                 Chunk::Last(more) => rows += more,
-            }
-            if matches!(chunk, Chunk::Rows(_)) {
-                tokio::time::sleep(self.config.pause()).await;
+                Chunk::Lost => rows = 0,
             }
         }
         if is_begun {
@@ -159,20 +168,21 @@ impl Fill {
         let is_last = rows < rows_max;
         let moved = sqlx::query(
             "UPDATE tidemill.rollups SET filled_to = coalesce($2, filled_to), is_complete = $3, \
-             completed_at = CASE WHEN $3 THEN now() END WHERE rollup = $1 AND definition = $4",
+             completed_at = CASE WHEN $3 THEN now() END \
+             WHERE rollup = $1 AND definition = $4 AND NOT is_complete AND filled_to IS NOT DISTINCT FROM $5",
         )
         .bind(&rollup.label)
         .bind(end)
         .bind(is_last)
         .bind(&rollup.definition)
+        .bind((!position.is_empty()).then_some(position))
         .execute(&mut *transaction)
         .await?;
-        // Somebody took it out of the register meanwhile: then nothing of this chunk stays.
-        if moved.rows_affected() == 1 {
-            transaction.commit().await?;
-        } else {
+        if moved.rows_affected() != 1 {
             transaction.rollback().await?;
+            return Ok(Chunk::Lost);
         }
+        transaction.commit().await?;
         let rows = rows.unsigned_abs();
         Ok(if is_last { Chunk::Last(rows) } else { Chunk::Rows(rows) })
     }
