@@ -4,7 +4,8 @@
 ALTER TABLE tidemill.sink_offsets ADD COLUMN tables text[];
 
 -- What is read again. kind: new (a table that was added to its topic), replay, rebuild. span: the range that was asked. step: deletions, rows, swapped.
--- state: open, done, stopped, failed.
+-- state: open, done, stopped, failed. Of one that is open: why its last try failed, how many failed since something was written, and until
+-- when it is not tried again.
 CREATE TABLE tidemill.backfills (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     consumer_group text NOT NULL,
@@ -15,6 +16,8 @@ CREATE TABLE tidemill.backfills (
     step           text NOT NULL,
     state          text NOT NULL DEFAULT 'open',
     failure        text,
+    tries          int NOT NULL DEFAULT 0,
+    rests_until    timestamptz,
     records        bigint NOT NULL DEFAULT 0,
     rows           bigint NOT NULL DEFAULT 0,
     begun_at       timestamptz NOT NULL DEFAULT now(),
@@ -22,7 +25,8 @@ CREATE TABLE tidemill.backfills (
     ended_at       timestamptz
 );
 
-CREATE UNIQUE INDEX backfills_open ON tidemill.backfills (consumer_group, topic, sink_table, kind) WHERE state = 'open';
+-- Of what is asked for, one of a table at a time. What a table lacks by itself is entered beside that, and read when its turn comes.
+CREATE UNIQUE INDEX backfills_open ON tidemill.backfills (consumer_group, topic, sink_table, (kind = 'new')) WHERE state = 'open';
 
 -- Where a job is in each partition: it moves in the transaction of the rows, by compare-and-set.
 CREATE TABLE tidemill.backfill_parts (

@@ -340,6 +340,15 @@ metric!(
     )
 );
 metric!(
+    BACKFILL_FAILED,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_backfill_failed",
+        "pg-sinker: 1 while the last job of a table has failed, or an open one rests after a failure, by table.",
+        &["table"]
+    )
+);
+metric!(
     RECONCILIATION_ROWS,
     IntGaugeVec,
     register_int_gauge_vec!(
@@ -463,6 +472,7 @@ pub fn start() {
     LazyLock::force(&COMMITS);
     LazyLock::force(&BACKFILL_RECORDS);
     LazyLock::force(&BACKFILL_REMAINING);
+    LazyLock::force(&BACKFILL_FAILED);
     LazyLock::force(&RECONCILIATION_ROWS);
     LazyLock::force(&RECONCILIATION_COMPARED);
     LazyLock::force(&RECONCILIATION_FINISHED);

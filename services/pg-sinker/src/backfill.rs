@@ -22,3 +22,4 @@ mod reading;
 mod rebuild;
 pub mod runner;
 mod shadow;
+mod sweep;

@@ -33,15 +33,32 @@ pub async fn remember(
     Ok(done.rows_affected())
 }
 
-/// Forgets some of the keys that were deleted long ago; the bound keeps the writer's rows from waiting.
+/// Keys that are forgotten at once: the bound keeps the writer's rows from waiting.
+const FORGOTTEN_AT_ONCE: i64 = 1_000;
+
+/// Forgets some of the keys that were deleted long ago.
 pub async fn forget(connection: &mut PgConnection, tables: &[&str], keep_days: u32) -> sqlx::Result<u64> {
     let done = sqlx::query(
         "DELETE FROM tidemill.deleted_keys WHERE ctid = ANY (ARRAY( \
          SELECT ctid FROM tidemill.deleted_keys WHERE deleted_at < now() - $1 * interval '1 day' AND sink_table = ANY ($2) \
-         ORDER BY deleted_at LIMIT 1000))",
+         ORDER BY deleted_at LIMIT $3))",
     )
     .bind(f64::from(keep_days))
     .bind(tables)
+    .bind(FORGOTTEN_AT_ONCE)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Forgets some of the keys of a table that is no more. Answers how many.
+pub async fn forget_some_of(connection: &mut PgConnection, table: &str) -> sqlx::Result<u64> {
+    let done = sqlx::query(
+        "DELETE FROM tidemill.deleted_keys WHERE ctid = ANY (ARRAY( \
+         SELECT ctid FROM tidemill.deleted_keys WHERE sink_table = $1 LIMIT $2))",
+    )
+    .bind(table)
+    .bind(FORGOTTEN_AT_ONCE)
     .execute(connection)
     .await?;
     Ok(done.rows_affected())

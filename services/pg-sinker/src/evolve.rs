@@ -47,6 +47,23 @@ impl Grower {
         Ok(tables)
     }
 
+    /// Makes it in the table and in the one beside it, which is built anew: of both it is the table that says what it lacks. Answers the tables
+    /// as they are then.
+    pub async fn make_twice(
+        &mut self,
+        connection: &mut PgConnection,
+        wanted: &Wanted,
+        beside: &TableName,
+    ) -> Result<Tables, Trouble> {
+        for (&at, columns) in &wanted.columns {
+            let Some(table) = self.growth.get(at) else { continue };
+            let table = Growing { name: beside.clone(), ..table.clone() };
+            let made = make(connection, &table, columns, self.lock_timeout_ms).await;
+            made.map_err(|error| trouble(&beside.to_string(), error))?;
+        }
+        self.make(connection, wanted).await
+    }
+
     /// No value vanishes from a table that takes all fields.
     pub fn refuse_what_has_no_column(&self, items: &mut [Item<'_>]) {
         for item in items.iter_mut().filter(|item| item.content.is_ok()) {

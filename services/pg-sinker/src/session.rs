@@ -34,3 +34,20 @@ pub async fn connect(
         .map_err(|error| refused("the session's settings cannot be made", error))?;
     Ok(connection)
 }
+
+/// Binds, in milliseconds, the longest silence between two statements, and that of a client that acknowledges nothing; then in seconds how
+/// soon and how often it is asked whether it is there.
+const SILENCE: &str = "SELECT set_config('idle_session_timeout', $1, false), set_config('tcp_user_timeout', $2, false), \
+     set_config('tcp_keepalives_idle', $3, false), set_config('tcp_keepalives_interval', $3, false), set_config('tcp_keepalives_count', '2', false)";
+
+/// The server ends the session, and its locks with it, when a client is gone for `silence`, or gives no statement for `idle`.
+pub async fn end_when_silent(connection: &mut PgConnection, silence: Duration, idle: Duration) -> Result<(), Failure> {
+    sqlx::query(SILENCE)
+        .bind(idle.as_millis().to_string())
+        .bind(silence.as_millis().to_string())
+        .bind((silence.as_secs() / 3).max(1).to_string())
+        .execute(connection)
+        .await
+        .map_err(|error| refused("the session's settings cannot be made", error))?;
+    Ok(())
+}

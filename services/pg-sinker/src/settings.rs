@@ -79,11 +79,12 @@ pub struct TableConfig {
     /// SQL types of columns that pg-sinker makes, by name; others get theirs by the value.
     #[serde(default)]
     pub types: BTreeMap<String, String>,
-    /// Bounds of a batch of its topic, where they are narrower than those of [kafka] and [writer].
+    /// Bounds of a batch of its topic, where they are narrower than those of [kafka].
     #[serde(default)]
     pub batch_records_max: Option<usize>,
     #[serde(default)]
     pub batch_bytes_max: Option<usize>,
+    /// In the place of `writer.batch_wait_ms`, be it longer or shorter.
     #[serde(default)]
     pub batch_wait_ms: Option<u64>,
 }

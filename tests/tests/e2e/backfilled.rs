@@ -321,6 +321,89 @@ async fn a_table_that_lacks_rows_is_named_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn what_a_new_table_lacks_is_tried_until_it_is_there_and_others_come_before() {
+    let mut sunk = Sunk::new(&tables(&["t", "b"])).await;
+    sunk.stack.set(PG_SINKER, "HTTP__CONTROL_TOKEN", TOKEN);
+    sunk.start(&settings(&["t"], "delete")).await;
+    for id in 1..=20 {
+        put(&mut sunk, id, id, "old");
+    }
+    sunk.put(1, "{\"id\":1000}", "no JSON");
+    sunk.settled().await;
+    sunk.letters(1).await;
+    sunk.stack.process(PG_SINKER).kill();
+    // What a look at the catalog could mend, but does not.
+    sunk.run(
+        "CREATE FUNCTION result.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF new.a = 'old' THEN RAISE EXCEPTION 'not yet' USING ERRCODE = '42P01'; END IF; RETURN new; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON result.b FOR EACH ROW EXECUTE FUNCTION result.refuse()",
+    )
+    .await;
+    sunk.start(&(settings(&["t", "b"], "delete") + "[backfill]\nretry_first_ms = 20\nretry_longest_ms = 100\n")).await;
+    let job = until_last_job(&sunk.stack, PG_SINKER, "is tried often", |job| job["tries"].as_u64() > Some(7)).await;
+    assert!(job["state"] == "open" && job["failure"].as_str().unwrap().contains("not yet"), "{job}");
+    let page = get(&sunk.stack, PG_SINKER, "/metrics").await.body;
+    assert_eq!(metric(&page, "tidemill_backfill_failed", "table=\"result.b\""), Some(1.0));
+    let checked = sunk.stack.command(PG_SINKER, &["check"], &[]).await;
+    assert!(checked.code == Some(1) && checked.output.contains("result.b lacks"), "{}", checked.output);
+    sunk.run("DELETE FROM result.t WHERE id < 10").await;
+    let done = backfill(&mut sunk.stack, &["--table", "result.t", "--wait"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.output);
+    assert_eq!(sunk.rows("SELECT count(*) AS n FROM result.t").await, "20");
+    sunk.run("DROP TRIGGER refuse ON result.b").await;
+    let open = "SELECT count(*) AS n FROM tidemill.backfills WHERE state = 'open'";
+    until("the table is filled", async || match sunk.rows(open).await {
+        open if open == "0" => Ok(()),
+        open => Err(open),
+    })
+    .await;
+    assert_eq!(sunk.rows(&ROWS.replace("result.t", "result.b")).await, sunk.rows(ROWS).await);
+    // As it came, of the job that was tried so often, and of the one of the other table: once each.
+    sunk.letters(3).await;
+    until("the metric says that nothing rests", async || {
+        let page = get(&sunk.stack, PG_SINKER, "/metrics").await.body;
+        match metric(&page, "tidemill_backfill_failed", "table=\"result.b\"") {
+            Some(0.0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn offsets_from_before_count_as_those_of_all_tables() {
+    let mut sunk = Sunk::new(&tables(&["t", "b", "c"])).await;
+    sunk.start(&settings(&["t"], "delete")).await;
+    for id in 1..=20 {
+        put(&mut sunk, id, id, "old");
+    }
+    sunk.settled().await;
+    sunk.stack.process(PG_SINKER).kill();
+    // The sink as an earlier version has it.
+    sunk.run(
+        "DROP TABLE tidemill.backfill_parts, tidemill.backfills; ALTER TABLE tidemill.sink_offsets DROP COLUMN tables",
+    )
+    .await;
+    sunk.stack.configure(PG_SINKER, &settings(&["t", "b"], "delete"));
+    let refused = sunk.stack.command(PG_SINKER, &[], &[]).await;
+    assert!(refused.code != Some(0) && refused.output.contains("07_backfill.sql"), "{}", refused.output);
+    sunk.run(include_str!("../../../postgres_sink/init/07_backfill.sql")).await;
+    sunk.start(&settings(&["t", "b"], "delete")).await;
+    put(&mut sunk, 30, 30, "new");
+    sunk.settled().await;
+    assert_eq!(sunk.rows("SELECT id FROM result.b").await, "30", "that it is new was never known");
+    sunk.stack.process(PG_SINKER).kill();
+    sunk.start(&settings(&["t", "b", "c"], "delete")).await;
+    let done = "SELECT sink_table, state FROM tidemill.backfills";
+    until("the third one is filled", async || match sunk.rows(done).await {
+        done if done == "result.c|done" => Ok(()),
+        done => Err(done),
+    })
+    .await;
+    assert_eq!(sunk.rows(&ROWS.replace("result.t", "result.c")).await, sunk.rows(ROWS).await);
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_again_is_refused_at_once() {
     let sunk = sunk("delete", "").await;
     let url = sunk.stack.url(PG_SINKER);

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use shared::kafka::partitioner::partition;
 
@@ -15,9 +13,10 @@ use crate::cleaning::TOKEN;
 use crate::database::{run, value};
 use crate::process::Ended;
 use crate::random_results::RandomResults;
-use crate::rolled_up::{assert_equal, assert_table_is, assert_values_are_counted, handled};
+use crate::rolled_up::{HOLD_UP_FILLS, assert_equal, assert_table_is, assert_values_are_counted, handled};
 use crate::stack::{PG_SINKER, Stack};
 use crate::sunk::{PARTITIONS, Sunk};
+use crate::topics;
 use crate::until::{until, until_equal};
 
 async fn rebuild(stack: &mut Stack, arguments: &[&str]) -> Ended {
@@ -256,6 +255,19 @@ async fn what_ends_a_rebuild_leaves_the_table_as_it_is() {
     untouched(&sunk).await;
     sunk.run("DROP TABLE result.full_disk").await;
 
+    // Somebody's table has the name.
+    let mut turn = sunk.stack.sink().await;
+    let take_turn = "SELECT pg_advisory_lock(hashtextextended('tidemill: backfill: ' || (SELECT min(consumer_group) FROM tidemill.sink_offsets), 0))";
+    run(&mut turn, take_turn).await;
+    let taken = rebuild(&mut sunk.stack, &["result.t"]).await;
+    assert_eq!(taken.code, Some(0), "{}", taken.output);
+    sunk.run("CREATE TABLE result.t__rebuild AS SELECT 7 AS mine").await;
+    run(&mut turn, "SELECT pg_advisory_unlock_all()").await;
+    let is_refused = |why: &str| why.contains("a table result.t__rebuild already");
+    until_last_job(&sunk.stack, PG_SINKER, "has failed", |job| job["failure"].as_str().is_some_and(is_refused)).await;
+    assert_eq!(sunk.rows("SELECT mine FROM result.t__rebuild").await, "7");
+    sunk.run("DROP TABLE result.t__rebuild").await;
+
     // Stopped on its way.
     let begin = async |sunk: &mut Sunk| {
         let taken = rebuild(&mut sunk.stack, &["result.t"]).await;
@@ -266,18 +278,42 @@ async fn what_ends_a_rebuild_leaves_the_table_as_it_is() {
         .await;
     };
     begin(&mut sunk).await;
+    // Somebody reads the table beside for long: other jobs do not wait for that.
+    let mut reader = sunk.stack.sink().await;
+    run(&mut reader, "BEGIN; SELECT count(*) FROM result.t__rebuild").await;
     let stopped = rebuild(&mut sunk.stack, &["result.t", "--stop"]).await;
     assert_eq!(stopped.code, Some(0), "{}", stopped.output);
     until_last_job(&sunk.stack, PG_SINKER, "is stopped", |job| job["state"] == "stopped").await;
+    let url = sunk.stack.url(PG_SINKER);
+    let arguments = ["backfill", "--at", &url, "--table", "result.t", "--wait"];
+    let done = sunk.stack.command(PG_SINKER, &arguments, &[("HTTP__CONTROL_TOKEN", TOKEN)]).await;
+    assert_eq!(done.code, Some(0), "{}", done.output);
+    run(&mut reader, "COMMIT").await;
     untouched(&sunk).await;
 
-    // The table gets a column meanwhile.
-    begin(&mut sunk).await;
-    sunk.run("ALTER TABLE result.t ADD COLUMN b text").await;
-    let failed = until_last_job(&sunk.stack, PG_SINKER, "has failed", |job| job["state"] == "failed").await;
-    assert!(failed["failure"].as_str().unwrap().contains("result.t was changed while it was built anew"), "{failed}");
-    sunk.run("ALTER TABLE result.t DROP COLUMN b").await;
-    untouched(&sunk).await;
+    // Something comes to the table meanwhile, which the new one would not have.
+    let changed = "result.t was changed while it was built anew";
+    for (make, take, words) in [
+        ("ALTER TABLE result.t ADD COLUMN b text", "ALTER TABLE result.t DROP COLUMN b", changed),
+        ("CREATE INDEX late ON result.t (a)", "DROP INDEX result.late", changed),
+        (
+            "ALTER TABLE result.t ADD CONSTRAINT late CHECK (id > 0)",
+            "ALTER TABLE result.t DROP CONSTRAINT late",
+            changed,
+        ),
+        (
+            "CREATE TRIGGER late BEFORE INSERT ON result.t FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            "DROP TRIGGER late ON result.t",
+            "it has the trigger late",
+        ),
+    ] {
+        begin(&mut sunk).await;
+        sunk.run(make).await;
+        let failed = until_last_job(&sunk.stack, PG_SINKER, "has failed", |job| job["state"] == "failed").await;
+        assert!(failed["failure"].as_str().unwrap().contains(words), "{make}: {failed}");
+        sunk.run(take).await;
+        untouched(&sunk).await;
+    }
 
     // What would be lost in silence, and what the old table cannot be dropped for.
     for (make, take, words) in [
@@ -314,17 +350,76 @@ async fn what_ends_a_rebuild_leaves_the_table_as_it_is() {
 }
 
 #[tokio::test]
+async fn the_new_table_waits_for_the_sink_to_come_where_it_is() {
+    let mut sunk = filled("delete", 10_000, "").await;
+    sunk.stack.process(PG_SINKER).kill();
+    sunk.start(&(settings("delete", 10_000) + "batch_wait_ms = 4000\n")).await;
+    // A row that came and went: the new table would never have it, and the sink would bring it back there for a moment.
+    put(&mut sunk, 10, STILL + 1, "short");
+    sunk.delete(11, &format!("{{\"id\":{}}}", STILL + 1));
+    sunk.flush();
+    let done = rebuild(&mut sunk.stack, &["result.t", "--wait"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.output);
+    let is_behind =
+        "SELECT (SELECT moved_at FROM tidemill.backfills) > (SELECT max(updated_at) FROM tidemill.sink_offsets) AS b";
+    assert_eq!(sunk.rows(is_behind).await, "true", "the swap is behind the batch");
+    assert_eq!(sunk.rows("SELECT DISTINCT sink_table FROM tidemill.deleted_keys").await, "result.t");
+    assert_eq!(sunk.rows("SELECT count(*) AS n FROM result.t").await, STILL.to_string());
+}
+
+#[tokio::test]
+async fn roll_ups_are_filled_though_somebody_stops_it() {
+    const KEYS: i64 = 200;
+    let mut stack = Stack::new().await;
+    stack.set(PG_SINKER, "HTTP__CONTROL_TOKEN", TOKEN);
+    let mut results = RandomResults::new(&stack, KEYS).await;
+    results.write_all_keys();
+    stack.start(PG_SINKER);
+    stack.ready().await;
+    let mut sink = stack.sink().await;
+    until_equal("the orders are there", KEYS, async || handled(&mut sink).await).await;
+    let refused = rebuild(&mut stack, &["result.orders_latest"]).await;
+    do_what_it_says(&stack, &refused).await;
+    run(&mut sink, "DELETE FROM result.orders_latest WHERE order_id % 2 = 0").await;
+    let mut holder = stack.sink().await;
+    run(&mut holder, HOLD_UP_FILLS).await;
+    let taken = rebuild(&mut stack, &["result.orders_latest"]).await;
+    assert_eq!(taken.code, Some(0), "{}", taken.output);
+    let swapped = "SELECT count(*) FROM tidemill.backfills WHERE step = 'swapped'";
+    until_equal("the new table has its place", 1, async || value::<i64>(&mut sink, swapped).await).await;
+    let refused = rebuild(&mut stack, &["result.orders_latest", "--stop"]).await;
+    assert!(refused.code != Some(0) && refused.output.contains("has been built anew"), "{}", refused.output);
+    run(&mut holder, "COMMIT").await;
+    until_last_job(&stack, PG_SINKER, "is done", |job| job["state"] == "done").await;
+    assert!(assert_equal(&mut sink).await);
+    assert_values_are_counted(&mut sink).await;
+    assert_table_is(&mut sink, &results).await;
+}
+
+#[tokio::test]
+async fn columns_that_the_topic_brings_are_in_the_new_table() {
+    let mut sunk = Sunk::new(OWNED).await;
+    sunk.stack.set(PG_SINKER, "HTTP__CONTROL_TOKEN", TOKEN);
+    sunk.start(&settings("delete", 10_000)).await;
+    // A field that was passed over when it came.
+    sunk.put(1, "{\"id\":1}", "{\"id\":1,\"a\":\"x\",\"b\":7}");
+    sunk.settled().await;
+    sunk.stack.process(PG_SINKER).kill();
+    let growing = settings("delete", 10_000).replace("[backfill]", "evolve = \"add\"\n[backfill]");
+    sunk.start(&growing).await;
+    let done = rebuild(&mut sunk.stack, &["result.t", "--wait"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.output);
+    assert_eq!(sunk.rows("SELECT id, a, b FROM result.t").await, "1|x|7");
+    sunk.put(2, "{\"id\":2}", "{\"id\":2,\"a\":\"y\",\"b\":8}");
+    sunk.settled().await;
+    assert_eq!(sunk.rows("SELECT id, a, b FROM result.t ORDER BY id").await, "1|x|7\n2|y|8");
+    sunk.letters(0).await;
+}
+
+#[tokio::test]
 async fn a_topic_that_has_lost_records_builds_only_what_does_not_need_them() {
     let mut sunk = filled("keep", 10_000, "").await;
-    // What compaction leaves: offsets without a record. The end of a transaction is such a one.
-    let mut client = sunk.stack.places.kafka.client("tidemill-e2e");
-    let producer: BaseProducer = client.set("transactional.id", &sunk.topic).create().unwrap();
-    let wait = Duration::from_secs(30);
-    producer.init_transactions(wait).unwrap();
-    producer.begin_transaction().unwrap();
-    let record = BaseRecord::<str, str>::to(&sunk.topic).partition(0).key("x").payload("x");
-    producer.send(record).map_err(|(error, _)| error).unwrap();
-    producer.commit_transaction(wait).unwrap();
+    topics::write_with_a_gap_behind(&sunk.stack.places.kafka, &sunk.topic, 0, 1);
     let in_first = (1..).find(|id| partition(format!("{{\"id\":{id}}}").as_bytes(), PARTITIONS) == 0).unwrap();
     put(&mut sunk, 2, in_first, "behind the gap");
     sunk.flush();

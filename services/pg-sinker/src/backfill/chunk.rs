@@ -1,5 +1,7 @@
 //! A chunk is written: the job's positions by compare-and-set, then rows and roll-ups as a batch writes them.
 
+use std::collections::BTreeSet;
+
 use shared::batch::Record;
 use shared::failure::Failure;
 use shared::record::dead_letter::Rejection;
@@ -22,6 +24,25 @@ pub struct Writing<'w> {
     /// The statements that begin the transaction.
     pub begin: String,
     pub letters: &'w Letters,
+}
+
+/// Records that are among the dead letters, and whose chunk is not written yet: of a job the partitions and offsets. A chunk that is tried
+/// again sets none of them aside again. A process that starts anew knows none; the letter's key says that it is the same.
+#[derive(Debug, Default)]
+pub struct SetAside(BTreeSet<(i64, i32, i64)>);
+
+impl SetAside {
+    fn contains(&self, job: &Job, record: &Record<'_>) -> bool {
+        self.0.contains(&(job.id, record.partition, record.offset))
+    }
+
+    fn enter(&mut self, job: &Job, record: &Record<'_>) {
+        self.0.insert((job.id, record.partition, record.offset));
+    }
+
+    fn forget(&mut self, job: &Job) {
+        self.0.retain(|(id, ..)| *id != job.id);
+    }
 }
 
 /// Why a chunk was not written.
@@ -47,13 +68,28 @@ impl Writing<'_> {
         connection: &mut PgConnection,
         chunk: &Chunk,
         refusing: Option<&Grower>,
+        set_aside: &mut SetAside,
+    ) -> Result<u64, Unwritten> {
+        let written = self.write_all(connection, chunk, refusing, set_aside).await;
+        if matches!(written, Ok(_) | Err(Unwritten::Lost)) {
+            set_aside.forget(self.job);
+        }
+        written
+    }
+
+    async fn write_all(
+        &self,
+        connection: &mut PgConnection,
+        chunk: &Chunk,
+        refusing: Option<&Grower>,
+        set_aside: &mut SetAside,
     ) -> Result<u64, Unwritten> {
         let records: Vec<Record<'_>> = chunk.batch.records().collect();
         let mut items: Vec<Item<'_>> = records.iter().map(|record| Item::read(*record, &self.plan.tables)).collect();
         if let Some(grower) = refusing {
             grower.refuse_what_has_no_column(&mut items);
         }
-        self.set_aside(&items).await?;
+        self.set_aside(&items, set_aside).await?;
         let mut portions = Portions::whole(items.len());
         let mut rows = 0;
         while let Some(range) = portions.take_next() {
@@ -70,7 +106,7 @@ impl Writing<'_> {
                         && let Some(item) = items.get_mut(at)
                     {
                         item.content = Err(rejection);
-                        self.set_aside(std::slice::from_ref(item)).await?;
+                        self.set_aside(std::slice::from_ref(item), set_aside).await?;
                     }
                 }
                 Err(trouble) => return Err(trouble.into()),
@@ -82,10 +118,13 @@ impl Writing<'_> {
         Ok(rows)
     }
 
-    async fn set_aside(&self, items: &[Item<'_>]) -> Result<(), Unwritten> {
+    async fn set_aside(&self, items: &[Item<'_>], set_aside: &mut SetAside) -> Result<(), Unwritten> {
         let rejected = items.iter().filter_map(|item| Some((item.record, item.content.as_ref().err()?)));
-        let rejected: Vec<(Record<'_>, &Rejection)> = rejected.collect();
-        self.letters.post(&rejected).await.map_err(Unwritten::Failure)
+        let new = rejected.filter(|(record, _)| !set_aside.contains(self.job, record));
+        let new: Vec<(Record<'_>, &Rejection)> = new.collect();
+        self.letters.post(&new).await.map_err(Unwritten::Failure)?;
+        new.iter().for_each(|(record, _)| set_aside.enter(self.job, record));
+        Ok(())
     }
 
     async fn attempt(

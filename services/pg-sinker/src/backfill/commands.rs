@@ -28,7 +28,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
 use super::job::{self, Kind, Part, Step};
-use super::rebuild::lost;
+use super::rebuild::{lost, taken};
 use super::shadow;
 use super::span::Span;
 use crate::catalog;
@@ -83,13 +83,12 @@ impl Commands {
             Problem::bad_request(format!("the body must be like {{\"table\":\"schema.table\"}}: {error}"))
         })?;
         let table = self.named(&body.table)?;
-        let mut connection = self.config.sink.connect("pg-sinker command").await.map_err(unavailable)?;
+        let timeout = self.config.writer.transaction_timeout_ms.to_string();
+        let limits =
+            [("statement_timeout", timeout.as_str()), ("idle_in_transaction_session_timeout", timeout.as_str())];
+        let mut connection = self.config.sink.connect_with("pg-sinker command", &limits).await.map_err(unavailable)?;
         if name == "backfill/stop" {
-            let group = &self.config.input.group;
-            return match job::stop(&mut connection, group, &table.label()).await.map_err(unavailable)? {
-                0 => Err(Problem::conflict(format!("nothing of {} is read again", table.label()))),
-                _ => Ok(json!({ "table": table.label(), "command": name })),
-            };
+            return self.stop(&mut connection, &table.label()).await;
         }
         if name == "rebuild" {
             return self.rebuild(&mut connection, table, &body).await;
@@ -99,6 +98,18 @@ impl Commands {
         let parts = self.parts(self.config.topic_of(table).to_owned(), span.since_ms).await.map_err(unavailable)?;
         let step = if table.on_tombstone == OnTombstone::Delete { Step::Deletions } else { Step::Rows };
         self.enter(&mut connection, table, (Kind::Replay, step, &span), &parts).await
+    }
+
+    async fn stop(&self, connection: &mut PgConnection, table: &str) -> Reply {
+        let group = &self.config.input.group;
+        if job::stop(connection, group, table).await.map_err(unavailable)? > 0 {
+            return Ok(json!({ "table": table, "command": "backfill/stop" }));
+        }
+        let is_open = job::is_open(connection, group, table).await.map_err(unavailable)?;
+        Err(Problem::conflict(match is_open {
+            true => format!("{table} has been built anew: what is left to do, filling its roll-ups, comes to its end"),
+            false => format!("nothing of {table} is read again"),
+        }))
     }
 
     async fn rebuild(&self, connection: &mut PgConnection, table: &TableConfig, body: &Body) -> Reply {
@@ -112,9 +123,7 @@ impl Commands {
             return Err(Problem::conflict(told.join("; ")));
         }
         if shadow::is_taken(connection, &name).await.map_err(unavailable)? {
-            let beside = shadow::beside(&name);
-            let detail = format!("there is a table {beside} already. To do: DROP TABLE {}", beside.sql());
-            return Err(Problem::conflict(detail));
+            return Err(Problem::conflict(taken(&name).chain()));
         }
         let parts = self.parts(self.config.topic_of(table).to_owned(), None).await.map_err(unavailable)?;
         if let Some(part) = parts.iter().find(|part| part.first > 0) {

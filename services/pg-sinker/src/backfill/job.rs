@@ -1,6 +1,7 @@
 //! Jobs as they stand in the sink: what is read again, how far it is, and how it ended.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -88,7 +89,10 @@ pub struct Job {
     pub span: Span,
     pub step: Step,
     pub state: State,
+    /// Of one that is open: why its last try failed, where nothing was written since.
     pub failure: Option<String>,
+    /// Tries that failed since something was written.
+    pub tries: i32,
     /// Records that were read, and rows that were written or deleted, in this step.
     pub records: i64,
     pub rows: i64,
@@ -129,6 +133,24 @@ impl Job {
         (sum(|part| part.next), sum(|part| part.first))
     }
 
+    /// Whether something was read in this step.
+    pub fn is_begun(&self) -> bool {
+        self.parts.iter().any(|part| part.next > part.first)
+    }
+
+    /// What this job has read and the sink, by its offsets, has not come to.
+    pub fn ahead_of(&self, offsets: &BTreeMap<i32, i64>) -> Vec<Part> {
+        let of_sink = |part: &Part| offsets.get(&part.partition).copied().unwrap_or_default().max(part.first);
+        let ahead = self.parts.iter().filter(|part| of_sink(part) < part.next);
+        ahead.map(|part| Part { next: of_sink(part), until: part.next, ..*part }).collect()
+    }
+
+    /// Whether it goes on until it is done: what lacks in a table that is new to its topic, or in roll-ups over one that was built anew, is
+    /// nobody's to give up.
+    pub fn must_be_done(&self) -> bool {
+        self.kind == Kind::New || self.step == Step::Swapped
+    }
+
     /// Whether a rebuild ended without a swap.
     pub fn left_something(&self) -> bool {
         self.kind == Kind::Rebuild && matches!(self.state, State::Stopped | State::Failed)
@@ -152,6 +174,7 @@ impl Job {
             "begun_at": time::at_millisecond(self.begun_ms),
             "ended_at": self.ended_ms.map(time::at_millisecond),
             "failure": self.failure,
+            "tries": self.tries,
         })
     }
 }
@@ -176,6 +199,7 @@ impl Job {
             step: word(row, "step")?,
             state: word(row, "state")?,
             failure: row.try_get("failure")?,
+            tries: row.try_get("tries")?,
             records: row.try_get("records")?,
             rows: row.try_get("rows")?,
             begun_ms: row.try_get("begun_ms")?,
@@ -196,7 +220,7 @@ fn word<T: DeserializeOwned>(row: &PgRow, column: &str) -> sqlx::Result<T> {
         .map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-const SELECT: &str = "SELECT b.id, b.topic, b.sink_table, b.kind, b.span::text AS span, b.step, b.state, b.failure, b.records, b.rows, \
+const SELECT: &str = "SELECT b.id, b.topic, b.sink_table, b.kind, b.span::text AS span, b.step, b.state, b.failure, b.tries, b.records, b.rows, \
      (extract(epoch FROM b.begun_at) * 1000)::int8 AS begun_ms, (extract(epoch FROM b.ended_at) * 1000)::int8 AS ended_ms, \
      ARRAY(SELECT partition FROM tidemill.backfill_parts p WHERE p.backfill = b.id ORDER BY partition) AS partitions, \
      ARRAY(SELECT first_offset FROM tidemill.backfill_parts p WHERE p.backfill = b.id ORDER BY partition) AS firsts, \
@@ -204,22 +228,49 @@ const SELECT: &str = "SELECT b.id, b.topic, b.sink_table, b.kind, b.span::text A
      ARRAY(SELECT until_offset FROM tidemill.backfill_parts p WHERE p.backfill = b.id ORDER BY partition) AS untils \
      FROM tidemill.backfills b WHERE b.consumer_group = $1";
 
-/// The last jobs of the group, the newest first.
+/// The last jobs of the group, the newest first; those that are open before all others.
 pub async fn recent(connection: &mut PgConnection, group: &str) -> Result<Vec<Job>, Failure> {
-    let sql = of_those(" ORDER BY b.id DESC LIMIT $2");
+    let sql = of_those(" ORDER BY b.state = 'open' DESC, b.id DESC LIMIT $2");
     let found = sqlx::query(AssertSqlSafe(sql)).bind(group).bind(SHOWN).fetch_all(connection).await.map_err(failed)?;
     found.iter().map(Job::read).collect::<sqlx::Result<_>>().map_err(failed)
 }
 
-/// The first job of the group that is open, of these tables and the topics that they are written from. Another one is that of an instance
-/// with other settings.
+/// What is shown of a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Offsets that are still to be read.
+    pub remaining: i64,
+    /// An open job rests after a failure, or, where none is open, the last one failed.
+    pub is_failing: bool,
+}
+
+/// What is shown of each table of these jobs, which come as [`recent`] has them.
+pub fn figures(jobs: &[Job]) -> BTreeMap<&str, Figures> {
+    let mut figures: BTreeMap<&str, Figures> = BTreeMap::new();
+    for job in jobs {
+        let is_last = !figures.contains_key(job.table.as_str());
+        let found = figures.entry(&job.table).or_default();
+        match job.state {
+            State::Open => {
+                found.remaining += job.offsets().0;
+                found.is_failing |= job.failure.is_some();
+            }
+            State::Failed => found.is_failing |= is_last,
+            State::Done | State::Stopped => {}
+        }
+    }
+    figures
+}
+
+/// The first job of the group that is open and does not rest, of these tables and the topics that they are written from. Another one is
+/// that of an instance with other settings.
 pub async fn next(
     connection: &mut PgConnection,
     group: &str,
     written: &[(String, &str)],
 ) -> Result<Option<Job>, Failure> {
     let sql = of_those(
-        " AND b.state = 'open' AND (b.sink_table, b.topic) IN (SELECT * FROM unnest($2::text[], $3::text[])) ORDER BY b.id LIMIT 1",
+        " AND b.state = 'open' AND (b.rests_until IS NULL OR b.rests_until <= clock_timestamp()) AND (b.sink_table, b.topic) IN (SELECT * FROM unnest($2::text[], $3::text[])) ORDER BY b.id LIMIT 1",
     );
     let query = sqlx::query(AssertSqlSafe(sql)).bind(group);
     let query = query.bind(written.iter().map(|(table, _)| table).bind_iter());
@@ -230,6 +281,26 @@ pub async fn next(
 
 fn of_those(rest: &str) -> String {
     format!("{SELECT}{rest}")
+}
+
+/// The job is not tried for so long. `failure`: a try of it failed, for this.
+pub async fn rest(
+    connection: &mut PgConnection,
+    job: &Job,
+    failure: Option<&str>,
+    wait: Duration,
+) -> Result<(), Failure> {
+    sqlx::query(
+        "UPDATE tidemill.backfills SET rests_until = clock_timestamp() + $2 * interval '1 millisecond', \
+         failure = coalesce($3, failure), tries = tries + ($3 IS NOT NULL)::int WHERE id = $1 AND state = 'open'",
+    )
+    .bind(job.id)
+    .bind(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
+    .bind(failure)
+    .execute(connection)
+    .await
+    .map_err(failed)?;
+    Ok(())
 }
 
 /// Enters a job that somebody asked for. `None` where one of the table is open.
@@ -280,13 +351,14 @@ pub async fn enter(
     Ok(Some(id))
 }
 
-/// Enters the gaps of a table that is new to the topic. Where a job of it is open it begins anew, with these as well.
+/// Enters the gaps of a table that is new to the topic. Where such a job of it is open it begins anew, with these as well; one that somebody
+/// asked for goes on beside it.
 pub async fn enter_gaps(connection: &mut PgConnection, place: &Place, table: &str, gaps: &[Gap]) -> sqlx::Result<()> {
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO tidemill.backfills (consumer_group, topic, sink_table, kind, step, span) \
          VALUES ($1, $2, $3, 'new', 'deletions', '{}') \
-         ON CONFLICT (consumer_group, topic, sink_table, kind) WHERE state = 'open' \
-         DO UPDATE SET step = excluded.step, records = 0, rows = 0 RETURNING id",
+         ON CONFLICT (consumer_group, topic, sink_table, (kind = 'new')) WHERE state = 'open' \
+         DO UPDATE SET step = excluded.step, records = 0, rows = 0, tries = 0, rests_until = NULL RETURNING id",
     )
     .bind(&place.group)
     .bind(&place.topic)
@@ -310,11 +382,11 @@ pub async fn enter_gaps(connection: &mut PgConnection, place: &Place, table: &st
     Ok(())
 }
 
-/// Stops what is open of a table. Answers how many jobs that were.
+/// Stops what is open of a table. Answers how many jobs that were. A table that has taken its place is there: what is left to do is done.
 pub async fn stop(connection: &mut PgConnection, group: &str, table: &str) -> Result<u64, Failure> {
     let stopped = sqlx::query(
         "UPDATE tidemill.backfills SET state = 'stopped', ended_at = now() \
-         WHERE consumer_group = $1 AND sink_table = $2 AND state = 'open'",
+         WHERE consumer_group = $1 AND sink_table = $2 AND state = 'open' AND step <> 'swapped'",
     )
     .bind(group)
     .bind(table)
@@ -322,6 +394,18 @@ pub async fn stop(connection: &mut PgConnection, group: &str, table: &str) -> Re
     .await
     .map_err(failed)?;
     Ok(stopped.rows_affected())
+}
+
+/// Whether a job of the table is open.
+pub async fn is_open(connection: &mut PgConnection, group: &str, table: &str) -> Result<bool, Failure> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM tidemill.backfills WHERE consumer_group = $1 AND sink_table = $2 AND state = 'open')",
+    )
+    .bind(group)
+    .bind(table)
+    .fetch_one(connection)
+    .await
+    .map_err(failed)
 }
 
 /// Moves the positions, and counts. False where the job is no longer open at this step, or not where these moves begin.
@@ -332,7 +416,7 @@ pub async fn advance(
     (records, rows): (i64, i64),
 ) -> sqlx::Result<bool> {
     let is_open = sqlx::query(
-        "UPDATE tidemill.backfills SET records = records + $3, rows = rows + $4, moved_at = now() \
+        "UPDATE tidemill.backfills SET records = records + $3, rows = rows + $4, moved_at = now(), failure = NULL, tries = 0 \
          WHERE id = $1 AND state = 'open' AND step = $2",
     )
     .bind(job.id)
@@ -366,7 +450,7 @@ pub async fn go_on(connection: &mut PgConnection, job: &Job, step: Step, is_read
         .await
         .map_err(failed)?;
     let moved = sqlx::query(
-        "UPDATE tidemill.backfills b SET step = $2, records = 0, rows = 0, moved_at = now() WHERE id = $1 AND state = 'open' AND step = $3 \
+        "UPDATE tidemill.backfills b SET step = $2, records = 0, rows = 0, moved_at = now(), failure = NULL, tries = 0 WHERE id = $1 AND state = 'open' AND step = $3 \
          AND NOT ($4 AND EXISTS (SELECT FROM tidemill.backfill_parts p WHERE p.backfill = b.id AND p.next_offset < p.until_offset))",
     )
     .bind(job.id)
@@ -409,7 +493,8 @@ pub async fn extend(connection: &mut PgConnection, job: &mut Job, until: &BTreeM
 /// The new table has taken the old one's place. False where the job is no longer where it was.
 pub async fn swapped(connection: &mut PgConnection, job: &Job) -> sqlx::Result<bool> {
     let moved = sqlx::query(
-        "UPDATE tidemill.backfills SET step = $3, moved_at = now() WHERE id = $1 AND state = 'open' AND step = $2",
+        "UPDATE tidemill.backfills SET step = $3, moved_at = now(), failure = NULL, tries = 0 \
+         WHERE id = $1 AND state = 'open' AND step = $2",
     )
     .bind(job.id)
     .bind(job.step.as_str())
@@ -439,11 +524,11 @@ pub async fn end(connection: &mut PgConnection, job: &Job, failure: Option<&str>
     Ok(ended.rows_affected() == 1)
 }
 
-/// Tables whose records were to be read again from the beginning, and were not: each with what came between.
+/// Tables whose records were to be read again from the beginning, and were not, or not yet since something is in the way: each with what.
 pub async fn unfilled(connection: &mut PgConnection, group: &str) -> Result<Vec<(String, String)>, Failure> {
     sqlx::query_as(
         "SELECT DISTINCT ON (sink_table) sink_table, coalesce(failure, 'it was stopped') FROM tidemill.backfills b \
-         WHERE consumer_group = $1 AND kind = 'new' AND state IN ('failed', 'stopped') AND NOT EXISTS ( \
+         WHERE consumer_group = $1 AND kind = 'new' AND (state = 'stopped' OR state = 'open' AND failure IS NOT NULL) AND NOT EXISTS ( \
              SELECT FROM tidemill.backfills l WHERE l.consumer_group = $1 AND l.sink_table = b.sink_table AND l.topic = b.topic \
              AND l.id > b.id AND l.state IN ('open', 'done') AND l.span = '{}') \
          ORDER BY sink_table, id DESC",
@@ -468,12 +553,40 @@ pub mod tests {
             step: Step::Rows,
             state: State::Open,
             failure: None,
+            tries: 0,
             records: 0,
             rows: 0,
             begun_ms: 0,
             ended_ms: None,
             parts: parts.to_vec(),
         }
+    }
+
+    #[test]
+    fn a_job_that_is_open_says_more_of_a_table_than_one_that_has_ended() {
+        let part = |next| Part { partition: 0, first: 0, next, until: 10 };
+        let job = |state, next, failure: Option<&str>| Job {
+            state,
+            failure: failure.map(str::to_owned),
+            ..example(Kind::Replay, &[part(next)])
+        };
+        let shown = |jobs: &[Job]| figures(jobs)["r.t"];
+        let fault = Some("a fault");
+        let figures = |remaining, is_failing| Figures { remaining, is_failing };
+        assert_eq!(shown(&[job(State::Open, 4, None), job(State::Done, 10, None)]), figures(6, false));
+        assert_eq!(shown(&[job(State::Open, 4, None), job(State::Open, 9, fault)]), figures(7, true));
+        assert_eq!(shown(&[job(State::Open, 4, None), job(State::Failed, 0, fault)]), figures(6, false));
+        assert_eq!(shown(&[job(State::Failed, 4, fault), job(State::Done, 10, None)]), figures(0, true));
+        assert_eq!(shown(&[job(State::Done, 10, None), job(State::Failed, 4, fault)]), figures(0, false));
+    }
+
+    #[test]
+    fn a_job_is_ahead_where_the_sink_has_not_been() {
+        let part = |partition, next, until| Part { partition, first: 2, next, until };
+        let job = example(Kind::Rebuild, &[part(0, 9, 9), part(1, 7, 9), part(2, 2, 2), part(3, 4, 9)]);
+        let ahead = job.ahead_of(&BTreeMap::from([(0, 9), (1, 5), (2, 1)]));
+        assert_eq!(ahead, [part(1, 5, 7), part(3, 2, 4)]);
+        assert!(job.is_begun() && !example(Kind::Rebuild, &[part(2, 2, 2)]).is_begun());
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct Limits {
 /// So many records are passed over at most before the positions move.
 const READ_MAX: u64 = 50_000;
 /// Wait for a record at a time.
-const WAIT: Duration = Duration::from_millis(100);
+pub const WAIT: Duration = Duration::from_millis(100);
 
 /// Whether a step takes a record.
 fn is_taken(job: &Job, on_tombstone: OnTombstone, is_gone: bool) -> bool {

@@ -5,19 +5,20 @@ use std::error::Error as _;
 use std::time::Instant;
 
 use shared::failure::{Failure, FailureKind};
+use shared::generation::Fate;
 use shared::kafka::parts::Parts;
 use shared::pg::TableName;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::chunk::Writing;
-use super::job::{self, Job, Step};
-use super::reading::{self, Limits};
-use super::runner::{Destination, LOOK_EVERY, Rest, Runner, limits, moved, open, rest};
+use super::job::{self, Job, Part, Step};
+use super::reading::{self, Limits, WAIT};
+use super::runner::{Destination, Rest, Runner, limits, moved, open, open_parts, rest};
 use super::shadow;
 use crate::entry::Item;
 use crate::locks;
-use crate::settings::TableConfig;
+use crate::settings::{Settings, TableConfig};
 use crate::transaction::{Trouble, trouble};
 
 /// A transaction that others' may run beside: nobody else knows the table.
@@ -28,6 +29,8 @@ enum Swap {
     Done,
     /// So much came meanwhile: the sink's offsets.
     Behind(BTreeMap<i32, i64>),
+    /// The sink has not come to where the table beside is.
+    Ahead,
     /// It was stopped.
     Lost,
 }
@@ -53,18 +56,23 @@ impl Runner {
             }
             return filled;
         }
-        let forget = sqlx::query("DELETE FROM tidemill.deleted_keys WHERE sink_table = $1")
-            .bind(shadow::beside(&name).to_string())
-            .execute(&mut *connection)
-            .await;
-        forget.map_err(|error| of_trouble(trouble("tidemill.deleted_keys", error)))?;
-        if !self.setup.fill.fill_all().await.map_err(|failure| Some(rest(failure)))? {
-            // Another instance fills them.
-            tokio::time::sleep(LOOK_EVERY).await;
-            return Ok(());
+        self.finish(connection, job, &name).await
+    }
+
+    /// The new table is in its place: its roll-ups are filled, and what only the building needed goes.
+    async fn finish(&self, connection: &mut PgConnection, job: &Job, name: &TableName) -> Result<(), Option<Rest>> {
+        let rested = |failure| Some(rest(failure));
+        let fill = &self.setup.fill;
+        if !fill.is_complete(connection).await.map_err(rested)? {
+            // This session would be silent for as long as that takes: the next look has another one.
+            let is_mine = fill.fill_all().await.map_err(rested)?;
+            return if is_mine { Ok(()) } else { Err(Some(Rest::Awaits)) };
         }
-        job::end(connection, job, None).await.map_err(|failure| Some(rest(failure)))?;
-        tracing::info!(job = job.id, table = job.table, "a table was built anew");
+        let forgotten = shadow::forget_deleted_keys(connection, name).await;
+        forgotten.map_err(|error| of_trouble(trouble("tidemill.deleted_keys", error)))?;
+        if job::end(connection, job, None).await.map_err(rested)? {
+            tracing::info!(job = job.id, table = job.table, "a table was built anew");
+        }
         Ok(())
     }
 
@@ -81,8 +89,10 @@ impl Runner {
         let mut parts = open(&self.setup.config, &self.setup.fate, job).map_err(rested)?;
         loop {
             self.read_all(connection, job, &mut into, &mut parts).await?;
-            match self.swap(connection, job, &into, &mut parts, &name).await? {
+            let sink = self.await_sink(connection, job).await?;
+            match self.swap(connection, job, &into, &mut parts, (&name, &sink)).await? {
                 Swap::Done | Swap::Lost => return Ok(()),
+                Swap::Ahead => return Err(Some(Rest::Awaits)),
                 Swap::Behind(offsets) => {
                     let known = |partition: &i32| job.parts.iter().any(|part| part.partition == *partition);
                     if !offsets.keys().all(known) {
@@ -98,41 +108,64 @@ impl Runner {
     /// Makes the table beside, unless the job is on its way into it.
     async fn make(&self, connection: &mut PgConnection, job: &Job, name: &TableName) -> Result<(), Option<Rest>> {
         let failed = |error| of_trouble(trouble(&name.to_string(), error));
-        let is_begun = job.parts.iter().any(|part| part.next > part.first);
-        if is_begun && shadow::is_alike(connection, name).await.map_err(failed)? {
-            return Ok(());
-        }
-        if is_begun {
-            return Err(Some(Rest::Failed(changed(name))));
+        if job.is_begun() {
+            // What its rows went into.
+            let is_its = shadow::is_its(connection, name, job.id).await.map_err(failed)?;
+            let is_as_it_was = is_its && shadow::is_alike(connection, name).await.map_err(failed)?;
+            return if is_as_it_was { Ok(()) } else { Err(Some(Rest::Failed(changed(name)))) };
         }
         let problems = shadow::problems(connection, name, &self.setup.config.sink.user).await;
         if let Some(problem) = problems.map_err(|failure| Some(rest(failure)))?.into_iter().next() {
             return Err(Some(Rest::Failed(problem)));
         }
+        if shadow::is_of_another(connection, name, job.id).await.map_err(failed)? {
+            return Err(Some(Rest::Failed(taken(name))));
+        }
         shadow::make(connection, name, job.id).await.map_err(failed)
     }
 
-    /// With no batch of the topic open: reads what the table beside lacks, if that is little, and puts it in the old one's place.
+    /// Waits for the sink where the table beside is ahead of it: a row that was deleted would come back in the new table, and go again, when
+    /// the sink comes to the records before the deletion. Answers the sink's offsets; between these and the job's there is no record.
+    async fn await_sink(&self, connection: &mut PgConnection, job: &Job) -> Result<BTreeMap<i32, i64>, Option<Rest>> {
+        let failed = |error| of_trouble(trouble("tidemill.sink_offsets", error));
+        let offsets = self.offsets(connection, job).await.map_err(failed)?;
+        let ahead = job.ahead_of(&offsets);
+        let config = &self.setup.config;
+        let is_awaited = ahead.is_empty()
+            || has_no_record(config, &self.setup.fate, job, &ahead).await.map_err(|failure| Some(rest(failure)))?;
+        if is_awaited { Ok(offsets) } else { Err(Some(Rest::Awaits)) }
+    }
+
+    /// Where the sink is in the job's topic.
+    async fn offsets(&self, connection: &mut PgConnection, job: &Job) -> sqlx::Result<BTreeMap<i32, i64>> {
+        let found: Vec<(i32, i64)> = sqlx::query_as(
+            "SELECT partition, next_offset FROM tidemill.sink_offsets WHERE consumer_group = $1 AND topic = $2 AND next_offset > 0",
+        )
+        .bind(&self.setup.config.input.group)
+        .bind(&job.topic)
+        .fetch_all(connection)
+        .await?;
+        Ok(found.into_iter().collect())
+    }
+
+    /// With no batch of the topic open: reads what the table beside lacks, if that is little, and puts it in the old one's place. The sink
+    /// was `seen` where it has passed all that the table beside has.
     async fn swap(
         &self,
         connection: &mut PgConnection,
         job: &Job,
         into: &Destination,
         parts: &mut Parts,
-        name: &TableName,
+        (name, seen): (&TableName, &BTreeMap<i32, i64>),
     ) -> Result<Swap, Option<Rest>> {
         let failed = |error| of_trouble(trouble(&name.to_string(), error));
         let begun = connection.begin_with(AssertSqlSafe(locks::begin_alone(&job.topic))).await;
         let mut transaction = begun.map_err(failed)?;
-        let offsets: Vec<(i32, i64)> = sqlx::query_as(
-            "SELECT partition, next_offset FROM tidemill.sink_offsets WHERE consumer_group = $1 AND topic = $2",
-        )
-        .bind(&self.setup.config.input.group)
-        .bind(&job.topic)
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed)?;
-        let offsets: BTreeMap<i32, i64> = offsets.into_iter().filter(|(_, next)| *next > 0).collect();
+        let offsets = self.offsets(&mut transaction, job).await.map_err(failed)?;
+        if seen.iter().any(|(partition, seen)| offsets.get(partition).is_none_or(|offset| offset < seen)) {
+            transaction.rollback().await.map_err(failed)?;
+            return Ok(Swap::Ahead);
+        }
         let next_of =
             |partition: &i32| job.parts.iter().find(|part| part.partition == *partition).map(|part| part.next);
         let lacks =
@@ -176,7 +209,13 @@ impl Runner {
         let refill =
             sqlx::query("UPDATE tidemill.rollups SET is_complete = false, filled_to = NULL WHERE of_table = $1");
         refill.bind(&job.table).execute(&mut *connection).await.map_err(failed)?;
-        shadow::lock(connection, name, self.setup.config.writer.evolve_lock_timeout_ms).await.map_err(failed)?;
+        let config = &self.setup.config;
+        shadow::lock(connection, name, config.writer.evolve_lock_timeout_ms).await.map_err(failed)?;
+        // Nobody changes it any more. What came to it since the job began would be lost.
+        let problems = shadow::problems(connection, name, &config.sink.user).await;
+        if let Some(problem) = problems.map_err(|failure| Some(rest(failure)))?.into_iter().next() {
+            return Err(Some(Rest::Failed(problem)));
+        }
         if !shadow::is_alike(connection, name).await.map_err(failed)? {
             return Err(Some(Rest::Failed(changed(name))));
         }
@@ -185,7 +224,8 @@ impl Runner {
     }
 
     /// The last records, in the transaction of the swap. The job's positions stay: where the swap fails they are read again. False where a
-    /// record of them is bad: they are to be written in halves, as others are.
+    /// record of them is bad, or brings a column: they are to be written as others are. One that cannot be read is among the dead letters: the
+    /// sink has passed it.
     async fn catch_up(
         &self,
         connection: &mut PgConnection,
@@ -206,6 +246,9 @@ impl Runner {
             let limits = Limits { records: usize::MAX, ..limits(&self.setup.config) };
             let chunk = reading::next(parts, job, into.on_tombstone, limits).map_err(rested)?;
             into.whole(parts, job)?;
+            if into.lacks_columns(&chunk) {
+                return Ok(false);
+            }
             let items: Vec<Item<'_>> =
                 chunk.batch.records().map(|record| Item::read(record, &into.plan.tables)).collect();
             let writing = Writing { plan: &into.plan, job, begin: BEGIN.to_owned(), letters: &into.letters };
@@ -232,7 +275,8 @@ impl Runner {
             let chunk = reading::next(parts, job, into.on_tombstone, limits).map_err(|failure| Some(rest(failure)))?;
             into.whole(parts, job)?;
             if !chunk.moves.is_empty() {
-                let rows = into.write(connection, job, &chunk, BEGIN.to_owned()).await?;
+                let begin = BEGIN.to_owned();
+                let rows = into.write(connection, job, &chunk, begin, &mut self.set_aside).await?;
                 moved(job, &chunk, rows);
                 self.went_on(job, &chunk);
             }
@@ -241,26 +285,29 @@ impl Runner {
         }
         Ok(())
     }
+}
 
-    /// What a rebuild that has ended without a swap left behind.
-    pub(super) async fn sweep(&mut self, connection: &mut PgConnection, jobs: &[Job]) -> Result<(), Failure> {
-        for job in jobs.iter().filter(|job| job.left_something()) {
-            if self.swept.contains(&job.id) {
-                continue;
-            }
-            let name = TableName::parse(&job.table);
-            let dropped = shadow::drop(connection, &name, job.id).await;
-            dropped.map_err(|error| {
-                shared::pg::refused_for_now(format!("the table beside {name} cannot be dropped"), error)
-            })?;
-            self.swept.insert(job.id);
-        }
-        Ok(())
+/// Whether these parts of the job's topic have no record.
+async fn has_no_record(config: &Settings, fate: &Fate, job: &Job, parts: &[Part]) -> Result<bool, Failure> {
+    let mut parts = open_parts(config, fate, &job.topic, parts)?;
+    let mut is_empty = true;
+    while is_empty && !parts.is_done() {
+        parts.read(WAIT, &mut |_, _| is_empty = false)?;
+        // Where the generation ends this ends.
+        tokio::task::yield_now().await;
     }
+    Ok(is_empty)
 }
 
 fn of_trouble(trouble: Trouble) -> Option<Rest> {
     super::chunk::Unwritten::Trouble(trouble).into()
+}
+
+/// Somebody's table stands where the one beside would.
+pub fn taken(name: &TableName) -> Failure {
+    let beside = shadow::beside(name);
+    Failure::new(FailureKind::Settings, format!("there is a table {beside} already"))
+        .cure(format!("DROP TABLE {}", beside.sql()))
 }
 
 fn changed(name: &TableName) -> Failure {

@@ -1,7 +1,7 @@
 //! Does the jobs that stand in the sink, one after the other, on a thread of its own with connections of its own. What goes wrong here is told,
 //! and ends nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,9 +20,10 @@ use shared::run::Service as _;
 use shared::said::Said;
 use sqlx::postgres::PgConnection;
 
-use super::chunk::{Unwritten, Writing};
-use super::job::{self, Job, Kind, State, Step};
+use super::chunk::{SetAside, Unwritten, Writing};
+use super::job::{self, Job, Kind, Step};
 use super::reading::{self, Chunk, Limits};
+use super::sweep::Sweep;
 use super::{rebuild, shadow};
 use crate::checkpoint::Place;
 use crate::evolve::Grower;
@@ -41,8 +42,6 @@ use crate::{locks, session};
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often progress is shown.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
-/// A job that fails so often, without a chunk between, has failed for good.
-const TRIES_MAX: u32 = 5;
 /// The name of the page: `/api/v1/backfills`.
 const PAGE: &str = "backfills";
 
@@ -64,9 +63,9 @@ pub fn spawn(setup: Setup) -> Result<JoinHandle<()>, Failure> {
         setup,
         connection: None,
         said: Said::default(),
-        tries: (0, 0),
         shown: Instant::now(),
-        swept: BTreeSet::new(),
+        set_aside: SetAside::default(),
+        sweep: Sweep::default(),
     };
     let run = move || {
         runtime.block_on(runner.run());
@@ -81,19 +80,19 @@ pub struct Runner {
     pub(super) setup: Setup,
     connection: Option<PgConnection>,
     said: Said,
-    /// A job, and how often it failed since its last chunk.
-    tries: (i64, u32),
     shown: Instant,
-    /// Rebuilds whose table beside was dropped.
-    pub(super) swept: BTreeSet<i64>,
+    pub(super) set_aside: SetAside,
+    sweep: Sweep,
 }
 
 /// Why a job rests.
 pub enum Rest {
     /// It is tried again.
     ForNow(Failure),
-    /// It is tried again, but not for ever.
+    /// It is tried again, but, unless it must be done, not for ever.
     Failed(Failure),
+    /// Nothing is wrong: something else comes first.
+    Awaits,
 }
 
 /// Faults of servers pass; whatever else there is may be mended by a look at the catalog.
@@ -147,52 +146,62 @@ impl Runner {
         let group = self.setup.config.input.group.clone();
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let config = &self.setup.config;
-                let silence = Duration::from_millis(config.kafka.session_timeout_ms);
-                session::connect(&config.sink, "pg-sinker backfill", &config.writer, silence).await?
-            }
+            None => self.connect().await?,
         };
         let jobs = job::recent(&mut connection, &group).await?;
         self.show(&jobs);
-        self.sweep(&mut connection, &jobs).await?;
-        let config = &self.setup.config;
-        let written: Vec<_> = config.tables.values().map(|table| (table.label(), config.topic_of(table))).collect();
-        let next = job::next(&mut connection, &group, &written).await?;
-        let Some(job) = next.filter(|_| self.setup.health.is_ready()) else {
-            self.connection = Some(connection);
-            return Ok(false);
-        };
-        let mine: bool = sqlx::query_scalar(locks::TRY_BACKFILL)
-            .bind(&group)
-            .fetch_one(&mut connection)
-            .await
-            .map_err(|error| refused("the turn to read records again cannot be taken", error))?;
-        if !mine {
+        self.sweep.look(&mut connection, &jobs, &self.setup.config).await;
+        let is_some = self.next(&mut connection).await?.is_some();
+        if !(is_some && self.setup.health.is_ready() && take_turn(&mut connection, &group).await?) {
             self.connection = Some(connection);
             return Ok(false);
         }
-        let worked = self.work(&mut connection, job.clone()).await;
-        if let Some(rest) = worked {
+        // The turn goes with the connection: a further one may be another instance's. Between the look and the turn somebody may have gone
+        // on with the job.
+        let Some(job) = self.next(&mut connection).await? else { return Ok(false) };
+        if let Some(rest) = self.work(&mut connection, job.clone()).await {
             self.rest(&mut connection, &job, rest).await?;
         }
-        // The turn goes with the connection: a further one may be another instance's.
         Ok(true)
     }
 
+    /// A session that holds the turn: the server gives it up when it hears nothing for longer than a chunk may take.
+    async fn connect(&self) -> Result<PgConnection, Failure> {
+        let config = &self.setup.config;
+        let silence = Duration::from_millis(config.kafka.session_timeout_ms);
+        let mut connection = session::connect(&config.sink, "pg-sinker backfill", &config.writer, silence).await?;
+        let chunk_records = usize::try_from(config.backfill.chunk_records).unwrap_or(usize::MAX);
+        let between_chunks = config.backfill.time_of(chunk_records) + config.kafka.request_timeout();
+        session::end_when_silent(&mut connection, silence, silence + between_chunks).await?;
+        Ok(connection)
+    }
+
+    async fn next(&self, connection: &mut PgConnection) -> Result<Option<Job>, Failure> {
+        let config = &self.setup.config;
+        let written: Vec<_> = config.tables.values().map(|table| (table.label(), config.topic_of(table))).collect();
+        job::next(connection, &config.input.group, &written).await
+    }
+
+    /// Others come before the job for a while, or it has ended.
     async fn rest(&mut self, connection: &mut PgConnection, job: &Job, rest: Rest) -> Result<(), Failure> {
-        let failure = match rest {
-            Rest::ForNow(failure) => return Err(failure),
-            Rest::Failed(failure) => failure,
+        let config = &self.setup.config.backfill;
+        let is_given_up = is_given_up(job, &rest, config.tries_max);
+        let (Rest::ForNow(failure) | Rest::Failed(failure)) = rest else {
+            return job::rest(connection, job, None, LOOK_EVERY).await;
         };
-        let tries = if self.tries.0 == job.id { self.tries.1 + 1 } else { 1 };
-        self.tries = (job.id, tries);
-        if failure.kind.is_retried() && tries < TRIES_MAX {
+        let chain = failure.chain();
+        if is_given_up {
+            tracing::error!(job = job.id, table = job.table, "what was to be read again is not: {chain}");
+            return job::end(connection, job, Some(&chain)).await.map(|_| ());
+        }
+        let wait = config.retry_wait(u32::try_from(job.tries).unwrap_or_default().saturating_add(1));
+        if job::rest(connection, job, Some(&chain), wait).await.is_err() {
+            // The sink is away: nothing else can be done meanwhile.
             return Err(failure);
         }
-        let chain = failure.chain();
-        tracing::error!(job = job.id, table = job.table, "what was to be read again is not: {chain}");
-        job::end(connection, job, Some(&chain)).await?;
+        if self.said.is_news(&chain) {
+            tracing::warn!(job = job.id, table = job.table, "records are read again later: {chain}");
+        }
         Ok(())
     }
 
@@ -244,7 +253,8 @@ impl Runner {
             let chunk = reading::next(&mut parts, job, into.on_tombstone, limits(&config));
             let chunk = chunk.map_err(|failure| Some(rest(failure)))?;
             if !chunk.moves.is_empty() {
-                let rows = into.write(connection, job, &chunk, locks::begin_alone(&job.topic)).await?;
+                let begin = locks::begin_alone(&job.topic);
+                let rows = into.write(connection, job, &chunk, begin, &mut self.set_aside).await?;
                 moved(job, &chunk, rows);
                 self.went_on(job, &chunk);
             }
@@ -257,7 +267,6 @@ impl Runner {
 
     /// Tells of a chunk.
     pub(super) fn went_on(&mut self, job: &Job, chunk: &Chunk) {
-        self.tries = (job.id, 0);
         metrics::BACKFILL_RECORDS.with_label_values(&[&job.table]).inc_by(chunk.batch.len() as u64);
         if self.shown.elapsed() >= SHOW_EVERY {
             self.shown = Instant::now();
@@ -266,9 +275,9 @@ impl Runner {
     }
 
     fn show(&self, jobs: &[Job]) {
-        for job in jobs {
-            let remaining = if job.state == State::Open { job.offsets().0 } else { 0 };
-            metrics::BACKFILL_REMAINING.with_label_values(&[&job.table]).set(remaining);
+        for (table, figures) in job::figures(jobs) {
+            metrics::BACKFILL_REMAINING.with_label_values(&[table]).set(figures.remaining);
+            metrics::BACKFILL_FAILED.with_label_values(&[table]).set(i64::from(figures.is_failing));
         }
         let jobs: Vec<_> = jobs.iter().map(Job::shown).collect();
         self.setup.health.page(PAGE, json!({ "jobs": jobs }));
@@ -287,6 +296,24 @@ impl Runner {
             )
             .collect();
         self.setup.health.page(PAGE, json!({ "jobs": jobs }));
+    }
+}
+
+async fn take_turn(connection: &mut PgConnection, group: &str) -> Result<bool, Failure> {
+    sqlx::query_scalar(locks::TRY_BACKFILL)
+        .bind(group)
+        .fetch_one(connection)
+        .await
+        .map_err(|error| refused("the turn to read records again cannot be taken", error))
+}
+
+/// Whether the job has failed for good.
+fn is_given_up(job: &Job, rest: &Rest, tries_max: u32) -> bool {
+    match rest {
+        Rest::Failed(failure) if !job.must_be_done() => {
+            !failure.kind.is_retried() || u32::try_from(job.tries).is_ok_and(|tries| tries + 1 >= tries_max)
+        }
+        _ => false,
     }
 }
 
@@ -316,27 +343,36 @@ pub fn written<'s>(config: &'s Settings, job: &Job) -> Result<&'s TableConfig, F
     })
 }
 
-/// Opens the topic where the job is. What retention has taken is passed over.
+/// Opens the topic where the job is.
 pub fn open(config: &Settings, fate: &Fate, job: &Job) -> Result<Parts, Failure> {
-    let tail = TailReader::new(&config.kafka, PgSinker::NAME, fate)?;
-    let bounds = tail.bounds(&job.topic, job.parts.iter().map(|part| part.partition))?;
     if job.kind == Kind::Rebuild {
+        let bounds = bounds(config, fate, &job.topic, &job.parts)?;
         let is_cut = |part: &&job::Part| bounds.get(&part.partition).is_some_and(|bounds| bounds.first > part.next);
         if let Some(part) = job.parts.iter().find(is_cut) {
             let what = format!("retention has cut off the beginning of partition {}", part.partition);
             return Err(rebuild::lost(&TableName::parse(&job.table), &what));
         }
     }
+    open_parts(config, fate, &job.topic, &job.parts)
+}
+
+/// Opens parts of a topic. What retention has taken is passed over.
+pub fn open_parts(config: &Settings, fate: &Fate, topic: &str, parts: &[job::Part]) -> Result<Parts, Failure> {
+    let bounds = bounds(config, fate, topic, parts)?;
     let within = |part: &job::Part| {
-        let Bounds { first, .. } = bounds.get(&part.partition).copied().filter(|bounds| bounds.end >= part.until)?;
-        Some(parts::Part { partition: part.partition, next: part.next.max(first), until: part.until })
+        let Bounds { first, end } = bounds.get(&part.partition).copied().unwrap_or(Bounds { first: 0, end: 0 });
+        if end < part.until {
+            return Err(parts::ends_early(topic, part.partition, end, part.until));
+        }
+        Ok(parts::Part { partition: part.partition, next: part.next.max(first), until: part.until })
     };
-    let parts: Option<Vec<parts::Part>> = job.parts.iter().map(within).collect();
-    let parts = parts.ok_or_else(|| {
-        let what = format!("topic {} ends before what is to be read again: it was made anew", job.topic);
-        Failure::new(FailureKind::Settings, what).cure("ask again for what it has now")
-    })?;
-    Parts::new(&config.kafka, PgSinker::NAME, &job.topic, &parts)
+    let parts = parts.iter().map(within).collect::<Result<Vec<_>, _>>()?;
+    Parts::new(&config.kafka, PgSinker::NAME, topic, &parts)
+}
+
+fn bounds(config: &Settings, fate: &Fate, topic: &str, parts: &[job::Part]) -> Result<BTreeMap<i32, Bounds>, Failure> {
+    let tail = TailReader::new(&config.kafka, PgSinker::NAME, fate)?;
+    tail.bounds(topic, parts.iter().map(|part| part.partition))
 }
 
 /// Where it is written, and how.
@@ -381,16 +417,20 @@ impl Destination {
         let mut into = Destination::new(setup, connection, table, job).await?;
         let name = TableName::parse(&table.table);
         let beside = shadow::beside(&name);
-        let mut tables: Vec<Table> = into.plan.tables.tables.iter().map(|target| target.table.clone()).collect();
-        for table in &mut tables {
-            (table.label, table.name) = (beside.to_string(), beside.clone());
-        }
-        let tables = Tables::new(tables);
+        let tables = renamed(&into.plan.tables, &beside);
         into.plan = Plan::new(into.plan.place.clone(), tables, Rollups::default(), Guard::Newer);
-        // It has the columns that the table has; where that one gets more, it begins anew.
-        into.grower.growth.clear();
         into.of = Some(name);
         Ok(into)
+    }
+
+    /// Whether the chunk brings a value without a column.
+    pub fn lacks_columns(&self, chunk: &Chunk) -> bool {
+        self.wanted(chunk) != Wanted::default()
+    }
+
+    fn wanted(&self, chunk: &Chunk) -> Wanted {
+        let all: BTreeMap<i32, i64> = chunk.batch.records().map(|record| (record.partition, 0)).collect();
+        self.grower.wanted(&chunk.batch, &all)
     }
 
     /// Refuses a gap in the topic where a row would be missing.
@@ -414,21 +454,56 @@ impl Destination {
         job: &Job,
         chunk: &Chunk,
         begin: String,
+        set_aside: &mut SetAside,
     ) -> Result<u64, Option<Rest>> {
         let of_trouble = |trouble: Trouble| Option::<Rest>::from(Unwritten::Trouble(trouble));
         let refusing = self.grow(connection, chunk).await.map_err(of_trouble)?;
         let writing = Writing { plan: &self.plan, job, begin, letters: &self.letters };
-        writing.write(connection, chunk, refusing.then_some(&self.grower)).await.map_err(Option::<Rest>::from)
+        let refusing = refusing.then_some(&self.grower);
+        writing.write(connection, chunk, refusing, set_aside).await.map_err(Option::<Rest>::from)
     }
 
-    /// Makes what the table lacks for the rows of the chunk. Answers whether some value of it gets no column.
+    /// Makes what the table lacks for the rows of the chunk, and the one beside it with it. Answers whether some value of it gets no column.
     async fn grow(&mut self, connection: &mut PgConnection, chunk: &Chunk) -> Result<bool, Trouble> {
-        let all: BTreeMap<i32, i64> = chunk.batch.records().map(|record| (record.partition, 0)).collect();
-        let wanted: Wanted = self.grower.wanted(&chunk.batch, &all);
+        let wanted = self.wanted(chunk);
         if !wanted.columns.is_empty() {
-            let tables: Tables = self.grower.make(connection, &wanted).await?;
+            let beside = self.of.as_ref().map(shadow::beside);
+            let tables = match &beside {
+                Some(beside) => renamed(&self.grower.make_twice(connection, &wanted, beside).await?, beside),
+                None => self.grower.make(connection, &wanted).await?,
+            };
             self.plan = self.plan.with_tables(tables);
         }
         Ok(wanted.has_impossible)
+    }
+}
+
+/// The same under the name of the table beside.
+fn renamed(tables: &Tables, beside: &TableName) -> Tables {
+    let of = |table: &Table| Table { label: beside.to_string(), name: beside.clone(), ..table.clone() };
+    Tables::new(tables.tables.iter().map(|target| of(&target.table)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::job::tests::example;
+    use super::*;
+
+    #[test]
+    fn what_must_be_done_is_never_given_up() {
+        let refused = || Rest::Failed(Failure::new(FailureKind::Refused, "a fault"));
+        let settings = || Rest::Failed(Failure::new(FailureKind::Settings, "a fault"));
+        let passing = Rest::ForNow(Failure::new(FailureKind::Unreachable, "away"));
+        let job = |kind, step, tries| Job { step, tries, ..example(kind, &[]) };
+        for kind in [Kind::Replay, Kind::Rebuild] {
+            assert!(!is_given_up(&job(kind, Step::Rows, 3), &refused(), 5));
+            assert!(is_given_up(&job(kind, Step::Rows, 4), &refused(), 5));
+            assert!(is_given_up(&job(kind, Step::Rows, 0), &settings(), 5));
+            assert!(!is_given_up(&job(kind, Step::Rows, 99), &passing, 5));
+            assert!(!is_given_up(&job(kind, Step::Rows, 99), &Rest::Awaits, 5));
+        }
+        for job in [job(Kind::New, Step::Rows, 99), job(Kind::Rebuild, Step::Swapped, 99)] {
+            assert!(!is_given_up(&job, &refused(), 5) && !is_given_up(&job, &settings(), 5));
+        }
     }
 }

@@ -5,6 +5,8 @@ use shared::pg::{TableName, quoted, refused};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 
+use crate::deleted_keys;
+
 const SUFFIX: &str = "__rebuild";
 /// The name of the old table between the renaming and the drop.
 const REPLACED: &str = "tidemill__replaced";
@@ -100,6 +102,8 @@ const HANGING: &str = "WITH t AS (SELECT c.* FROM pg_class c WHERE c.oid = to_re
      UNION ALL SELECT 'the constraint ' || conname || ' names another table, or is of another one' FROM t JOIN pg_constraint \
          ON contype = 'f' AND t.oid IN (conrelid, confrelid) \
      UNION ALL SELECT 'it has the trigger ' || tgname FROM t JOIN pg_trigger ON tgrelid = t.oid WHERE NOT tgisinternal \
+     UNION ALL SELECT 'its index ' || c.relname || ' is not valid' FROM t JOIN pg_index i ON indrelid = t.oid JOIN pg_class c ON c.oid = indexrelid \
+         WHERE NOT indisvalid \
      UNION ALL SELECT 'it has the rule ' || rulename FROM t JOIN pg_rewrite ON ev_class = t.oid \
      UNION ALL SELECT 'it is in the publication ' || pubname FROM t JOIN pg_publication_rel ON prrelid = t.oid JOIN pg_publication p ON p.oid = prpubid \
      UNION ALL SELECT 'its column ' || attname || ' has numbers of its own' FROM t JOIN pg_attribute a ON attrelid = t.oid \
@@ -121,8 +125,32 @@ fn comment_of(job: i64) -> String {
     format!("tidemill: made by job {job}, which drops it where it ends without a swap")
 }
 
+/// Whether there is a table by the name of the one beside, and this job made it.
+pub async fn is_its(connection: &mut PgConnection, table: &TableName, job: i64) -> sqlx::Result<bool> {
+    let is_its: Option<bool> = sqlx::query_scalar("SELECT obj_description(to_regclass($1), 'pg_class') = $2")
+        .bind(beside(table).sql())
+        .bind(comment_of(job))
+        .fetch_one(connection)
+        .await?;
+    Ok(is_its == Some(true))
+}
+
+/// Whether there is a table by that name which neither this job made nor one that has ended.
+pub async fn is_of_another(connection: &mut PgConnection, table: &TableName, job: i64) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "SELECT to_regclass($1) IS NOT NULL AND NOT coalesce(d = $2 OR d LIKE 'tidemill: made by job %' AND NOT EXISTS ( \
+             SELECT FROM tidemill.backfills b WHERE b.state = 'open' AND d LIKE 'tidemill: made by job ' || b.id || ',%'), false) \
+         FROM obj_description(to_regclass($1), 'pg_class') AS d",
+    )
+    .bind(beside(table).sql())
+    .bind(comment_of(job))
+    .fetch_one(connection)
+    .await
+}
+
 /// Makes the table beside for a job, in the place of one that was left over.
 pub async fn make(connection: &mut PgConnection, table: &TableName, job: i64) -> sqlx::Result<()> {
+    forget_deleted_keys(connection, table).await?;
     let name = beside(table).sql();
     let (unlogged, space): (bool, Option<String>) = sqlx::query_as(
         "SELECT c.relpersistence = 'u', s.spcname::text FROM pg_class c LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace \
@@ -143,35 +171,51 @@ pub async fn make(connection: &mut PgConnection, table: &TableName, job: i64) ->
     Ok(())
 }
 
-/// Takes the table beside away, where it is there and that of this job.
-pub async fn drop(connection: &mut PgConnection, table: &TableName, job: i64) -> sqlx::Result<()> {
-    let is_its: Option<bool> = sqlx::query_scalar("SELECT obj_description(to_regclass($1), 'pg_class') = $2")
-        .bind(beside(table).sql())
-        .bind(comment_of(job))
-        .fetch_one(&mut *connection)
-        .await?;
-    if is_its != Some(true) {
+/// Takes the table beside away, where it is there and that of this job, with what was kept for it. `lock_timeout_ms`: so long it waits for
+/// who reads it.
+pub async fn drop(
+    connection: &mut PgConnection,
+    table: &TableName,
+    job: i64,
+    lock_timeout_ms: u64,
+) -> sqlx::Result<()> {
+    if !is_its(connection, table, job).await? {
         return Ok(());
     }
-    let sql = format!("DROP TABLE IF EXISTS {}", beside(table).sql());
+    forget_deleted_keys(connection, table).await?;
+    let sql = format!("SET LOCAL lock_timeout = {lock_timeout_ms}; DROP TABLE IF EXISTS {}", beside(table).sql());
     connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
     Ok(())
 }
 
-/// Whether the table beside is there, and its columns are those of the table.
-pub async fn is_alike(connection: &mut PgConnection, table: &TableName) -> sqlx::Result<bool> {
-    sqlx::query_scalar(
-        "WITH columns AS (SELECT attrelid, array_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod), attcollation, attnotnull, attgenerated, \
-                pg_get_expr(d.adbin, d.adrelid)) ORDER BY attname) AS form \
-             FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
-             WHERE attnum > 0 AND NOT attisdropped AND attrelid IN (to_regclass($1), to_regclass($2)) GROUP BY attrelid) \
-         SELECT count(*) = 2 AND count(DISTINCT form) = 1 FROM columns",
-    )
-    .bind(table.sql())
-    .bind(beside(table).sql())
-    .fetch_one(connection)
-    .await
+/// The deletions that were kept for the table beside, piece by piece.
+pub async fn forget_deleted_keys(connection: &mut PgConnection, table: &TableName) -> sqlx::Result<()> {
+    let label = beside(table).to_string();
+    while deleted_keys::forget_some_of(connection, &label).await? > 0 {}
+    Ok(())
 }
+
+/// Whether the table beside is there, and like the table in all that it has from it: columns, constraints, indexes, statistics, and where it is
+/// kept. What is given to it in the swap is that of the table by then.
+pub async fn is_alike(connection: &mut PgConnection, table: &TableName) -> sqlx::Result<bool> {
+    sqlx::query_scalar(ARE_ALIKE).bind(table.sql()).bind(beside(table).sql()).fetch_one(connection).await
+}
+
+/// A constraint that holds for new rows only holds for all rows of the table beside.
+const ARE_ALIKE: &str = "WITH forms AS (SELECT concat_ws(E'\n', c.relpersistence, c.reltablespace, \
+         (SELECT array_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod), attcollation, attnotnull, attgenerated, attstorage, \
+             attcompression, pg_get_expr(d.adbin, d.adrelid)) ORDER BY attname) \
+             FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+             WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)::text, \
+         (SELECT array_agg(form ORDER BY form) FROM (SELECT concat_ws(' ', contype, CASE contype WHEN 'c' THEN conname END, \
+             replace(pg_get_constraintdef(oid), ' NOT VALID', '')) AS form FROM pg_constraint \
+             WHERE conrelid = c.oid AND contype IN ('c', 'p', 'u', 'x')) AS constraints)::text, \
+         (SELECT array_agg(form ORDER BY form) FROM (SELECT concat_ws(' ', substr(def, strpos(def, ' USING ')), indisprimary, indisunique, \
+             indimmediate) AS form FROM pg_index, LATERAL (SELECT pg_get_indexdef(indexrelid) AS def) AS d WHERE indrelid = c.oid) AS indexes)::text, \
+         (SELECT array_agg(form ORDER BY form) FROM (SELECT concat_ws(' ', stxkind::text, pg_get_statisticsobjdef_columns(oid)) AS form \
+             FROM pg_statistic_ext WHERE stxrelid = c.oid) AS statistics)::text) AS form \
+         FROM pg_class c WHERE c.oid IN (to_regclass($1), to_regclass($2))) \
+     SELECT count(*) = 2 AND count(DISTINCT form) = 1 FROM forms";
 
 /// From here on nobody reads the table or changes it. `lock_timeout_ms`: so long each lock waits for readers, and whoever comes waits behind
 /// it. A reader of a view locks that first, so views come first here, each by a change of nothing: LOCK TABLE would lock all that it reads.
