@@ -18,8 +18,10 @@ pub mod job;
 
 // How it is done.
 mod chunk;
+mod destination;
 mod reading;
 mod rebuild;
 pub mod runner;
 mod shadow;
 mod sweep;
+mod topic;

@@ -12,10 +12,11 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::chunk::Writing;
+use super::destination::Destination;
 use super::job::{self, Job, Part, Step};
 use super::reading::{self, Limits, WAIT};
-use super::runner::{Destination, Rest, Runner, limits, moved, open, open_parts, rest};
-use super::shadow;
+use super::runner::{Rest, Runner, limits, moved, rest};
+use super::{shadow, topic};
 use crate::entry::Item;
 use crate::locks;
 use crate::settings::{Settings, TableConfig};
@@ -86,7 +87,7 @@ impl Runner {
         let name = TableName::parse(&table.table);
         self.make(connection, job, &name).await?;
         let mut into = Destination::beside(&self.setup, connection, table, job).await.map_err(rested)?;
-        let mut parts = open(&self.setup.config, &self.setup.fate, job).map_err(rested)?;
+        let mut parts = topic::open(&self.setup.config, &self.setup.fate, job).map_err(rested)?;
         loop {
             self.read_all(connection, job, &mut into, &mut parts).await?;
             let sink = self.await_sink(connection, job).await?;
@@ -99,7 +100,7 @@ impl Runner {
                         return Err(Some(Rest::Failed(lost(&name, "its topic has got partitions since it began"))));
                     }
                     job::extend(connection, job, &offsets).await.map_err(rested)?;
-                    parts = open(&self.setup.config, &self.setup.fate, job).map_err(rested)?;
+                    parts = topic::open(&self.setup.config, &self.setup.fate, job).map_err(rested)?;
                 }
             }
         }
@@ -289,7 +290,7 @@ impl Runner {
 
 /// Whether these parts of the job's topic have no record.
 async fn has_no_record(config: &Settings, fate: &Fate, job: &Job, parts: &[Part]) -> Result<bool, Failure> {
-    let mut parts = open_parts(config, fate, &job.topic, parts)?;
+    let mut parts = topic::open_parts(config, fate, &job.topic, parts)?;
     let mut is_empty = true;
     while is_empty && !parts.is_done() {
         parts.read(WAIT, &mut |_, _| is_empty = false)?;

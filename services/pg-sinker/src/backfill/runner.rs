@@ -1,7 +1,6 @@
 //! Does the jobs that stand in the sink, one after the other, on a thread of its own with connections of its own. What goes wrong here is told,
 //! and ends nothing.
 
-use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,32 +9,22 @@ use serde_json::{Value, json};
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::health::Health;
-use shared::kafka::bounds::Bounds;
-use shared::kafka::parts::{self, Parts};
 use shared::kafka::publisher::Publisher;
-use shared::kafka::tail::TailReader;
 use shared::metrics;
-use shared::pg::{TableName, refused};
-use shared::run::Service as _;
+use shared::pg::refused;
 use shared::said::Said;
 use sqlx::postgres::PgConnection;
 
-use super::chunk::{SetAside, Unwritten, Writing};
+use super::chunk::{SetAside, Unwritten};
+use super::destination::Destination;
 use super::job::{self, Job, Kind, Step};
 use super::reading::{self, Chunk, Limits};
 use super::sweep::Sweep;
-use super::{rebuild, shadow};
-use crate::checkpoint::Place;
-use crate::evolve::Grower;
-use crate::growth::Wanted;
-use crate::letters::{Acknowledgement, Letters};
-use crate::pipeline::PgSinker;
-use crate::rollups::{Fill, Rollups};
+use super::topic;
+use crate::letters::Acknowledgement;
+use crate::rollups::Fill;
 use crate::settings::{OnTombstone, Settings, TableConfig};
-use crate::tables::{Table, Tables};
-use crate::transaction::{Plan, Trouble};
-use crate::upsert::Guard;
-use crate::ways::Blueprint;
+use crate::transaction::Trouble;
 use crate::{locks, session};
 
 /// How often it is looked whether there is a job, and how those of other instances are.
@@ -247,7 +236,7 @@ impl Runner {
         into: &mut Destination,
     ) -> Result<(), Option<Rest>> {
         let config = self.setup.config.clone();
-        let mut parts = open(&config, &self.setup.fate, job).map_err(|failure| Some(rest(failure)))?;
+        let mut parts = topic::open(&config, &self.setup.fate, job).map_err(|failure| Some(rest(failure)))?;
         loop {
             let begun = Instant::now();
             let chunk = reading::next(&mut parts, job, into.on_tombstone, limits(&config));
@@ -341,147 +330,6 @@ pub fn written<'s>(config: &'s Settings, job: &Job) -> Result<&'s TableConfig, F
         let what = format!("{} is not written from topic {} by these settings", job.table, job.topic);
         Failure::new(FailureKind::Settings, what).cure("ask again for what the settings say now")
     })
-}
-
-/// Opens the topic where the job is.
-pub fn open(config: &Settings, fate: &Fate, job: &Job) -> Result<Parts, Failure> {
-    if job.kind == Kind::Rebuild {
-        let bounds = bounds(config, fate, &job.topic, &job.parts)?;
-        let is_cut = |part: &&job::Part| bounds.get(&part.partition).is_some_and(|bounds| bounds.first > part.next);
-        if let Some(part) = job.parts.iter().find(is_cut) {
-            let what = format!("retention has cut off the beginning of partition {}", part.partition);
-            return Err(rebuild::lost(&TableName::parse(&job.table), &what));
-        }
-    }
-    open_parts(config, fate, &job.topic, &job.parts)
-}
-
-/// Opens parts of a topic. What retention has taken is passed over.
-pub fn open_parts(config: &Settings, fate: &Fate, topic: &str, parts: &[job::Part]) -> Result<Parts, Failure> {
-    let bounds = bounds(config, fate, topic, parts)?;
-    let within = |part: &job::Part| {
-        let Bounds { first, end } = bounds.get(&part.partition).copied().unwrap_or(Bounds { first: 0, end: 0 });
-        if end < part.until {
-            return Err(parts::ends_early(topic, part.partition, end, part.until));
-        }
-        Ok(parts::Part { partition: part.partition, next: part.next.max(first), until: part.until })
-    };
-    let parts = parts.iter().map(within).collect::<Result<Vec<_>, _>>()?;
-    Parts::new(&config.kafka, PgSinker::NAME, topic, &parts)
-}
-
-fn bounds(config: &Settings, fate: &Fate, topic: &str, parts: &[job::Part]) -> Result<BTreeMap<i32, Bounds>, Failure> {
-    let tail = TailReader::new(&config.kafka, PgSinker::NAME, fate)?;
-    tail.bounds(topic, parts.iter().map(|part| part.partition))
-}
-
-/// Where it is written, and how.
-pub struct Destination {
-    pub plan: Plan,
-    grower: Grower,
-    pub letters: Letters,
-    pub on_tombstone: OnTombstone,
-    /// Nothing may be missing of what the topic had.
-    of: Option<TableName>,
-}
-
-impl Destination {
-    async fn new(
-        setup: &Setup,
-        connection: &mut PgConnection,
-        table: &TableConfig,
-        job: &Job,
-    ) -> Result<Self, Failure> {
-        let config = &setup.config;
-        let blueprint = Blueprint::of_table(config, table);
-        let (tables, growth) = blueprint.tables(connection).await?;
-        let place =
-            Place { group: config.input.group.clone(), topic: job.topic.clone(), tables: vec![job.table.clone()] };
-        let rollups = setup.fill.rollups.of(&tables);
-        Ok(Destination {
-            plan: Plan::new(place, tables, rollups, Guard::NotOlder),
-            grower: Grower { growth, blueprint, lock_timeout_ms: config.writer.evolve_lock_timeout_ms },
-            letters: Letters::new(setup.publisher.clone(), PgSinker::NAME, job.topic.clone()),
-            on_tombstone: table.on_tombstone,
-            of: None,
-        })
-    }
-
-    /// Destination the table beside this one, which nobody else writes and no roll-up is kept over.
-    pub async fn beside(
-        setup: &Setup,
-        connection: &mut PgConnection,
-        table: &TableConfig,
-        job: &Job,
-    ) -> Result<Self, Failure> {
-        let mut into = Destination::new(setup, connection, table, job).await?;
-        let name = TableName::parse(&table.table);
-        let beside = shadow::beside(&name);
-        let tables = renamed(&into.plan.tables, &beside);
-        into.plan = Plan::new(into.plan.place.clone(), tables, Rollups::default(), Guard::Newer);
-        into.of = Some(name);
-        Ok(into)
-    }
-
-    /// Whether the chunk brings a value without a column.
-    pub fn lacks_columns(&self, chunk: &Chunk) -> bool {
-        self.wanted(chunk) != Wanted::default()
-    }
-
-    fn wanted(&self, chunk: &Chunk) -> Wanted {
-        let all: BTreeMap<i32, i64> = chunk.batch.records().map(|record| (record.partition, 0)).collect();
-        self.grower.wanted(&chunk.batch, &all)
-    }
-
-    /// Refuses a gap in the topic where a row would be missing.
-    pub fn whole(&self, parts: &Parts, job: &Job) -> Result<(), Option<Rest>> {
-        let Some(name) = self.of.as_ref().filter(|_| self.on_tombstone != OnTombstone::Delete) else { return Ok(()) };
-        let Some(gap) = parts.first_gap() else { return Ok(()) };
-        let what = format!(
-            "compaction has taken records {} to {} of partition {} of topic {}, and with on_tombstone = \"{}\" the table holds rows of such",
-            gap.from,
-            gap.to - 1,
-            gap.partition,
-            job.topic,
-            self.on_tombstone.as_str()
-        );
-        Err(Some(Rest::Failed(rebuild::lost(name, &what))))
-    }
-
-    pub async fn write(
-        &mut self,
-        connection: &mut PgConnection,
-        job: &Job,
-        chunk: &Chunk,
-        begin: String,
-        set_aside: &mut SetAside,
-    ) -> Result<u64, Option<Rest>> {
-        let of_trouble = |trouble: Trouble| Option::<Rest>::from(Unwritten::Trouble(trouble));
-        let refusing = self.grow(connection, chunk).await.map_err(of_trouble)?;
-        let writing = Writing { plan: &self.plan, job, begin, letters: &self.letters };
-        let refusing = refusing.then_some(&self.grower);
-        writing.write(connection, chunk, refusing, set_aside).await.map_err(Option::<Rest>::from)
-    }
-
-    /// Makes what the table lacks for the rows of the chunk, and the one beside it with it. Answers whether some value of it gets no column.
-    async fn grow(&mut self, connection: &mut PgConnection, chunk: &Chunk) -> Result<bool, Trouble> {
-        let wanted = self.wanted(chunk);
-        if !wanted.columns.is_empty() {
-            let beside = self.of.as_ref().map(shadow::beside);
-            let tables = match &beside {
-                Some(beside) => renamed(&self.grower.make_twice(connection, &wanted, beside).await?, beside),
-                None => self.grower.make(connection, &wanted).await?,
-            };
-            self.plan = self.plan.with_tables(tables);
-        }
-        Ok(wanted.has_impossible)
-    }
-}
-
-/// The same under the name of the table beside.
-fn renamed(tables: &Tables, beside: &TableName) -> Tables {
-    let of = |table: &Table| Table { label: beside.to_string(), name: beside.clone(), ..table.clone() };
-    Tables::new(tables.tables.iter().map(|target| of(&target.table)).collect())
 }
 
 #[cfg(test)]
