@@ -147,8 +147,8 @@ impl Runner {
         }
         // The turn goes with the connection: a further one may be another instance's. Between the look and the turn somebody may have gone
         // on with the job.
-        let Some(job) = self.next(&mut connection).await? else { return Ok(false) };
-        if let Some(rest) = self.work(&mut connection, job.clone()).await {
+        let Some(mut job) = self.next(&mut connection).await? else { return Ok(false) };
+        if let Some(rest) = self.work(&mut connection, &mut job).await {
             self.rest(&mut connection, &job, rest).await?;
         }
         Ok(true)
@@ -195,8 +195,8 @@ impl Runner {
     }
 
     /// Does a step of the job, or as much of it as there is.
-    async fn work(&mut self, connection: &mut PgConnection, mut job: Job) -> Option<Rest> {
-        let worked = self.step(connection, &mut job).await;
+    async fn work(&mut self, connection: &mut PgConnection, job: &mut Job) -> Option<Rest> {
+        let worked = self.step(connection, job).await;
         metrics::BACKFILL_REMAINING.with_label_values(&[&job.table]).set(job.offsets().0);
         worked.err().flatten()
     }
@@ -319,6 +319,7 @@ pub fn moved(job: &mut Job, chunk: &Chunk, rows: u64) {
             part.next = step.next;
         }
     }
+    job.tries = 0;
     job.records += i64::try_from(chunk.read).unwrap_or(i64::MAX);
     job.rows += i64::try_from(rows).unwrap_or(i64::MAX);
 }
