@@ -546,7 +546,7 @@ mod tests {
             (records_max, bytes_max, wait_ms)
         };
         assert_eq!(bounds("result_orders_with_user_info"), (50, 4 << 20, 20));
-        assert_eq!(bounds("dwd"), (1_000, 1_000, 0));
+        assert_eq!(bounds("dwd"), (4_000, 1_000, 0));
         assert!(load("no-bound", &table("a", "batch_records_max = 0")).unwrap().validate().is_err());
     }
 
