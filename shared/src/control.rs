@@ -15,12 +15,15 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::Secret;
 
 /// Every command, and the service that takes it.
-pub const COMMANDS: [(&str, &str); 5] = [
+pub const COMMANDS: [(&str, &str); 8] = [
     ("snapshot", "cdc-ingest"),
     ("snapshot/pause", "cdc-ingest"),
     ("snapshot/resume", "cdc-ingest"),
     ("snapshot/cancel", "cdc-ingest"),
     ("replay", "dwd-cleaner"),
+    ("backfill", "pg-sinker"),
+    ("backfill/stop", "pg-sinker"),
+    ("rebuild", "pg-sinker"),
 ];
 
 /// A command on its way to the chain.
