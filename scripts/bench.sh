@@ -352,6 +352,7 @@ growth() { # OPTION...
 micro() { # OPTION...
   headline "micro"
   cd "$CHECKOUT"
+  cp Cargo.lock lab/micro/Cargo.lock # the versions of the services
   CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target} cargo bench --manifest-path lab/micro/Cargo.toml --bench micro -- "$@"
 }
 
