@@ -121,7 +121,7 @@ async fn who_is_refused_by_kafka_is_told_what_to_do() {
     let broker = SecuredBroker::start(&stack, &trusted.folder_of_server("localhost", BY_PASSWORD));
     stack.places.kafka = broker.client(&trusted.file);
     let right = [
-        ("KAFKA__REQUEST_TIMEOUT_MS", "1000"),
+        ("KAFKA__REQUEST_TIMEOUT_MS", "3000"),
         ("KAFKA__SECURITY__PROTOCOL", "sasl_ssl"),
         ("KAFKA__SECURITY__USER", USER),
         ("KAFKA__SECURITY__PASSWORD", PASSWORD),
