@@ -138,6 +138,7 @@ impl Service for DimJoiner {
             topic: &config.facts.topic,
             group: &config.facts.group,
             batch_wait: Duration::ZERO,
+            mixes_partitions: false,
             start,
             fate: fate.clone(),
             progress,

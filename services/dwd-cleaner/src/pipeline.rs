@@ -106,6 +106,7 @@ impl Service for DwdCleaner {
             topic: &config.input.topic,
             group: &config.input.group,
             batch_wait: Duration::ZERO,
+            mixes_partitions: false,
             start,
             fate: fate.clone(),
             progress,

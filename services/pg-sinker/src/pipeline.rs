@@ -173,6 +173,7 @@ fn build_way(
         topic: &way.topic,
         group: &way.group,
         batch_wait: Duration::from_millis(bounds.wait_ms),
+        mixes_partitions: true,
         start: SinkOffsets { sink: config.sink.clone(), place, runtime: Handle::current() },
         fate: fate.clone(),
         progress,

@@ -45,8 +45,8 @@ pub struct KafkaConfig {
     pub batch_records_max: usize,
     /// Most bytes of one batch.
     pub batch_bytes_max: usize,
-    /// Least time from one batch to the next, where it is not full: under load fewer and larger ones. What comes after a quiet time goes at
-    /// once.
+    /// Least time from one batch to the next, where it is not full: under load fewer and larger ones. What comes after a quiet time or a
+    /// large batch goes at once.
     pub batch_interval_ms: u64,
     /// Batches that wait between two threads of a chain.
     pub queue_batches_max: usize,
@@ -127,10 +127,6 @@ const LONG_POLL_MS: &str = "500";
 
 /// Longest distance between two batches.
 const BATCH_INTERVAL_MS_MAX: u64 = 10_000;
-
-/// A group member fetches so much of a partition at a time: small enough for a batch of a long backlog to hold records of many partitions.
-/// A larger record is fetched all the same.
-const FETCH_BYTES: &str = "65536";
 
 impl KafkaConfig {
     /// Reads a section over these defaults, so that naming one key leaves the others as they are.
@@ -257,7 +253,6 @@ impl KafkaConfig {
             .set("group.instance.id", self.instance(service))
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("fetch.wait.max.ms", LONG_POLL_MS)
-            .set("fetch.message.max.bytes", FETCH_BYTES)
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
             .set("heartbeat.interval.ms", (self.session_timeout_ms / 3).to_string())
             .set("statistics.interval.ms", "1000")

@@ -96,6 +96,8 @@ pub struct ReaderSetup<'a, S> {
     pub group: &'a str,
     /// A batch that is not full waits so long for more.
     pub batch_wait: Duration,
+    /// A batch of a long backlog is to hold records of many partitions: less of each is fetched at a time.
+    pub mixes_partitions: bool,
     pub start: S,
     pub fate: Fate,
     pub progress: Progress,
@@ -104,6 +106,9 @@ pub struct ReaderSetup<'a, S> {
 
 /// The health latch that the reader holds until it has caught up to where it started.
 const LATCH: &str = "partitions";
+
+/// So much of a partition is fetched at a time where batches are to hold records of many: little against a batch. A larger record is fetched all the same.
+const MIXED_FETCH_BYTES: &str = "65536";
 
 /// The channel that the thread fills, and the thread.
 pub type Reader<S> = (mpsc::Receiver<FromReader<S>>, JoinHandle<()>);
@@ -129,11 +134,12 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
         committed: Mutex::default(),
         log: ClientLog::new("group member"),
     };
-    let consumer: BaseConsumer<_> = setup
-        .config
-        .member(setup.service, setup.group)
-        .create_with_context(context)
-        .map_err(|error| unreachable_broker(setup.config, error))?;
+    let mut client = setup.config.member(setup.service, setup.group);
+    if setup.mixes_partitions {
+        client.set("fetch.message.max.bytes", MIXED_FETCH_BYTES);
+    }
+    let consumer: BaseConsumer<_> =
+        client.create_with_context(context).map_err(|error| unreachable_broker(setup.config, error))?;
     consumer.subscribe(&[setup.topic]).map_err(|error| unreachable_broker(setup.config, error))?;
     let fate = setup.fate;
     fate.add_source();
@@ -410,6 +416,9 @@ struct PartitionState {
 /// The thread looks around at least this often.
 const LONGEST_POLL: Duration = Duration::from_millis(100);
 
+/// A batch of a quarter of the most that one may hold is no small one: the next goes on as soon as it may. In a backlog there is nothing to wait for.
+const LARGE_SHARE: usize = 4;
+
 /// The thread sleeps so long at most while it could answer the group.
 const SHORT_REST: Duration = Duration::from_millis(20);
 
@@ -420,7 +429,7 @@ struct Reading<'a, S: StartPoint> {
     batch: Batch,
     /// A batch that is not full goes on from here; `None` where it need not wait.
     due: Option<Instant>,
-    /// When the last batch went on.
+    /// When the last batch went on, where it was a small one.
     last_sent: Option<Instant>,
     /// Since when the batch could not be sent on.
     blocked_since: Option<Instant>,
@@ -685,10 +694,11 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         // Counted first: the last stage may complete the batch before try_send returns.
         self.context.progress.issue();
         let next = self.batch.next();
+        let is_small = self.batch.len() < self.context.config.batch_records_max / LARGE_SHARE;
         match self.context.sender.try_send(FromReader::Batch(std::mem::replace(&mut self.batch, next))) {
             Ok(()) => {
                 self.due = None;
-                self.last_sent = Some(Instant::now());
+                self.last_sent = is_small.then(Instant::now);
                 if let Some(since) = self.blocked_since.take() {
                     let waited = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
                     metrics::WAITING_MICROSECONDS.inc_by(waited);
