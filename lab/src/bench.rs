@@ -9,7 +9,7 @@ mod hop;
 mod meter;
 mod orders;
 mod questions;
-mod report;
+pub mod report;
 pub mod rows;
 mod spread;
 mod topic_writer;

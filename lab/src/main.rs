@@ -1,10 +1,11 @@
 //! `tidemill-lab`: looks at a running pipeline, checks it, measures it, loads it. See `--help`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use lab::bench::report::tell;
 use lab::paper::Paper;
 use lab::places::{Addresses, Places};
 use lab::{bench, captured, chaos, compare, latency, load, pages, ready, report, show, validate};
@@ -173,34 +174,27 @@ async fn carry_out(command: Command, places: &Places) -> Result<bool, Failure> {
             captured::run(places, &table, &topic, seconds(timeout_s), &mut paper, &mut progress).await
         }
         Command::Chaos(order) => chaos::run(places, &order, &mut paper, &mut progress).await,
-        Command::Bench { stage: Stage::Capture(plan), json } => {
-            bench::capture::run(places, &plan, json, &mut paper, &mut progress).await
-        }
-        Command::Bench { stage: Stage::Recovery(plan), json } => {
-            bench::recovery::run(places, &plan, json, &mut paper, &mut progress).await
-        }
-        Command::Bench { stage: Stage::Restore(plan), json } => {
-            bench::restore::run(places, &plan, json, &mut paper, &mut progress).await
-        }
-        Command::Bench { stage: Stage::Reemission(plan), json } => {
-            bench::reemission::run(places, &plan, json, &mut paper, &mut progress).await
-        }
-        Command::Bench { stage: Stage::Stages(plan), json } => {
-            bench::stages::run(places, &plan, json, &mut paper, &mut progress).await
-        }
-        Command::Bench { stage: Stage::Whole(plan), json } => {
-            bench::whole::run(places, &plan, json, &mut paper, &mut progress).await
-        }
-        Command::Bench { stage: Stage::Growth(plan), json } => {
-            bench::growth::run(places, &plan, json, &mut paper, &mut progress).await
-        }
-        Command::Bench { stage: Stage::Scale(plan), json } => {
-            bench::scale::run(places, &plan, json, &mut paper, &mut progress).await
-        }
-        Command::Bench { stage: Stage::Reconcile(plan), json } => {
-            bench::reconciliation::run(places, &plan, json, &mut paper, &mut progress).await
-        }
-        Command::Bench { stage: Stage::Forward(order), json: _ } => bench::forward::run(places, &order),
+        Command::Bench { stage, json } => measure(places, stage, json.as_deref(), (&mut paper, &mut progress)).await,
+    }
+}
+
+async fn measure(
+    places: &Places,
+    stage: Stage,
+    json: Option<&Path>,
+    (paper, progress): (&mut Paper, &mut Paper),
+) -> Result<bool, Failure> {
+    match stage {
+        Stage::Capture(plan) => tell(&bench::capture::measure(places, &plan, progress).await?, json, paper),
+        Stage::Recovery(plan) => tell(&bench::recovery::measure(places, &plan, progress).await?, json, paper),
+        Stage::Restore(plan) => tell(&bench::restore::measure(places, &plan, progress).await?, json, paper),
+        Stage::Reemission(plan) => tell(&bench::reemission::measure(places, &plan, progress).await?, json, paper),
+        Stage::Stages(plan) => tell(&bench::stages::measure(places, &plan, progress).await?, json, paper),
+        Stage::Whole(plan) => tell(&bench::whole::measure(places, &plan, progress).await?, json, paper),
+        Stage::Growth(plan) => tell(&bench::growth::measure(places, &plan, progress).await?, json, paper),
+        Stage::Scale(plan) => tell(&bench::scale::measure(places, &plan, progress).await?, json, paper),
+        Stage::Reconcile(plan) => tell(&bench::reconciliation::measure(places, &plan, progress).await?, json, paper),
+        Stage::Forward(order) => bench::forward::run(places, &order),
     }
 }
 

@@ -33,8 +33,9 @@ use sqlx::postgres::PgConnection;
 
 use self::ingest::Identity;
 use self::recvlogical::RecvLogical;
+use crate::bench::calm;
+use crate::bench::report::Report;
 use crate::bench::variant::Variant;
-use crate::bench::{calm, report};
 use crate::layers::Layers;
 use crate::paper::Paper;
 use crate::places::Places;
@@ -170,8 +171,8 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     Ok(outcome)
 }
 
-impl Outcome {
-    fn is_complete(&self) -> bool {
+impl Report for Outcome {
+    fn is_good(&self) -> bool {
         self.low_load.as_ref().is_none_or(|low_load| low_load.unseen == 0)
     }
 
@@ -192,18 +193,4 @@ impl Outcome {
             big.write(paper);
         }
     }
-}
-
-/// The command: a report, and the figures as JSON in a file.
-pub async fn run(
-    places: &Places,
-    plan: &Plan,
-    json: Option<PathBuf>,
-    paper: &mut Paper,
-    progress: &mut Paper,
-) -> Result<bool, Failure> {
-    let outcome = measure(places, plan, progress).await?;
-    outcome.write(paper);
-    report::write_json(json.as_deref(), &outcome)?;
-    Ok(outcome.is_complete())
 }

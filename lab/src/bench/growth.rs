@@ -1,14 +1,12 @@
 //! Growth: what a row costs dwd-cleaner and dim-joiner with more partitions, more users, wider rows, each beside a process that copies the
 //! same records unchanged.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use serde::Serialize;
 use shared::failure::Failure;
 
 use crate::bench::hop::{Course, Entrant, Hop, Load, Results, orders, users};
-use crate::bench::report;
+use crate::bench::report::Report;
 use crate::bench::stages::Means;
 use crate::bench::variant::Variant;
 use crate::paper::Paper;
@@ -110,7 +108,7 @@ async fn stages(course: &mut Course<'_>, load: Load, rounds: u32) -> Result<Vec<
 const HEADINGS: [&str; 9] =
     ["", "", "copy, rows/s", "cleaner, rows/s", "share", "CPU", "joiner, rows/s", "share", "CPU"];
 
-impl Outcome {
+impl Report for Outcome {
     fn write(&self, paper: &mut Paper) {
         let load = self.load_average_before.unwrap_or_default();
         let Outcome { processors, rows, .. } = self;
@@ -140,18 +138,4 @@ impl Point {
         }
         cells
     }
-}
-
-/// The command: a report, and the figures as JSON in a file.
-pub async fn run(
-    places: &Places,
-    plan: &Plan,
-    json: Option<PathBuf>,
-    paper: &mut Paper,
-    progress: &mut Paper,
-) -> Result<bool, Failure> {
-    let outcome = measure(places, plan, progress).await?;
-    outcome.write(paper);
-    report::write_json(json.as_deref(), &outcome)?;
-    Ok(true)
 }

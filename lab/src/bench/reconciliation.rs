@@ -17,7 +17,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use crate::bench::child::{Child, Program, variable};
-use crate::bench::report;
+use crate::bench::report::Report;
 use crate::paper::Paper;
 use crate::places::Places;
 use crate::processes::{Stat, load_average};
@@ -213,8 +213,8 @@ impl Backend {
     }
 }
 
-impl Outcome {
-    fn is_right(&self) -> bool {
+impl Report for Outcome {
+    fn is_good(&self) -> bool {
         self.rounds.iter().all(|round| round.right)
     }
 
@@ -238,7 +238,7 @@ impl Outcome {
         for line in LEGEND {
             paper.note(line);
         }
-        paper.check(self.is_right(), "each comparison found exactly the rows that differ");
+        paper.check(self.is_good(), "each comparison found exactly the rows that differ");
     }
 }
 
@@ -246,17 +246,3 @@ const LEGEND: [&str; 2] = [
     "  The whole process, from its start to its end; nobody writes meanwhile, and no pipeline is waited for. CPU s: the server's",
     "  process that answered it. Ten columns are compared.",
 ];
-
-/// The command: a report, and the figures as JSON in a file.
-pub async fn run(
-    places: &Places,
-    plan: &Plan,
-    json: Option<PathBuf>,
-    paper: &mut Paper,
-    progress: &mut Paper,
-) -> Result<bool, Failure> {
-    let outcome = measure(places, plan, progress).await?;
-    outcome.write(paper);
-    report::write_json(json.as_deref(), &outcome)?;
-    Ok(outcome.is_right())
-}

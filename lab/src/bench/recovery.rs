@@ -29,8 +29,9 @@ use self::pipeline::Pipeline;
 use self::round::Round;
 use self::servers::Servers;
 use self::verdict::Verdict;
+use crate::bench::orders;
+use crate::bench::report::Report;
 use crate::bench::spread::Spread;
-use crate::bench::{orders, report};
 use crate::paper::Paper;
 use crate::places::Places;
 use crate::processes::load_average;
@@ -190,7 +191,7 @@ const LEGEND: [&str; 4] = [
     "  how long the service was stopping or the server did not answer. Medians, the least and the most of the rounds.",
 ];
 
-impl Outcome {
+impl Report for Outcome {
     fn write(&self, paper: &mut Paper) {
         let (before, after) =
             (self.load_average_before.unwrap_or_default(), self.load_average_after.unwrap_or_default());
@@ -208,18 +209,8 @@ impl Outcome {
         }
         self.verdict.write(paper);
     }
-}
 
-/// The command: a report, and the figures as JSON in a file.
-pub async fn run(
-    places: &Places,
-    plan: &Plan,
-    json: Option<PathBuf>,
-    paper: &mut Paper,
-    progress: &mut Paper,
-) -> Result<bool, Failure> {
-    let outcome = measure(places, plan, progress).await?;
-    outcome.write(paper);
-    report::write_json(json.as_deref(), &outcome)?;
-    Ok(outcome.verdict.is_good())
+    fn is_good(&self) -> bool {
+        self.verdict.is_good()
+    }
 }

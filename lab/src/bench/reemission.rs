@@ -15,10 +15,11 @@ use shared::failure::Failure;
 use sqlx::postgres::PgConnection;
 
 use crate::bench::fresh::Fresh;
+use crate::bench::orders;
 use crate::bench::orders::Owners;
 use crate::bench::questions::{execute, single, until_count};
 use crate::bench::recovery::pipeline::Pipeline;
-use crate::bench::{orders, report};
+use crate::bench::report::Report;
 use crate::paper::Paper;
 use crate::percentiles::Summary;
 use crate::places::Places;
@@ -138,7 +139,7 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     })
 }
 
-impl Outcome {
+impl Report for Outcome {
     fn is_good(&self) -> bool {
         self.owned_with_last_change == i64::from(self.owned) && self.fresh_at_sink == i64::from(self.fresh_placed)
     }
@@ -171,18 +172,4 @@ impl Outcome {
             self.owned_with_last_change, self.owned, self.fresh_at_sink, self.fresh_placed
         ));
     }
-}
-
-/// The command: a report, and the figures as JSON in a file.
-pub async fn run(
-    places: &Places,
-    plan: &Plan,
-    json: Option<PathBuf>,
-    paper: &mut Paper,
-    progress: &mut Paper,
-) -> Result<bool, Failure> {
-    let outcome = measure(places, plan, progress).await?;
-    outcome.write(paper);
-    report::write_json(json.as_deref(), &outcome)?;
-    Ok(outcome.is_good())
 }

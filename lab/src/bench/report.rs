@@ -1,12 +1,31 @@
-//! The figures as a file, for programs.
+//! What a benchmark came to: figures for people, and as a file for programs.
 
 use std::path::Path;
 
 use serde::Serialize;
 use shared::failure::{Failure, FailureKind};
 
-/// Writes them as JSON, if a file is wanted.
-pub fn write_json(path: Option<&Path>, outcome: &impl Serialize) -> Result<(), Failure> {
+use crate::paper::Paper;
+
+/// All figures of a benchmark.
+pub trait Report: Serialize {
+    /// For people.
+    fn write(&self, paper: &mut Paper);
+
+    /// Whether all was there in the end, as it should be.
+    fn is_good(&self) -> bool {
+        true
+    }
+}
+
+/// Shows the figures, and writes them as JSON, if a file is wanted. Answers whether all was good.
+pub fn tell(outcome: &impl Report, json: Option<&Path>, paper: &mut Paper) -> Result<bool, Failure> {
+    outcome.write(paper);
+    write_json(json, outcome)?;
+    Ok(outcome.is_good())
+}
+
+fn write_json(path: Option<&Path>, outcome: &impl Serialize) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
     let failed = |what: &str| Failure::new(FailureKind::Settings, format!("{} {what}", path.display()));
     let text =

@@ -16,7 +16,7 @@ use shared::failure::Failure;
 
 use self::fill::{Fill, Topics};
 use crate::bench::child::{Child, Program, variable};
-use crate::bench::report;
+use crate::bench::report::Report;
 use crate::layers::{Layers, Mark};
 use crate::page;
 use crate::paper::Paper;
@@ -168,9 +168,9 @@ fn held_of(state: &str, what: &str) -> u64 {
     state.pointer(&format!("/details/join{what}")).and_then(serde_json::Value::as_u64).unwrap_or_default()
 }
 
-impl Outcome {
+impl Report for Outcome {
     /// Whether each start found all that is there.
-    fn is_complete(&self) -> bool {
+    fn is_good(&self) -> bool {
         let found = |(start, joined): (&Start, u64)| {
             (start.users_held, start.orders_held) == (u64::from(self.users), u64::from(self.orders) + joined)
         };
@@ -198,7 +198,7 @@ impl Outcome {
         }
         paper.note(format!("  The topics were filled in {fill_seconds:.0} s."));
         let held: Vec<_> = self.starts.iter().map(|start| (start.users_held, start.orders_held)).collect();
-        paper.check(self.is_complete(), format!("users and orders held after each start: {held:?}"));
+        paper.check(self.is_good(), format!("users and orders held after each start: {held:?}"));
     }
 }
 
@@ -206,17 +206,3 @@ const LEGEND: [&str; 2] = [
     "  From the start of the process. First result: an order that came while it was away is joined. Ready: all orders are",
     "  read back. Peak MB: the most that was resident (VmHWM).",
 ];
-
-/// The command: a report, and the figures as JSON in a file.
-pub async fn run(
-    places: &Places,
-    plan: &Plan,
-    json: Option<PathBuf>,
-    paper: &mut Paper,
-    progress: &mut Paper,
-) -> Result<bool, Failure> {
-    let outcome = measure(places, plan, progress).await?;
-    outcome.write(paper);
-    report::write_json(json.as_deref(), &outcome)?;
-    Ok(outcome.is_complete())
-}

@@ -3,14 +3,12 @@
 //! Where the broker shares the processors with them, two plain forwarders gain less than twice as well: what a stage gains is to be held
 //! against that.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use serde::Serialize;
 use shared::failure::Failure;
 
 use crate::bench::hop::{self, Entrant, Hop, Load, Results, orders, ratio, users};
-use crate::bench::report;
+use crate::bench::report::Report;
 use crate::bench::spread::Spread;
 use crate::bench::stages::Means;
 use crate::bench::variant::Variant;
@@ -78,7 +76,7 @@ fn entrants() -> [Entrant; 4] {
     [Entrant::Forward { instances: 1 }, Entrant::Forward { instances: 2 }, service(1), service(2)]
 }
 
-impl Outcome {
+impl Report for Outcome {
     fn write(&self, paper: &mut Paper) {
         let load = self.load_average_before.unwrap_or_default();
         paper.headline(format!("scale ({} processors, load average {load:.1} before)", self.processors));
@@ -90,18 +88,4 @@ impl Outcome {
         paper.line("");
         hop::LEGEND.iter().for_each(|line| paper.note(line));
     }
-}
-
-/// The command: a report, and the figures as JSON in a file.
-pub async fn run(
-    places: &Places,
-    plan: &Plan,
-    json: Option<PathBuf>,
-    paper: &mut Paper,
-    progress: &mut Paper,
-) -> Result<bool, Failure> {
-    let outcome = measure(places, plan, progress).await?;
-    outcome.write(paper);
-    report::write_json(json.as_deref(), &outcome)?;
-    Ok(true)
 }

@@ -12,8 +12,9 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use shared::failure::Failure;
 
+use crate::bench::hop;
 use crate::bench::hop::{Broker, Course, Entrant, Hop, Load, Results, ServiceVariant, orders, users};
-use crate::bench::{hop, report};
+use crate::bench::report::Report;
 use crate::paper::Paper;
 use crate::percentiles::Summary;
 use crate::places::Places;
@@ -125,7 +126,7 @@ async fn way(course: &mut Course<'_>, hop: &Hop, plan: &Plan) -> Result<Results,
     Ok(Results::new(format!("{}: {} records of {}, 4 partitions", hop.service, plan.rows, hop.input), runs))
 }
 
-impl Outcome {
+impl Report for Outcome {
     fn write(&self, paper: &mut Paper) {
         let Outcome { processors, users, .. } = self;
         let load = self.load_average_before.unwrap_or_default();
@@ -137,18 +138,4 @@ impl Outcome {
         paper.line("");
         hop::LEGEND.iter().for_each(|line| paper.note(line));
     }
-}
-
-/// The command: a report, and the figures as JSON in a file.
-pub async fn run(
-    places: &Places,
-    plan: &Plan,
-    json: Option<PathBuf>,
-    paper: &mut Paper,
-    progress: &mut Paper,
-) -> Result<bool, Failure> {
-    let outcome = measure(places, plan, progress).await?;
-    outcome.write(paper);
-    report::write_json(json.as_deref(), &outcome)?;
-    Ok(true)
 }

@@ -18,9 +18,10 @@ use sqlx::postgres::PgConnection;
 
 use self::loads::{Load, Used};
 use crate::bench::fresh::Fresh;
+use crate::bench::orders;
 use crate::bench::questions::{execute, single, until_count};
 use crate::bench::recovery::pipeline::{Name, Pipeline};
-use crate::bench::{orders, report};
+use crate::bench::report::Report;
 use crate::latency;
 use crate::paper::Paper;
 use crate::percentiles::Summary;
@@ -220,7 +221,7 @@ async fn latency_at(
     Ok(Summary::of(&times).map(|summary| Latency { rate, until: "written by the sink", summary }))
 }
 
-impl Outcome {
+impl Report for Outcome {
     fn write(&self, paper: &mut Paper) {
         paper.headline(format!(
             "the four services together, {} ({} processors, load average {:.1})",
@@ -256,18 +257,4 @@ impl Outcome {
     fn is_good(&self) -> bool {
         self.differing == 0
     }
-}
-
-/// The command: a report, and the figures as JSON in a file.
-pub async fn run(
-    places: &Places,
-    plan: &Plan,
-    json: Option<PathBuf>,
-    paper: &mut Paper,
-    progress: &mut Paper,
-) -> Result<bool, Failure> {
-    let outcome = measure(places, plan, progress).await?;
-    outcome.write(paper);
-    report::write_json(json.as_deref(), &outcome)?;
-    Ok(outcome.is_good())
 }

@@ -416,8 +416,12 @@ struct PartitionState {
 /// The thread looks around at least this often.
 const LONGEST_POLL: Duration = Duration::from_millis(100);
 
-/// A batch of a quarter of the most that one may hold is no small one: the next goes on as soon as it may. In a backlog there is nothing to wait for.
-const LARGE_SHARE: usize = 4;
+/// Whether the next batch keeps its distance to one of so many records: in a backlog, where a batch has a quarter of what it may hold, there is
+/// nothing to wait for.
+fn is_kept_distance_to(records: usize, records_max: usize) -> bool {
+    const LARGE_SHARE: usize = 4;
+    records < records_max / LARGE_SHARE
+}
 
 /// The thread sleeps so long at most while it could answer the group.
 const SHORT_REST: Duration = Duration::from_millis(20);
@@ -694,7 +698,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         // Counted first: the last stage may complete the batch before try_send returns.
         self.context.progress.issue();
         let next = self.batch.next();
-        let is_small = self.batch.len() < self.context.config.batch_records_max / LARGE_SHARE;
+        let is_small = is_kept_distance_to(self.batch.len(), self.context.config.batch_records_max);
         match self.context.sender.try_send(FromReader::Batch(std::mem::replace(&mut self.batch, next))) {
             Ok(()) => {
                 self.due = None;
@@ -803,6 +807,12 @@ impl<M: actix::Message<Result = ()> + Send + Unpin + 'static> Actor for Feed<M> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_small_batch_is_kept_distance_to() {
+        assert!(is_kept_distance_to(1, 1_000) && is_kept_distance_to(249, 1_000));
+        assert!(!is_kept_distance_to(250, 1_000) && !is_kept_distance_to(1, 1));
+    }
 
     #[test]
     fn statistics_tell_ends_and_committed_offsets_as_far_as_they_are_known() {

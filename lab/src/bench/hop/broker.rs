@@ -37,28 +37,30 @@ impl Broker {
         })
     }
 
-    /// Records that a topic has got; it must exist.
-    pub fn rows(&self, topic: &str) -> Result<u64, Failure> {
-        Ok(self.ends(topic)?.iter().map(|end| u64::try_from(*end).unwrap_or_default()).sum())
+    /// Records that a topic with so many partitions has got.
+    pub fn rows(&self, topic: &str, partitions: i32) -> Result<u64, Failure> {
+        Ok(self.ends(topic, partitions)?.iter().map(|end| u64::try_from(*end).unwrap_or_default()).sum())
     }
 
     /// Where each of its partitions ends.
-    pub fn ends(&self, topic: &str) -> Result<Vec<i64>, Failure> {
+    fn ends(&self, topic: &str, partitions: i32) -> Result<Vec<i64>, Failure> {
         let end = |partition| {
             let watermarks = self.consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN);
             watermarks
                 .map(|(_, end)| end)
                 .map_err(|error| self.failed(&format!("topic `{topic}` cannot be read"), error))
         };
-        (0..self.partitions(topic)?).map(end).collect()
+        (0..partitions).map(end).collect()
     }
 
-    /// How many partitions it has.
+    /// How many partitions a topic has; it must exist.
     pub fn partitions(&self, topic: &str) -> Result<i32, Failure> {
         let metadata = self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN);
         let metadata = metadata.map_err(|error| self.failed(&format!("topic `{topic}` cannot be read"), error))?;
-        let count = metadata.topics().first().map_or(0, |found| found.partitions().len());
-        Ok(i32::try_from(count).unwrap_or_default())
+        match metadata.topics().first().map_or(0, |found| found.partitions().len()) {
+            0 => Err(Failure::new(FailureKind::Data, format!("topic `{topic}` is not there"))),
+            count => Ok(i32::try_from(count).unwrap_or(i32::MAX)),
+        }
     }
 
     /// Deletes a topic.

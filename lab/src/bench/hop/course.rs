@@ -48,14 +48,22 @@ pub struct Course<'a> {
     pub progress: &'a mut Paper,
 }
 
+/// What is taken from the input: records, in so many partitions, which the output has as well.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    partitions: i32,
+    rows: u64,
+}
+
 struct TopicEnd<'a> {
     broker: &'a Broker,
     topic: &'a str,
+    partitions: i32,
 }
 
 impl Through for TopicEnd<'_> {
     async fn rows(&mut self) -> Result<u64, Failure> {
-        self.broker.rows(self.topic)
+        self.broker.rows(self.topic, self.partitions)
     }
 
     async fn postgres(&mut self) -> Result<Option<u32>, Failure> {
@@ -90,41 +98,39 @@ impl Course<'_> {
     }
 
     async fn take(&self, hop: &Hop, entrant: &Entrant) -> Result<Figures, Failure> {
-        let wanted = self.broker.rows(hop.input)?;
+        let partitions = self.broker.partitions(hop.input)?;
+        let way = Way { partitions, rows: self.broker.rows(hop.input, partitions)? };
         match entrant {
-            Entrant::Forward { instances } => self.forward(hop, *instances, wanted).await,
-            Entrant::Service { variant, instances } => self.serve(hop, variant, *instances, wanted).await,
+            Entrant::Forward { instances } => self.forward(hop, *instances, way).await,
+            Entrant::Service { variant, instances } => self.serve(hop, variant, *instances, way).await,
         }
     }
 
-    /// An empty topic with as many partitions as the input has; answers how many.
-    async fn anew(&self, topic: &str, input: &str) -> Result<i32, Failure> {
+    async fn anew(&self, topic: &str, partitions: i32) -> Result<(), Failure> {
         self.broker.forget_topic(topic).await?;
-        let partitions = self.broker.partitions(input)?;
-        TopicWriter::connect(self.places, partitions)?.make(topic).await?;
-        Ok(partitions)
+        TopicWriter::connect(self.places, partitions)?.make(topic).await
     }
 
-    async fn forward(&self, hop: &Hop, instances: u32, wanted: u64) -> Result<Figures, Failure> {
-        let partitions = self.anew(COPY, hop.input).await?;
+    async fn forward(&self, hop: &Hop, instances: u32, way: Way) -> Result<Figures, Failure> {
+        self.anew(COPY, way.partitions).await?;
         let lab = std::env::current_exe().map_err(|error| {
             Failure::new(FailureKind::Broken, "the path of this program is unknown").caused_by(error)
         })?;
         let mut children = Vec::new();
         for instance in 0..instances {
-            let mine = (0..partitions).filter(|partition| partition.unsigned_abs() % instances == instance);
+            let mine = (0..way.partitions).filter(|partition| partition.unsigned_abs() % instances == instance);
             let order = Order::new(hop.input, COPY, mine.collect());
             children.push(Child::start(order.program(&lab, self.places, &self.log("forward", instance)))?);
         }
-        let mut end = TopicEnd { broker: &self.broker, topic: COPY };
-        let figures = watch(&children, &mut end, wanted, self.broker.process).await?;
+        let mut end = TopicEnd { broker: &self.broker, topic: COPY, partitions: way.partitions };
+        let figures = watch(&children, &mut end, way.rows, self.broker.process).await?;
         children.iter_mut().try_for_each(Child::expect_success)?;
         self.broker.forget_topic(COPY).await?;
         Ok(figures)
     }
 
-    async fn serve(&self, hop: &Hop, variant: &Variant, instances: u32, wanted: u64) -> Result<Figures, Failure> {
-        self.anew(hop.output, hop.input).await?;
+    async fn serve(&self, hop: &Hop, variant: &Variant, instances: u32, way: Way) -> Result<Figures, Failure> {
+        self.anew(hop.output, way.partitions).await?;
         self.broker.forget_group(hop.service).await?;
         let path = program(variant, self.programs, hop.service);
         let mut children = Vec::new();
@@ -133,9 +139,9 @@ impl Course<'_> {
             let log = self.log(hop.service, instance);
             children.push(Child::start(Program { path: &path, arguments: Vec::new(), variables, log })?);
         }
-        let mut end = TopicEnd { broker: &self.broker, topic: hop.output };
+        let mut end = TopicEnd { broker: &self.broker, topic: hop.output, partitions: way.partitions };
         let profile = self.profile(&variant.title(hop.service), &children)?;
-        let figures = watch(&children, &mut end, wanted, self.broker.process).await?;
+        let figures = watch(&children, &mut end, way.rows, self.broker.process).await?;
         stop(children, profile).await?;
         Ok(figures)
     }
