@@ -398,7 +398,7 @@ against() { # flink OPTION...
 flink() { # VARIANT ROWS OPTION...
   local variant=$1 rows=$2
   shift 2
-  "$FLINKBASE/venv/bin/python" "$here/bench.py" "$variant" --parts A --rows "$rows" --updates 50000 --quiet-wait 20 \
+  "$FLINKBASE/venv/bin/python" "$here/bench.py" "$variant" --rows "$rows" --updates 50000 --quiet-wait 20 \
     --out "$folder/$variant-$round.json" "$@" >/dev/null
 }
 

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """Runs one variant of the Flink pipeline on this machine and measures it. Called by scripts/bench.sh --against flink.
 
-  $FLINKBASE/venv/bin/python bench.py VARIANT [--parts A,B] [--rows N] [--out FILE]
+  $FLINKBASE/venv/bin/python bench.py VARIANT --out FILE [--rows N] [--loads-only]
 
-Part A: small start, latency, idle, load, updates, latency again, recovery, semantics.
-Part B: N orders loaded before the start, time until all are in the sink.
+A thousand orders from the start to the sink; single changes; two loads, updates, single changes again.
 Everything listens on loopback; every process started is ended by its own pid.
 """
 import argparse, atexit, datetime, glob, json, os, re, shutil, signal, string, subprocess, sys, tempfile, threading, time
@@ -13,7 +12,10 @@ import psycopg
 from variants import VARIANTS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-B = os.environ.get("FLINKBASE", os.path.join(tempfile.gettempdir(), "flinkbase"))
+B = os.environ["FLINKBASE"]
+# What a run writes. PostgreSQL runs as a user of its own, who may not be let into the folder of the downloads.
+DATA = tempfile.mkdtemp(prefix="tidemill-flink-")
+os.chmod(DATA, 0o755)
 PGBIN = os.environ.get("TIDEMILL_POSTGRES_BIN") or max(glob.glob("/usr/lib/postgresql/*/bin"), default="/usr/bin")
 SRC_PORT, SINK_PORT, KAFKA, CTRL, REST, RPC = 15432, 15433, 19092, 19093, 18081, 16123
 CLK = os.sysconf("SC_CLK_TCK")
@@ -29,8 +31,8 @@ PROCS = {}
 
 
 def start(name, argv, env=None, user=None, cwd=None):
-    os.makedirs(f"{B}/log", exist_ok=True)
-    out = open(f"{B}/log/{name}.log", "ab")
+    os.makedirs(f"{DATA}/log", exist_ok=True)
+    out = open(f"{DATA}/log/{name}.log", "ab")
     kw = dict(user=user, group=user, extra_groups=[]) if user else {}
     p = subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                          env=env or os.environ.copy(), cwd=cwd or tempfile.gettempdir(), start_new_session=True, **kw)
@@ -60,7 +62,12 @@ def stop_all():
         stop(n)
 
 
-atexit.register(stop_all)
+def wipe():
+    stop_all()
+    shutil.rmtree(DATA, ignore_errors=True)
+
+
+atexit.register(wipe)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
@@ -147,7 +154,7 @@ class Sampler(threading.Thread):
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.rows, self.stopped, self.dead_cpu = [], False, 0.0
+        self.rows, self.stopped = [], False
         self.start()
 
     def run(self):
@@ -162,7 +169,7 @@ class Sampler(threading.Thread):
             time.sleep(0.25)
 
     def flink_cpu(self):
-        return self.dead_cpu + sum(cpu_s(p.pid) for n, p in list(PROCS.items()) if n == "jm" or n.startswith("tm"))
+        return sum(cpu_s(p.pid) for n, p in list(PROCS.items()) if n == "jm" or n.startswith("tm"))
 
     def kafka_cpu(self):
         return cpu_s(PROCS["kafka"].pid) if "kafka" in PROCS else 0.0
@@ -223,7 +230,7 @@ def wait_for(f, limit, what, every=0.1):
 
 def pg_up():
     for n, port in (("pgsrc", SRC_PORT), ("pgsink", SINK_PORT)):
-        d = f"{B}/{n}"
+        d = f"{DATA}/{n}"
         shutil.rmtree(d, ignore_errors=True)
         os.makedirs(d)
         shutil.chown(d, "postgres", "postgres")
@@ -243,10 +250,10 @@ def pg_up():
 
 def kafka_up():
     t = now()
-    d = f"{B}/kafka"
+    d = f"{DATA}/kafka"
     shutil.rmtree(d, ignore_errors=True)
     os.makedirs(d)
-    open(f"{B}/kafka.properties", "w").write(f"""process.roles=broker,controller
+    open(f"{DATA}/kafka.properties", "w").write(f"""process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{CTRL}
 listeners=PLAINTEXT://127.0.0.1:{KAFKA},CONTROLLER://127.0.0.1:{CTRL}
@@ -264,24 +271,24 @@ transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=5
 group.initial.rebalance.delay.ms=0
 """)
-    open(f"{B}/kafka-log4j.properties", "w").write(
+    open(f"{DATA}/kafka-log4j.properties", "w").write(
         "log4j.rootLogger=WARN, o\nlog4j.appender.o=org.apache.log4j.ConsoleAppender\n"
         "log4j.appender.o.layout=org.apache.log4j.PatternLayout\nlog4j.appender.o.layout.ConversionPattern=%d %p %c %m%n\n"
         "log4j.logger.kafka.server.KafkaRaftServer=INFO\n")
     cp = f"{B}/jars-kafka/*"
-    j = ["java", f"-Dlog4j.configuration=file:{B}/kafka-log4j.properties", "-cp", cp]
-    sh([*j, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", f"{B}/kafka.properties"])
+    j = ["java", f"-Dlog4j.configuration=file:{DATA}/kafka-log4j.properties", "-cp", cp]
+    sh([*j, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", f"{DATA}/kafka.properties"])
     # heap and collector as Kafka's own start script has them
     start("kafka", ["java", "-Xms1G", "-Xmx1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
                     "-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent", *j[1:],
-                    "kafka.Kafka", f"{B}/kafka.properties"])
-    wait_for(lambda: b"Kafka Server started" in open(f"{B}/log/kafka.log", "rb").read(), 60, "Kafka")
+                    "kafka.Kafka", f"{DATA}/kafka.properties"])
+    wait_for(lambda: b"Kafka Server started" in open(f"{DATA}/log/kafka.log", "rb").read(), 60, "Kafka")
     return round(now() - t, 2)
 
 
 def topics():
     for t in ("ods_orders", "ods_users", "dwd_orders", "result_orders_with_user_info"):
-        sh(["java", f"-Dlog4j.configuration=file:{B}/kafka-log4j.properties", "-cp", f"{B}/jars-kafka/*",
+        sh(["java", f"-Dlog4j.configuration=file:{DATA}/kafka-log4j.properties", "-cp", f"{B}/jars-kafka/*",
             "kafka.admin.TopicCommand", "--bootstrap-server", f"127.0.0.1:{KAFKA}", "--create", "--if-not-exists",
             "--topic", t, "--partitions", "1", "--replication-factor", "1"])
 
@@ -306,18 +313,18 @@ def preload(users, orders):
 
 
 def flink_env(v):
-    conf = f"{B}/conf"
+    conf = f"{DATA}/conf"
     shutil.rmtree(conf, ignore_errors=True)
     shutil.copytree(f"{B}/flink/conf", conf)
     for d in ("run", "ckpt", "flog", "fio"):
-        shutil.rmtree(f"{B}/{d}", ignore_errors=True)
-        os.makedirs(f"{B}/{d}")
+        shutil.rmtree(f"{DATA}/{d}", ignore_errors=True)
+        os.makedirs(f"{DATA}/{d}")
     over = {"rest.port": str(REST), "rest.bind-port": str(REST), "jobmanager.rpc.port": str(RPC),
-            "io.tmp.dirs": f"{B}/fio", "parallelism.default": "1", **v["flink"]}
+            "io.tmp.dirs": f"{DATA}/fio", "state.checkpoints.dir": f"file://{DATA}/ckpt", "parallelism.default": "1", **v["flink"]}
     keep = [l for l in open(f"{conf}/flink-conf.yaml").read().splitlines()
             if l.split(":")[0].strip() not in over]
     open(f"{conf}/flink-conf.yaml", "w").write("\n".join(keep + [f"{k}: {x}" for k, x in over.items()]) + "\n")
-    e = dict(os.environ, FLINK_CONF_DIR=conf, FLINK_LOG_DIR=f"{B}/flog", FLINK_PID_DIR=f"{B}/run", HOSTNAME="localhost",
+    e = dict(os.environ, FLINK_CONF_DIR=conf, FLINK_LOG_DIR=f"{DATA}/flog", FLINK_PID_DIR=f"{DATA}/run", HOSTNAME="localhost",
              USER="root")
     e.pop("JAVA_TOOL_OPTIONS", None)
     return e
@@ -327,36 +334,28 @@ def rest(path):
     return json.load(urllib.request.urlopen(f"http://127.0.0.1:{REST}{path}", timeout=10))
 
 
-def tm_start(i, env):
-    start(f"tm{i}", [f"{B}/flink/bin/taskmanager.sh", "start-foreground", f"-Dtaskmanager.resource-id=tm{i}"], env=env)
-
-
 def render(v):
-    d = f"{B}/sql"
-    os.makedirs(d, exist_ok=True)
-    files = []
+    """All stages in one session: five jobs in one cluster."""
+    text = []
     for f in ("1_cdc_source_to_kafka", "2_dwd_layer", "3_dimension_join", "4_sink_to_postgres"):
-        t = string.Template(open(f"{HERE}/sql/{f}.sql").read()).substitute(
-            {**v["sql"], "SRC_PORT": SRC_PORT, "SINK_PORT": SINK_PORT, "KAFKA": f"127.0.0.1:{KAFKA}"})
-        open(f"{d}/{f}.sql", "w").write(t)
-        files.append(f"{d}/{f}.sql")
-    if v["one_session"]:
-        open(f"{d}/all.sql", "w").write("\n".join(open(f).read() for f in files))
-        files = [f"{d}/all.sql"]
-    return files
+        template = string.Template(open(f"{HERE}/sql/{f}.sql").read())
+        text.append(template.substitute({**v["sql"], "SRC_PORT": SRC_PORT, "SINK_PORT": SINK_PORT, "KAFKA": f"127.0.0.1:{KAFKA}"}))
+    path = f"{DATA}/all.sql"
+    open(path, "w").write("\n".join(text))
+    return path
 
 
 def sqlclient(f, env):
     r = subprocess.run([f"{B}/flink/bin/sql-client.sh", "-f", f], env=env, capture_output=True, text=True,
                        stdin=subprocess.DEVNULL, timeout=180)
-    open(f"{B}/log/sqlclient.log", "a").write(r.stdout + r.stderr)
+    open(f"{DATA}/log/sqlclient.log", "a").write(r.stdout + r.stderr)
     if "[ERROR]" in r.stdout or r.returncode:
         raise RuntimeError("sql-client: " + r.stdout[-3000:] + r.stderr[-1000:])
 
 
 def flink_up(v, total_orders):
     """Starts the cluster, submits the stages; seconds from the start of the cluster for each step."""
-    env, files, t, out = flink_env(v), render(v), now(), {}
+    env, sql, t, out = flink_env(v), render(v), now(), {}
     first = {}
 
     def watch():
@@ -370,15 +369,10 @@ def flink_up(v, total_orders):
     th = threading.Thread(target=watch, daemon=True)
     th.start()
     start("jm", [f"{B}/flink/bin/jobmanager.sh", "start-foreground"], env=env)
-    for i in range(1, v["taskmanagers"] + 1):
-        tm_start(i, env)
+    start("tm1", [f"{B}/flink/bin/taskmanager.sh", "start-foreground", "-Dtaskmanager.resource-id=tm1"], env=env)
     wait_for(lambda: rest("/overview")["slots-total"] >= 8, 90, "Flink's slots")
     out["cluster_ready_s"] = round(now() - t, 2)
-    for f in files:
-        if "stage1_submit_s" not in out:
-            out["stage1_submit_s"] = round(now() - t, 2)
-        sqlclient(f, env)
-        log("   submitted", os.path.basename(f), round(now() - t, 1))
+    sqlclient(sql, env)
     out["all_submitted_s"] = round(now() - t, 2)
     wait_for(lambda: "t" in first, 240, "first row in the sink", 0.01)
     out["first_row_s"] = round(first["t"], 2)
@@ -388,7 +382,7 @@ def flink_up(v, total_orders):
         wait_for(lambda: c.execute("SELECT count(*) FROM result.orders_with_user_info").fetchone()[0] >= total_orders,
                  60, "all rows", 0.05)
         out["all_rows_counted_s"] = round(now() - t, 2)
-    return env, out
+    return out
 
 
 def wait_last(c, oid, limit):
@@ -417,21 +411,6 @@ def wait_slots(limit=120):
     return None
 
 
-def jobs():
-    out = {}
-    for j in rest("/jobs/overview")["jobs"]:
-        try:
-            ck = rest(f"/jobs/{j['jid']}/checkpoints")
-            last = (ck.get("latest") or {}).get("completed") or {}
-            m = {x["id"]: x["value"] for x in rest(f"/jobs/{j['jid']}/metrics?get=numRestarts")}
-            out[j["name"]] = {"state": j["state"], "restarts": int(m.get("numRestarts", -1)),
-                              "checkpoints_ok": ck["counts"]["completed"], "checkpoints_failed": ck["counts"]["failed"],
-                              "last_state_bytes": last.get("state_size"), "last_checkpoint_ms": last.get("end_to_end_duration")}
-        except Exception as e:
-            out[j["name"]] = {"state": j["state"], "error": str(e)}
-    return out
-
-
 # ---------------------------------------------------------------- measuring
 def pct(xs, p):
     xs = sorted(xs)
@@ -445,7 +424,6 @@ class Changes:
         self.tag, self.n, self.rate, self.users = tag, n, rate, users
         self.first_new, self.first_upd = first_new, first_upd
         self.pending, self.commit, self.send, self.seen, self.kind = {}, {}, {}, {}, {}
-        self.halt = False
         self.started = now()
 
     def writer(self):
@@ -455,8 +433,6 @@ class Changes:
             d = t + k / self.rate - now()
             if d > 0:
                 time.sleep(d)
-            if self.halt:
-                break
             mark = f"{self.tag}-{k}"
             if k % 2 == 0:
                 oid = self.first_new + k // 2
@@ -475,7 +451,7 @@ class Changes:
         self.n = len(self.commit)
         c.close()
 
-    def run(self, limit=60, on_tick=None):
+    def run(self, limit=60):
         w = threading.Thread(target=self.writer, daemon=True)
         w.start()
         c = sink()
@@ -489,8 +465,6 @@ class Changes:
                         self.seen[p[1]] = now()
                         del self.pending[oid]
                         quiet = now()
-            if on_tick:
-                on_tick(self)
             if not w.is_alive() and now() - quiet > limit:
                 break
             time.sleep(0.0006)
@@ -577,65 +551,6 @@ def settled_diff(limit=30):
         time.sleep(2)
 
 
-def recovery(s, v, env, first_new, first_upd, users, limit):
-    """kill -9 of the TaskManager that runs the most tasks, a restart right after, changes going on all the while."""
-    tms = rest("/taskmanagers")["taskmanagers"]
-    name = max(tms, key=lambda t: t["slotsNumber"] - t["freeSlots"])["id"]
-    st = {}
-
-    def tick(ch):
-        t = now()
-        if "kill" not in st and t - ch.started > 5:
-            p = PROCS.pop(name)
-            s.dead_cpu += cpu_s(p.pid)
-            st["kill"] = now()
-            p.kill()
-            p.wait()
-            tm_start(name[2:], env)
-        elif "kill" in st and "new" not in st:
-            hit = [k for k, x in ch.seen.items() if ch.commit.get(k, 0) > st["kill"]]
-            if hit:
-                st["new"] = min(ch.seen[k] for k in hit) - st["kill"]
-                st["stop_at"] = t + 10
-        elif st.get("stop_at") and t > st["stop_at"]:
-            ch.halt = True
-    ch = Changes("rec", int(limit * 5), 5, first_new, first_upd, users).run(limit=60, on_tick=tick)
-    after = [ch.seen[k] - st["kill"] for k in ch.seen if ch.seen[k] > st["kill"]]
-    post = sorted(x for x in after)
-    return {"killed": name, "killed_to_first_new_change_s": round(st.get("new", -1), 2),
-            "killed_to_first_visible_row_s": round(post[0], 2) if post else None,
-            "latency": ch.stats(), "unseen": len(ch.pending)}
-
-
-def semantics(users):
-    """Does a changed user, a late user and a deleted order reach the sink?"""
-    out = {}
-    with src() as s, sink() as k:
-        n = s.execute("SELECT count(*) FROM business.orders WHERE user_id = 5").fetchone()[0]
-        t = now()
-        s.execute("UPDATE business.users SET username='renamed5', city='深圳' WHERE user_id = 5")
-        got = 0
-        while now() - t < 20 and got < n:
-            got = k.execute("SELECT count(*) FROM result.orders_with_user_info WHERE user_id=5 AND username='renamed5'").fetchone()[0]
-            time.sleep(0.05)
-        out["user_change"] = {"orders_of_user": n, "changed_in_sink": got, "seconds": round(now() - t, 2)}
-        n = s.execute("SELECT count(*) FROM business.orders WHERE user_id = 900002").fetchone()[0]
-        t, got = now(), 0
-        s.execute("INSERT INTO business.users VALUES (900002,'late','late@example.com','1','北京')")
-        while now() - t < 20 and got < n:
-            got = k.execute("SELECT count(*) FROM result.orders_with_user_info WHERE user_id=900002 AND username='late'").fetchone()[0]
-            time.sleep(0.05)
-        out["late_user"] = {"orders_of_user": n, "changed_in_sink": got, "seconds": round(now() - t, 2)}
-        t = now()
-        s.execute("DELETE FROM business.orders WHERE order_id = 7")
-        gone = False
-        while now() - t < 20 and not gone:
-            gone = k.execute("SELECT 1 FROM result.orders_with_user_info WHERE order_id = 7").fetchone() is None
-            time.sleep(0.05)
-        out["delete"] = {"gone_from_sink": gone, "seconds": round(now() - t, 2)}
-    return out
-
-
 def versions():
     pgv = sh([f"{PGBIN}/postgres", "--version"]).strip()
     jv = subprocess.run(["java", "-version"], capture_output=True, text=True).stderr.splitlines()[0]
@@ -645,112 +560,63 @@ def versions():
             "cpu": re.search(r"model name\s*:\s*(.*)", open("/proc/cpuinfo").read()).group(1), "cores": os.cpu_count()}
 
 
+def measure(P, s, a):
+    """Loads, and single changes where they are wanted: the pipeline is up, and takes a thousand orders with it."""
+    P["slots_active_after_startup_s"] = wait_slots()
+    time.sleep(5)
+    new, changed = 10_000_001, 1
+    if not a.loads_only:
+        with Phase(s, "warmup", P):
+            P["warmup"] = Changes("warm", a.warmup, 5, new, changed, a.users).run(limit=90).stats()
+        new, changed = new + a.warmup, changed + a.warmup
+        with Phase(s, "idle", P):
+            time.sleep(15)
+    with Phase(s, "load", P):
+        P["load"] = load(a.rows, 1_000_001, a.users)
+    with Phase(s, "load_warm", P):
+        P["load_warm"] = load(a.rows, 2_000_001, a.users)
+    with Phase(s, "update_load", P):
+        P["update_load"] = update_load(a.updates, 1_000_001)
+    if not a.loads_only:
+        time.sleep(10)
+        with Phase(s, "latency_warm", P):
+            P["latency_warm"] = Changes("lw", a.changes, 5, new, changed, a.users).run(limit=90).stats()
+    P["diff"] = settled_diff()
+
+
 def main():
-    ap = argparse.ArgumentParser()
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("variant", choices=VARIANTS)
-    ap.add_argument("--parts", default="A,B")
-    ap.add_argument("--rows", type=int, default=300000)
-    ap.add_argument("--updates", type=int, default=100000)
+    ap.add_argument("--rows", type=int, default=200000)
+    ap.add_argument("--updates", type=int, default=50000)
     ap.add_argument("--users", type=int, default=10000)
     ap.add_argument("--changes", type=int, default=200)
     ap.add_argument("--warmup", type=int, default=50)
-    ap.add_argument("--latency-only", action="store_true")
     ap.add_argument("--loads-only", action="store_true")
-    ap.add_argument("--recovery-limit", type=int, default=150)
     ap.add_argument("--quiet-wait", type=float, default=0, help="before each phase, seconds to wait at most for a quiet machine")
-    ap.add_argument("--out")
+    ap.add_argument("--out", required=True)
     a = ap.parse_args()
     v = VARIANTS[a.variant]
     QUIET["wait"] = a.quiet_wait
-    R = {"variant": a.variant, "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    P = {"variant": a.variant, "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
          "versions": versions(), "args": vars(a), "load_average_at_start": os.getloadavg()}
-    shutil.rmtree(f"{B}/log", ignore_errors=True)
-    os.makedirs(f"{B}/log")
-
-    def save():
-        if a.out:
-            json.dump(R, open(a.out, "w"), ensure_ascii=False, indent=1)
-
-    for part in a.parts.split(","):
-        P = R.setdefault(part, {})
-        base = 1000 if part == "A" else a.rows
-        try:
-            log("part", part, a.variant)
-            pg_up()
-            preload(a.users, base)
-            P["kafka_start_s"] = kafka_up()
-            if v["pre_topics"]:
-                topics()
-            s = Sampler()
-            with Phase(s, "startup", P):
-                env, o = flink_up(v, base)
-                P["startup"] = o
-            if part == "B":
-                o = P["startup"]
-                P["snapshot"] = {"rows": base, "rows_per_s_from_stage1_submit": round(base / (o["all_rows_s"] - o["stage1_submit_s"])),
-                                 "rows_per_s_first_to_last_row": round(base / max(0.01, o["all_rows_s"] - o["first_row_s"])),
-                                 "seconds_from_stage1_submit": round(o["all_rows_s"] - o["stage1_submit_s"], 2),
-                                 "seconds_first_to_last_row": round(o["all_rows_s"] - o["first_row_s"], 2)}
-                P["diff"] = settled_diff()
-                P["jobs"] = jobs()
-                log(P["snapshot"], P["diff"])
-            else:
-                P["slots_active_after_startup_s"] = wait_slots()
-                time.sleep(5)
-                nid, uid = 10_000_001, 1
-                if not a.loads_only:
-                    with Phase(s, "warmup", P):
-                        P["warmup"] = Changes("warm", a.warmup, 5, nid, uid, a.users).run(limit=90).stats()
-                    nid, uid = nid + a.warmup, uid + a.warmup
-                    with Phase(s, "latency", P):
-                        P["latency"] = Changes("lat", a.changes, 5, nid, uid, a.users).run(limit=90).stats()
-                    nid, uid = nid + a.changes, uid + a.changes
-                    with Phase(s, "idle", P):
-                        time.sleep(15)
-                if not a.latency_only:
-                    with Phase(s, "load", P):
-                        P["load"] = load(a.rows, 1_000_001, a.users)
-                    save()
-                    with Phase(s, "load_warm", P):
-                        P["load_warm"] = load(a.rows, 2_000_001, a.users)
-                    save()
-                    with Phase(s, "update_load", P):
-                        P["update_load"] = update_load(a.updates, 1_000_001)
-                    time.sleep(10)
-                if not a.latency_only and not a.loads_only:
-                    with Phase(s, "latency_warm", P):
-                        P["latency_warm"] = Changes("lw", a.changes, 5, nid, uid, a.users).run(limit=90).stats()
-                    nid, uid = nid + a.changes, uid + a.changes
-                    with Phase(s, "idle_after_load", P):
-                        time.sleep(12)
-                    P["jobs"] = jobs()
-                    P["diff_before_recovery"] = settled_diff()
-                    save()
-                    with Phase(s, "recovery", P):
-                        P["recovery"] = recovery(s, v, env, nid, uid, a.users, a.recovery_limit)
-                    P["slots_active_after_recovery"] = slots()
-                    P["slots_active_wait_s"] = wait_slots()
-                    P["diff_after_recovery"] = settled_diff()
-                    P["jobs_after_recovery"] = jobs()
-                    save()
-                    P["semantics"] = semantics(a.users)
-                P["diff_end"] = settled_diff(10)
-                P.setdefault("jobs", jobs())
-                P["flink_cpu_s_total"] = round(s.flink_cpu(), 1)
-            s.stopped = True
-        except Exception as e:
-            P["error"] = f"{type(e).__name__}: {e}"
-            log("ERROR", P["error"])
-        finally:
-            try:
-                P.setdefault("jobs", jobs())
-            except Exception:
-                pass
-            stop_all()
-            R["load_average_at_end"] = os.getloadavg()
-            save()
-    json.dump(R, sys.stdout, ensure_ascii=False, indent=1)
-    print()
+    try:
+        pg_up()
+        preload(a.users, 1000)
+        P["kafka_start_s"] = kafka_up()
+        topics()
+        s = Sampler()
+        with Phase(s, "startup", P):
+            P["startup"] = flink_up(v, 1000)
+        measure(P, s, a)
+    except Exception as e:
+        P["error"] = f"{type(e).__name__}: {e}"
+        log("ERROR", P["error"])
+    finally:
+        stop_all()
+        with open(a.out, "w") as out:
+            json.dump(P, out, ensure_ascii=False, indent=1)
+    sys.exit("error" in P)
 
 
 if __name__ == "__main__":

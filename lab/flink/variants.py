@@ -1,7 +1,5 @@
 """The pipeline's variants: what goes into the SQL templates and into Flink's configuration."""
 
-import os, tempfile
-
 CKPT = """SET 'parallelism.default' = '1';
 SET 'execution.checkpointing.interval' = '10s';
 SET 'execution.checkpointing.timeout' = '1min';
@@ -49,14 +47,7 @@ for _k in ("ODS_ORDERS", "ODS_USERS", "DWD", "RESULT"):
     TUNED["KSINK_" + _k] = ", 'properties.linger.ms' = '0', 'properties.batch.size' = '131072'"
 
 
-FLINK_COMMON = {"state.backend.type": "hashmap", "state.checkpoints.dir": "file://" + os.path.join(os.environ.get("FLINKBASE", os.path.join(tempfile.gettempdir(), "flinkbase")), "ckpt")}
-# The guide's "production" memory, its keys as it writes them. task-heap.size is no key of Flink's (the key is
-# task.heap.size): Flink ignores it and derives a task heap of some 1.8 GB. With the right key the three sizes
-# would not fit into 4096m and the TaskManager would not start.
-FLINK_SEED = dict(FLINK_COMMON, **{
-    "taskmanager.numberOfTaskSlots": "4",
-    "jobmanager.memory.process.size": "2048m", "taskmanager.memory.process.size": "4096m",
-    "taskmanager.memory.task-heap.size": "2048m", "taskmanager.memory.managed.size": "1024m"})
+FLINK_COMMON = {"state.backend.type": "hashmap"}
 # One TaskManager of eight slots, the guide's "production" heap, quick failure detection.
 FLINK_TUNED = dict(FLINK_COMMON, **{
     "taskmanager.numberOfTaskSlots": "8", "taskmanager.memory.process.size": "4096m",
@@ -65,13 +56,9 @@ FLINK_TUNED = dict(FLINK_COMMON, **{
     "restart-strategy.type": "fixed-delay", "restart-strategy.fixed-delay.attempts": "2147483647",
     "restart-strategy.fixed-delay.delay": "200ms"})
 
-SEED = {**PLAIN, **APPEND, "SETTINGS": CKPT, "CDC_ORDERS": PGOUTPUT, "CDC_USERS": PGOUTPUT}
 VARIANTS = {
-    # As the guide has it: connectors, defaults, checkpoint every 10 s, four submissions; production memory.
-    "seed": dict(sql=SEED, flink=FLINK_SEED, taskmanagers=2, one_session=False, pre_topics=False),
     # Every latency knob turned, and changelogs read as changelogs (deletes and user changes come out right).
-    "tuned-upsert": dict(sql={**PLAIN, **UPSERT, **TUNED}, flink=FLINK_TUNED, taskmanagers=1, one_session=True,
-                         pre_topics=True),
+    "tuned-upsert": dict(sql={**PLAIN, **UPSERT, **TUNED}, flink=FLINK_TUNED),
     # The guide's cheaper plan, turned for rows per second and not for latency: larger batches everywhere.
     "throughput": dict(
         sql={**PLAIN, **APPEND, **TUNED,
@@ -83,5 +70,5 @@ VARIANTS = {
              **{"KSINK_" + k: ", 'properties.linger.ms' = '20', 'properties.batch.size' = '262144',"
                               " 'properties.compression.type' = 'lz4'" for k in ("ODS_ORDERS", "ODS_USERS", "DWD", "RESULT")},
              "JDBC_SINK": ", 'sink.buffer-flush.interval' = '200ms', 'sink.buffer-flush.max-rows' = '5000'"},
-        flink=FLINK_TUNED, taskmanagers=1, one_session=True, pre_topics=True),
+        flink=FLINK_TUNED),
 }
