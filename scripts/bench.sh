@@ -49,7 +49,7 @@ Options of whole:
   --user-changes N       users whose city changes; 0: none                     1000
   --rates N,...          single changes a second                               5,100,1000,5000
   --rate-s SECONDS       of each rate                                          30
-  --warm-s SECONDS       of a rate above 100 that pass before they count       10
+  --warm-s SECONDS       of a rate above 100 that pass before they count       40
   --one-table            the sink keeps the latest state of each order in one table, as Flink's job does, and no more
 
 Options of capture:

@@ -66,16 +66,25 @@ SELECT from_status, to_status, count(*) AS orders, avg(came_at - left_at) AS ave
 FROM steps WHERE to_status IS NOT NULL AND came_at IS NOT NULL AND left_at IS NOT NULL
 GROUP BY from_status, to_status ORDER BY count(*) DESC, from_status, to_status;
 
+-- As in the roll-ups, an amount that is no finite number (NULL, NaN) adds nothing: it would stand above every other.
 CREATE VIEW ads.top_products AS
-SELECT rank() OVER (ORDER BY sum(total_amount) DESC) AS place, product_name, product_category_normalized,
-    count(*) AS orders, sum(quantity)::bigint AS quantity, sum(total_amount) AS amount
-FROM result.orders_latest WHERE order_status NOT IN ('CANCELLED', 'REFUNDED')
+WITH sold AS (
+    SELECT *, CASE WHEN total_amount > '-Infinity' AND total_amount < 'Infinity' THEN total_amount END AS finite_amount
+    FROM result.orders_latest WHERE order_status NOT IN ('CANCELLED', 'REFUNDED')
+)
+SELECT rank() OVER (ORDER BY coalesce(sum(finite_amount), 0) DESC) AS place, product_name, product_category_normalized,
+    count(*) AS orders, sum(quantity)::bigint AS quantity, coalesce(sum(finite_amount), 0) AS amount
+FROM sold
 GROUP BY product_name, product_category_normalized ORDER BY place, product_name;
 
 CREATE VIEW ads.top_users AS
-SELECT rank() OVER (ORDER BY sum(total_amount) DESC) AS place, user_id, max(username) AS username, max(city) AS city,
-    count(*) AS orders, sum(quantity)::bigint AS quantity, sum(total_amount) AS amount
-FROM result.orders_latest WHERE order_status NOT IN ('CANCELLED', 'REFUNDED')
+WITH sold AS (
+    SELECT *, CASE WHEN total_amount > '-Infinity' AND total_amount < 'Infinity' THEN total_amount END AS finite_amount
+    FROM result.orders_latest WHERE order_status NOT IN ('CANCELLED', 'REFUNDED')
+)
+SELECT rank() OVER (ORDER BY coalesce(sum(finite_amount), 0) DESC) AS place, user_id, max(username) AS username, max(city) AS city,
+    count(*) AS orders, sum(quantity)::bigint AS quantity, coalesce(sum(finite_amount), 0) AS amount
+FROM sold
 GROUP BY user_id ORDER BY place, user_id;
 
 -- Orders whose user is not known to the joiner (its default stands in their place).

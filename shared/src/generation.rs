@@ -1,7 +1,8 @@
 //! One generation of a chain: all its actors and threads share one fate.
 //!
 //! Any part ends the generation with a [`Failure`]; the root (`run`) then takes the whole chain down and builds a new one from
-//! durable positions. Half-old state cannot exist.
+//! durable positions. Half-old state cannot exist. A part that may fail alone has a branch of the fate: it ends with the generation, and not the other way
+//! round.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,8 @@ struct Shared {
     moved: AtomicBool,
     /// Sources of the chain that have not drained yet.
     sources: AtomicUsize,
+    /// That of the generation, where this is a branch of it.
+    trunk: Option<Fate>,
 }
 
 /// Something that happens once: waited for by tasks, looked at for every record.
@@ -37,6 +40,11 @@ struct Mark {
 }
 
 impl Mark {
+    /// One that is waited for together with another: it has happened for who waits when either has.
+    fn beside(other: &Mark) -> Self {
+        Mark { happened: AtomicBool::default(), token: other.token.child_token() }
+    }
+
     fn set(&self) {
         self.happened.store(true, Ordering::SeqCst);
         self.token.cancel();
@@ -48,6 +56,21 @@ impl Mark {
 }
 
 impl Fate {
+    /// That of a part which may end alone: the part ends with the generation, and its failure is only its own. Its sources are the generation's.
+    pub fn branch(&self) -> Fate {
+        let shared = Shared {
+            ended: Mark::beside(&self.shared.ended),
+            draining: Mark::beside(&self.shared.draining),
+            trunk: Some(self.clone()),
+            ..Shared::default()
+        };
+        Fate { shared: Arc::new(shared) }
+    }
+
+    fn trunk(&self) -> Option<&Fate> {
+        self.shared.trunk.as_ref()
+    }
+
     /// Ends the generation. The first failure is the one that is reported.
     pub fn end(&self, failure: Failure) {
         self.failure().get_or_insert(failure);
@@ -68,11 +91,17 @@ impl Fate {
 
     /// The chain has one more source.
     pub fn add_source(&self) {
+        if let Some(trunk) = self.trunk() {
+            return trunk.add_source();
+        }
         self.shared.sources.fetch_add(1, Ordering::SeqCst);
     }
 
     /// A source has taken in nothing more, and all that it took in is acknowledged. The last one ends the generation.
     pub fn source_drained(&self) {
+        if let Some(trunk) = self.trunk() {
+            return trunk.source_drained();
+        }
         if self.shared.sources.fetch_sub(1, Ordering::SeqCst) <= 1 {
             self.finish();
         }
@@ -84,11 +113,11 @@ impl Fate {
     }
 
     pub fn has_ended(&self) -> bool {
-        self.shared.ended.is_set()
+        self.shared.ended.is_set() || self.trunk().is_some_and(Fate::has_ended)
     }
 
     pub fn is_draining(&self) -> bool {
-        self.shared.draining.is_set()
+        self.shared.draining.is_set() || self.trunk().is_some_and(Fate::is_draining)
     }
 
     /// Resolves when the generation has ended. Every wait on the outside selects on it.
@@ -96,7 +125,7 @@ impl Fate {
         self.shared.ended.token.cancelled().await;
     }
 
-    /// Blocks a thread until the generation has ended, or for as long as `bound`. True when it has ended.
+    /// Blocks a thread until the generation has ended (of a branch: no other part of it), or for as long as `bound`. True when it has ended.
     pub fn ended_within(&self, bound: Duration) -> bool {
         let waited = self.shared.at_end.wait_timeout_while(self.failure(), bound, |_| !self.has_ended());
         drop(waited);
@@ -106,6 +135,9 @@ impl Fate {
     /// Something that the chain took in is durable behind it.
     pub fn moved(&self) {
         self.shared.moved.store(true, Ordering::Relaxed);
+        if let Some(trunk) = self.trunk() {
+            trunk.moved();
+        }
     }
 
     /// Whether anything became durable in this generation.
@@ -196,6 +228,28 @@ mod tests {
         assert!(!fate.has_ended());
         fate.source_drained();
         assert!(fate.has_ended() && fate.take_failure().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_branch_ends_alone_or_with_the_generation() {
+        let fate = Fate::default();
+        let (one, other) = (fate.branch(), fate.branch());
+        one.add_source();
+        other.add_source();
+        one.end(Failure::new(FailureKind::Refused, "of one"));
+        one.ended().await;
+        assert!(one.has_ended() && !other.has_ended() && !fate.has_ended());
+        assert_eq!(one.take_failure().unwrap().to_string(), "of one");
+        other.moved();
+        assert!(fate.has_moved() && !one.has_moved());
+        fate.drain();
+        other.draining().await;
+        assert!(other.is_draining());
+        one.source_drained();
+        assert!(!other.has_ended());
+        other.source_drained();
+        other.ended().await;
+        assert!(other.has_ended() && fate.has_ended() && other.take_failure().is_none());
     }
 
     #[test]

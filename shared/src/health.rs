@@ -182,6 +182,11 @@ impl Health {
         self.lock().pulse.beat(self.part(part), Instant::now());
     }
 
+    /// A part of the process has ended, and gives no more signs of life.
+    pub fn ended(&self, part: &'static str) {
+        self.lock().pulse.end(&self.part(part));
+    }
+
     /// Why the process is of no more use, if so: it has stopped, or a part of it hangs.
     pub fn dead(&self, silence_max: Duration) -> Option<String> {
         let state = self.lock();

@@ -46,6 +46,11 @@ impl Pulse {
         self.beats.insert(part, now);
     }
 
+    /// The part has ended: nothing more is expected of it.
+    pub fn end(&mut self, part: &Part) {
+        self.beats.remove(part);
+    }
+
     /// A generation has ended: its parts are no more.
     pub fn end_generation(&mut self) {
         self.beats.retain(|part, _| part.kind == ROOT);
@@ -78,6 +83,8 @@ mod tests {
         pulse.beat(part(READER, None), at(90));
         assert_eq!(pulse.hangs(max, at(100)), Some((&reader, Duration::from_secs(100))));
         assert_eq!(reader.to_string(), "reader of users");
+        pulse.end(&reader);
+        assert_eq!(pulse.hangs(max, at(100)), None);
         pulse.end_generation();
         assert_eq!(pulse.hangs(max, at(100)), None);
         assert_eq!(pulse.hangs(max, at(151)), Some((&root, Duration::from_secs(61))));

@@ -110,9 +110,11 @@ async fn take_down(chain: Chain, arbiters: [Arbiter; 2], config: &impl ServiceCo
     // A thread may be in one question to the broker.
     let bound = Duration::from_millis(config.restart().drain_timeout_ms) + config.kafka().request_timeout();
     let deadline = Instant::now() + bound;
-    while chain.threads.iter().any(|thread| !thread.is_finished()) {
+    while let Some(running) = chain.threads.iter().find(|thread| !thread.is_finished()) {
         if Instant::now() > deadline {
-            return Err(did_not_end("a thread", bound));
+            // Only that of the lease has no name.
+            let name = running.thread().name().unwrap_or("lease");
+            return Err(did_not_end(&format!("the thread `{name}`"), bound));
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

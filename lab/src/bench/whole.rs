@@ -52,8 +52,8 @@ pub struct Plan {
     /// Seconds of each rate
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     rate_s: u64,
-    /// Seconds of a rate above 100 that pass before they count
-    #[arg(long, default_value_t = 10)]
+    /// Seconds of a rate above 100 that pass before they count: the broker's compiler is at work till then
+    #[arg(long, default_value_t = 40)]
     warm_s: u32,
     /// The sink keeps one table, the latest state of each order, and no more, as Flink's job does
     #[arg(long)]

@@ -175,6 +175,11 @@ async fn event_from(begin: Instant, client: &mut ReplicationClient) -> Result<Op
     client.recv().await
 }
 
+/// Whether the next batch keeps its distance: many small transactions then become one. One that comes in pieces is not held up.
+fn ends_a_transaction(batch: &[ReplicationEvent]) -> bool {
+    batch.iter().any(|event| matches!(event, ReplicationEvent::Commit { .. }))
+}
+
 /// What was there at once.
 struct Gathered {
     batch: Vec<ReplicationEvent>,
@@ -212,8 +217,7 @@ impl Reading {
                 event = event_from(self.next_batch, &mut self.client) => {
                     let begun = Instant::now();
                     let Gathered { batch, is_full } = self.gather(event)?;
-                    // What is left of a transaction is not held up: it may come in pieces.
-                    if !is_full && matches!(batch.last(), Some(ReplicationEvent::Commit { .. })) {
+                    if !is_full && ends_a_transaction(&batch) {
                         self.next_batch = begun + Duration::from_millis(self.settings.kafka.batch_interval_ms);
                     }
                     self.send(batch, begun).await?;
@@ -300,5 +304,20 @@ impl Reading {
         }
         self.fate.finish();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_behind_the_end_of_a_transaction_keeps_its_distance() {
+        let (lsn, commit_time_micros) = (WireLsn::from_u64(1), 0);
+        let begin = || ReplicationEvent::Begin { final_lsn: lsn, xid: 1, commit_time_micros };
+        let commit = || ReplicationEvent::Commit { lsn, end_lsn: lsn, commit_time_micros };
+        assert!(!ends_a_transaction(&[]) && !ends_a_transaction(&[begin()]));
+        assert!(ends_a_transaction(&[begin(), commit()]));
+        assert!(ends_a_transaction(&[commit(), begin()]), "also where the next one has begun already");
     }
 }

@@ -254,7 +254,7 @@ impl Default for OutputConfig {
 
 impl Default for ReemissionConfig {
     fn default() -> Self {
-        ReemissionConfig { batch_records_max: 500, records_per_second_max: 4_000 }
+        ReemissionConfig { batch_records_max: 500, records_per_second_max: 2_000 }
     }
 }
 

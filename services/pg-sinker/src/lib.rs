@@ -67,6 +67,8 @@ mod rehearsal;
 // Whether the sink is the source.
 mod reconcile;
 
+mod parking;
+
 mod pipeline;
 
 pub use pipeline::PgSinker;

@@ -27,6 +27,7 @@ use crate::checkpoint::{Place, SinkOffsets};
 use crate::evolve::Grower;
 use crate::letters::{Acknowledgement, Letters, acknowledged};
 use crate::outage::Outage;
+use crate::parking::Parking;
 use crate::rollups::register::{self, Asked};
 use crate::rollups::{Fill, Rollups};
 use crate::settings::{Settings, TableConfig};
@@ -76,8 +77,8 @@ impl Service for PgSinker {
     async fn start(config: &Settings, surroundings: Surroundings) -> Result<Chain, Failure> {
         let ways = ways::required(config, Self::NAME).await?;
         let topics = Topics::connect(&config.kafka, Self::NAME)?;
-        for way in &ways.all {
-            topics.required(&way.topic, maker(config, &way.topic))?;
+        for topic in config.topics() {
+            topics.required(topic, maker(config, topic))?;
         }
         topics.ensure(&dead_letter_topic(config)).await?;
         build(config, surroundings, ways)
@@ -102,13 +103,14 @@ fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Ch
         on_acked: Box::new(acknowledged),
     })?;
     let publisher = Publisher::start_in_arbiter(&arbiter, |_| publisher);
+    let rollups = Rollups::new(ways.all.iter().flat_map(|way| way.rollups.all.clone()).collect());
     let fill = Fill {
         sink: config.sink.clone(),
         config: config.fill.clone(),
         timeout: config.writer.transaction_timeout(),
         retry: config.writer.retry_wait(1),
-        asked: ways.asked,
-        rollups: ways.rollups,
+        asked: Asked::together(ways.all.iter().map(|way| Asked::of(&way.tables, &way.rollups))),
+        rollups,
         fate: fate.clone(),
         health: health.clone(),
     };
@@ -122,12 +124,18 @@ fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Ch
         health: health.clone(),
     };
     let mut threads = vec![backfill::runner::spawn(setup)?];
-    for (number, way) in ways.all.into_iter().enumerate() {
-        let health = if number == 0 { health.clone() } else { health.of(&way.topic) };
-        let progress = Progress::new(lease.clone(), fate.clone());
-        let input = Input { topic: way.topic.clone(), group: way.group.clone() };
+    let parking = Parking::new(config, ways.all.len(), (&fate, &health));
+    for way in ways.all {
+        let (topic, own) = (way.topic.clone(), fate.branch());
+        let health = parking.health_of(&topic);
+        let progress = Progress::new(lease.clone(), own.clone());
+        let input = Input { topic: topic.clone(), group: way.group.clone() };
         let tracer = traces.of(|| Stage::Sink { input, sink: Database::from(&config.sink) });
-        threads.push(build_way(config, way, tracer, &publisher, (&arbiter, &fate, &health, progress))?);
+        threads.push(build_way(config, way, tracer, &publisher, (&arbiter, &own, &health, progress))?);
+        arbiter.spawn(parking.clone().watch(topic, own));
+    }
+    for (topic, problem) in ways.parked {
+        arbiter.spawn(parking.clone().rest(topic, problem));
     }
     threads.extend(reconcile::schedule::spawn(config, fate, health)?);
     Ok(Chain { threads })
@@ -197,23 +205,23 @@ async fn check_sink(config: &Settings) -> Vec<Finding> {
     if let Ok(unfilled) = backfill::job::unfilled(&mut connection, &config.input.group).await {
         findings.extend(unfilled.iter().map(|(table, why)| Finding::problem(&not_filled(table, why))));
     }
-    let mut writable = Vec::new();
     for topic in config.topics() {
-        match Blueprint::of(config, topic).look(&mut connection).await {
+        match check_way(&mut connection, config, topic).await {
+            Ok(found) => findings.extend(found),
             Err(failure) => findings.push(Finding::problem(&failure)),
-            Ok(looked) => {
-                for table in looked {
-                    findings.extend(check_table(&table, topic));
-                    writable.extend(table);
-                }
-            }
         }
     }
-    match check_rollups(&mut connection, config, writable).await {
-        Ok(found) => findings.extend(found),
-        Err(failure) => findings.push(Finding::problem(&failure)),
-    }
     findings
+}
+
+async fn check_way(connection: &mut PgConnection, config: &Settings, topic: &str) -> Result<Vec<Finding>, Failure> {
+    let (mut findings, mut writable) = (Vec::new(), Vec::new());
+    for table in Blueprint::of(config, topic).look(connection).await? {
+        findings.extend(check_table(&table, topic));
+        writable.extend(table);
+    }
+    findings.extend(check_rollups(connection, config, (topic, writable)).await?);
+    Ok(findings)
 }
 
 fn check_table(looked: &Result<Looked, Vec<Failure>>, topic: &str) -> Vec<Finding> {
@@ -241,10 +249,10 @@ fn not_filled(table: &str, why: &str) -> Failure {
 async fn check_rollups(
     connection: &mut PgConnection,
     config: &Settings,
-    tables: Vec<Looked>,
+    (topic, tables): (&str, Vec<Looked>),
 ) -> Result<Vec<Finding>, Failure> {
     let (mut findings, mut right) = (Vec::new(), Vec::new());
-    for examined in examined_rollups(connection, config, &tables).await? {
+    for examined in examined_rollups(connection, config, (topic, &tables)).await? {
         match examined {
             Ok(rollup) => {
                 findings.push(Finding::ok(format!("roll-up {} can be kept over {}", rollup.label, rollup.of)));

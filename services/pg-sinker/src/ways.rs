@@ -1,6 +1,6 @@
 //! The ways through the sink: each topic with the tables that its rows go into, held against the catalog.
 //!
-//! Each way has a reader, a group, a connection and transactions of its own: what holds up one holds up no other.
+//! Each way has a reader, a group, a connection and transactions of its own, and can fail alone: what holds up one holds up no other.
 
 use serde::Serialize;
 use shared::failure::{Failure, FailureKind};
@@ -34,12 +34,10 @@ pub struct Way {
 /// All that is written.
 #[derive(Debug)]
 pub struct Ways {
-    /// At least one; that of `input.topic`, if any, is the first.
+    /// At least one; in the order of the settings' topics.
     pub all: Vec<Way>,
-    /// All roll-ups.
-    pub rollups: Rollups,
-    /// What is registered of them.
-    pub asked: Asked,
+    /// Topics that cannot be written now, and why.
+    pub parked: Vec<(String, Failure)>,
 }
 
 /// What the settings say of the tables of one topic. They are looked at again when one has come or got columns.
@@ -136,7 +134,7 @@ fn together(looked: &[Looked]) -> (Tables, Vec<Growing>) {
     (Tables::with_awaited(tables.collect(), growth.iter().filter(|table| !table.is_there)), growth)
 }
 
-/// The tables and roll-ups as they are to be written, or the first thing that stands in the way of one.
+/// The ways as they are to be written. What stands in the way of one is no reason for the others to wait; where it does so for all, it is the failure.
 pub async fn required(config: &Settings, service: &str) -> Result<Ways, Failure> {
     let mut connection = config.sink.connect(service).await?;
     for name in own_tables() {
@@ -145,29 +143,47 @@ pub async fn required(config: &Settings, service: &str) -> Result<Ways, Failure>
             return Err(problem);
         }
     }
-    let (mut by_topic, mut all) = (Vec::new(), Vec::new());
+    let (mut all, mut parked) = (Vec::new(), Vec::new());
     for topic in config.topics() {
-        let blueprint = Blueprint::of(config, topic);
-        let looked: Result<Vec<_>, _> = blueprint.look(&mut connection).await?.into_iter().collect();
-        let looked = looked.map_err(first)?;
-        let (tables, growth) = together(&looked);
-        by_topic.push((topic, blueprint, tables, growth));
-        all.extend(looked);
+        match required_of(&mut connection, config, topic).await? {
+            Ok(way) => all.push(way),
+            Err(problem) => parked.push((topic.to_owned(), problem)),
+        }
     }
-    let rollups = examined_rollups(&mut connection, config, &all).await?;
-    let rollups: Result<Vec<_>, _> = rollups.into_iter().collect();
-    let rollups = Rollups::new(rollups.map_err(first)?);
-    let asked = Asked::of(&together(&all).0, &rollups);
-    register::enter(&mut connection, &rollups).await.map_err(unregistered)?;
-    let registered = register::read(&mut connection, &asked).await.map_err(unregistered)?;
-    register::progress(&rollups, &registered)?;
     // All is known; a server that does not say good-bye changes nothing.
     let _ = connection.close().await;
-    let way = |(topic, blueprint, tables, growth): (&str, Blueprint, Tables, Vec<Growing>)| {
-        let rollups = rollups.of(&tables);
-        Way { topic: topic.to_owned(), group: config.group_of(topic), blueprint, tables, growth, rollups }
+    if all.is_empty() {
+        return Err(first(parked.into_iter().map(|(_, problem)| problem).collect()));
+    }
+    Ok(Ways { all, parked })
+}
+
+/// The tables and roll-ups of a topic, or the first thing that stands in the way of one.
+pub async fn required_of(
+    connection: &mut PgConnection,
+    config: &Settings,
+    topic: &str,
+) -> Result<Result<Way, Failure>, Failure> {
+    let blueprint = Blueprint::of(config, topic);
+    let looked: Result<Vec<_>, _> = blueprint.look(connection).await?.into_iter().collect();
+    let looked = match looked {
+        Ok(looked) => looked,
+        Err(problems) => return Ok(Err(first(problems))),
     };
-    Ok(Ways { all: by_topic.into_iter().map(way).collect(), asked, rollups })
+    let examined: Result<Vec<_>, _> =
+        examined_rollups(connection, config, (topic, &looked)).await?.into_iter().collect();
+    let rollups = match examined {
+        Ok(rollups) => Rollups::new(rollups),
+        Err(problems) => return Ok(Err(first(problems))),
+    };
+    let (tables, growth) = together(&looked);
+    register::enter(connection, &rollups).await.map_err(unregistered)?;
+    let registered = register::read(connection, &Asked::of(&tables, &rollups)).await.map_err(unregistered)?;
+    if let Some(problem) = register::problems(&rollups, &registered).into_iter().next() {
+        return Ok(Err(problem));
+    }
+    let (topic, group) = (topic.to_owned(), config.group_of(topic));
+    Ok(Ok(Way { topic, group, blueprint, tables, growth, rollups }))
 }
 
 pub fn own_tables() -> [TableName; 6] {
@@ -183,11 +199,11 @@ fn first(problems: Vec<Failure>) -> Failure {
     problems.into_iter().next().unwrap_or_else(|| Failure::new(FailureKind::Broken, "a problem without a name"))
 }
 
-/// Each roll-up, or what stands in its way. `looked`: the tables that can be written.
+/// Each roll-up over tables of the topic, or what stands in its way. `looked`: those that can be written.
 pub async fn examined_rollups(
     connection: &mut PgConnection,
     config: &Settings,
-    looked: &[Looked],
+    (topic, looked): (&str, &[Looked]),
 ) -> Result<Vec<Result<Rollup, Vec<Failure>>>, Failure> {
     let mut examined = Vec::new();
     for rollup in config.kept_rollups().values() {
@@ -197,12 +213,13 @@ pub async fn examined_rollups(
             continue;
         }
         let mut tables = looked.iter().filter_map(|found| found.table.as_ref());
-        // A table that cannot be written has been told of.
+        // It is another topic's, or cannot be written, which has been told.
         let Some((table, facts)) = tables.find(|(table, _)| table.name == of) else { continue };
         let own = TableName::parse(&rollup.table);
         let own_facts = catalog::read(connection, &own).await?;
         let (details, own_details) = (Details::read(connection, &of).await?, Details::read(connection, &own).await?);
         let between = Surroundings {
+            topic,
             table,
             facts,
             details: &details,

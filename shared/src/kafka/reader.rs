@@ -127,7 +127,7 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
         sender,
         fate: setup.fate.clone(),
         progress: setup.progress,
-        health: setup.health,
+        health: setup.health.clone(),
         revoked: Mutex::default(),
         goals: Mutex::default(),
         ends: Mutex::default(),
@@ -141,7 +141,7 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
     let consumer: BaseConsumer<_> =
         client.create_with_context(context).map_err(|error| unreachable_broker(setup.config, error))?;
     consumer.subscribe(&[setup.topic]).map_err(|error| unreachable_broker(setup.config, error))?;
-    let fate = setup.fate;
+    let (fate, health) = (setup.fate, setup.health);
     fate.add_source();
     let thread = std::thread::Builder::new()
         .name("kafka-reader".into())
@@ -149,6 +149,7 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
             if let Err(failure) = Reading::new(&consumer).run() {
                 fate.end(failure);
             }
+            health.ended(pulse::READER);
         })
         .map_err(|error| Failure::new(FailureKind::Broken, "the reading thread cannot start").caused_by(error))?;
     Ok((receiver, thread))

@@ -126,6 +126,11 @@ impl Browser {
         self.ask("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 
+    /// What it is shown on: `screen` or `print`.
+    pub fn emulate_media(&mut self, media: &str) {
+        self.ask("Emulation.setEmulatedMedia", json!({ "media": media }));
+    }
+
     /// The value of an expression in the page.
     pub fn value(&mut self, expression: &str) -> Value {
         let asked = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });

@@ -13,7 +13,7 @@ use crate::cleaning::TOKEN;
 use crate::database::{run, value};
 use crate::process::Ended;
 use crate::random_results::RandomResults;
-use crate::rolled_up::{HOLD_UP_FILLS, assert_equal, assert_table_is, assert_values_are_counted, handled};
+use crate::rolled_up::{assert_equal, assert_table_is, assert_values_are_counted, handled};
 use crate::stack::{PG_SINKER, Stack};
 use crate::sunk::{PARTITIONS, Sunk};
 use crate::topics;
@@ -382,14 +382,15 @@ async fn roll_ups_are_filled_though_somebody_stops_it() {
     do_what_it_says(&stack, &refused).await;
     run(&mut sink, "DELETE FROM result.orders_latest WHERE order_id % 2 = 0").await;
     let mut holder = stack.sink().await;
-    run(&mut holder, HOLD_UP_FILLS).await;
+    // The turn to fill.
+    run(&mut holder, "SELECT pg_advisory_lock(8388346167744359533)").await;
     let taken = rebuild(&mut stack, &["result.orders_latest"]).await;
     assert_eq!(taken.code, Some(0), "{}", taken.output);
     let swapped = "SELECT count(*) FROM tidemill.backfills WHERE step = 'swapped'";
     until_equal("the new table has its place", 1, async || value::<i64>(&mut sink, swapped).await).await;
     let refused = rebuild(&mut stack, &["result.orders_latest", "--stop"]).await;
     assert!(refused.code != Some(0) && refused.output.contains("has been built anew"), "{}", refused.output);
-    run(&mut holder, "COMMIT").await;
+    run(&mut holder, "SELECT pg_advisory_unlock_all()").await;
     until_last_job(&stack, PG_SINKER, "is done", |job| job["state"] == "done").await;
     assert!(assert_equal(&mut sink).await);
     assert_values_are_counted(&mut sink).await;

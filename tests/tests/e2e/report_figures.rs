@@ -1,12 +1,14 @@
 //! The report's figures, on paper and on the page, are what SQL over the tables says.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use lab::paper::Paper;
 use lab::report;
 use sqlx::postgres::PgConnection;
 
+use crate::browser::Browser;
 use crate::busy::{load, make_users_known};
 use crate::database::{run, value};
 use crate::stack::Stack;
@@ -58,7 +60,27 @@ fn wanted() -> Vec<(&'static str, String)> {
         ),
         (
             "Status funnel",
-            "SELECT concat_ws('|', order_status, count(*)) FROM result.orders_with_user_info GROUP BY order_status".into(),
+            "WITH every AS (SELECT count(DISTINCT order_id) AS orders FROM result.orders_with_user_info),
+                present AS (SELECT order_status, count(*) AS orders, sum(total_amount) AS amount FROM result.orders_latest GROUP BY order_status)
+             SELECT concat_ws('|', order_status, count(*), round(100.0 * count(*) / min(every.orders), 2), coalesce(min(present.orders), 0),
+                to_char(coalesce(min(present.amount), 0), 'FM999,999,999,990.00'))
+             FROM result.orders_with_user_info LEFT JOIN present USING (order_status) CROSS JOIN every GROUP BY order_status"
+                .into(),
+        ),
+        (
+            "Times between statuses",
+            "WITH steps AS (SELECT order_status, lead(order_status) OVER (PARTITION BY order_id ORDER BY record_version) AS next
+                FROM result.orders_with_user_info)
+             SELECT concat_ws('|', order_status || ' → ' || next, count(*)) FROM steps WHERE next IS NOT NULL GROUP BY order_status, next"
+                .into(),
+        ),
+        (
+            "Top products",
+            format!(
+                "(SELECT concat_ws('|', product_name, product_category_normalized, count(*), sum(quantity),
+                    to_char(sum(total_amount), 'FM999,999,999,990.00'))
+                 FROM {SOLD} GROUP BY product_name, product_category_normalized ORDER BY sum(total_amount) DESC LIMIT 1)"
+            ),
         ),
         (
             "Top users",
@@ -130,5 +152,32 @@ async fn figures_on_paper_and_on_the_page_are_those_of_the_tables() {
         let wanted: String = value(&mut sink, sql).await;
         assert!(text.contains(&wanted) && page.contains(&format!("<dd>{wanted}</dd>")), "{wanted} is not in {text}");
     }
+    let orders = "SELECT to_char(count(*), 'FM999,999,990') FROM result.orders_latest";
+    let orders: String = value(&mut sink, orders).await;
+    assert!(page.contains(&format!("<dd>{orders}</dd>")), "{orders} orders");
     assert!(!text.contains("still being filled"));
+    looks_right(&stack, &file).await;
+}
+
+/// In a window of a desk, on a phone and on paper nothing is wider than the page, and every plot is within it.
+async fn looks_right(stack: &Stack, page: &Path) {
+    let mut browser = Browser::start(stack.environment.logs.join(format!("{}-report-browser", stack.name)));
+    browser.open(&format!("file://{}", page.display()));
+    for (name, width, media) in [("desk", 1280, "screen"), ("phone", 390, "screen"), ("paper", 794, "print")] {
+        browser.resize(width, 900);
+        browser.emulate_media(media);
+        browser.until("the page is there", "document.querySelectorAll('section svg').length > 0").await;
+        let wide = browser.value("document.documentElement.scrollWidth");
+        assert!(wide.as_u64().is_some_and(|wide| wide <= u64::from(width)), "{name}: {wide} wide");
+        let outside = browser.value(
+            "[...document.querySelectorAll('svg')].map(plot => plot.getBoundingClientRect())
+                .filter(box => box.width > 0 && (box.left < 0 || box.right > document.documentElement.clientWidth + 1)).length",
+        );
+        let shown = browser.value(
+            "[...document.querySelectorAll('svg')].filter(plot => plot.getBoundingClientRect().width > 0).length",
+        );
+        assert!(outside == 0 && shown.as_u64() >= Some(5), "{name}: {outside} of {shown} plots are cut off");
+        browser.picture(name);
+    }
+    assert!(browser.complaints.is_empty(), "{:?}", browser.complaints);
 }

@@ -183,8 +183,11 @@ async fn a_new_one_is_filled_while_rows_change_and_instances_are_killed() {
     assert_eq!(shown["details"]["rollups"]["dws.orders_by_day"], "complete", "{shown}");
 }
 
-/// The lock of all batches, shared: as long as it is held no chunk of a fill is added.
-pub const HOLD_UP_FILLS: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(8388346167744359532)";
+/// The lock of the results' batches, shared: as long as it is held no chunk of a fill is added.
+fn hold_up_chunks(stack: &Stack) -> String {
+    let topic = &stack.places.names.result_topic;
+    format!("BEGIN; SELECT pg_advisory_xact_lock_shared(hashtextextended('tidemill: topic: {topic}', 0))")
+}
 
 #[tokio::test]
 async fn a_fill_that_is_sent_back_while_it_waits_begins_anew() {
@@ -203,7 +206,7 @@ async fn a_fill_that_is_sent_back_while_it_waits_begins_anew() {
     let filling = "SELECT count(*) FROM tidemill.rollups WHERE NOT is_complete AND filled_to IS NOT NULL";
     until_equal("one is being filled", 1, async || value::<i64>(&mut sink, filling).await).await;
     let mut holder = stack.sink().await;
-    run(&mut holder, HOLD_UP_FILLS).await;
+    run(&mut holder, &hold_up_chunks(&stack)).await;
     let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND NOT granted
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     until_equal("a chunk waits", 1, async || value::<i64>(&mut sink, waiting).await).await;

@@ -1,9 +1,14 @@
 //! Any topic of the pipeline goes into any table, beside the results, and what holds up one holds up no other.
 
+use lab::page;
+use serde_json::Value;
+
 use crate::busy::new_change_comes_through;
 use crate::cleaning::config;
 use crate::database::{run, value};
+use crate::foreign_records::until_letters;
 use crate::refused_settings::assert_refused;
+use crate::rolled_up::assert_equal;
 use crate::service_page::state;
 use crate::stack::{PG_SINKER, Stack};
 use crate::until::{until, until_equal};
@@ -105,6 +110,85 @@ async fn a_locked_table_holds_up_no_other_topic() {
     }
     run(&mut user, "COMMIT").await;
     until_users(&stack, "1001|张三|-|北京,1002|李四|-|上海,1003|王五|-|广州,1004|赵六|-|深圳").await;
+}
+
+/// Waits until pg-sinker says that a topic rests because of this.
+async fn until_rests(stack: &Stack, topic: &str, why: &str) {
+    until(&format!("{topic} rests"), async || {
+        let shown = page::get(&stack.url(PG_SINKER), "/api/v1/state").await.map_err(|failure| failure.chain())?;
+        let shown: Value = serde_json::from_str(&shown.body).map_err(|error| error.to_string())?;
+        let waiting_for = shown["waiting_for"].to_string();
+        let rests = waiting_for.contains(&format!("the tables of topic {topic}")) && waiting_for.contains(why);
+        if rests { Ok(()) } else { Err(waiting_for) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_table_that_is_gone_holds_up_no_other_topic() {
+    let mut stack = prepared().await;
+    stack.start_all().await;
+    until_users(&stack, "1001|张三|-|北京,1002|李四|-|上海,1003|王五|-|广州,1004|赵六|-|深圳,1005|钱七|-|杭州").await;
+    let (mut source, mut sink) = (stack.source().await, stack.sink().await);
+    run(&mut sink, "ALTER TABLE result.users RENAME TO elsewhere").await;
+    run(&mut source, "DELETE FROM business.users WHERE user_id = 1005").await;
+    let gone = "table result.users does not exist in the sink";
+    until_rests(&stack, &stack.users_topic(), gone).await;
+    new_change_comes_through(&stack).await;
+    // Nor does it where the process begins so.
+    stack.process(PG_SINKER).kill();
+    stack.process(PG_SINKER).restart();
+    until_rests(&stack, &stack.users_topic(), gone).await;
+    new_change_comes_through(&stack).await;
+    run(&mut sink, "ALTER TABLE result.elsewhere RENAME TO users; REVOKE DELETE ON result.users FROM tidemill_writer")
+        .await;
+    until_rests(&stack, &stack.users_topic(), "GRANT DELETE").await;
+    new_change_comes_through(&stack).await;
+    run(&mut sink, "GRANT DELETE ON result.users TO tidemill_writer").await;
+    until_users(&stack, "1001|张三|-|北京,1002|李四|-|上海,1003|王五|-|广州,1004|赵六|-|深圳").await;
+    stack.ready_alone(PG_SINKER).await;
+    // Where all rest there is nothing to stay for.
+    run(
+        &mut sink,
+        "REVOKE INSERT ON result.users, result.cleaned, result.orders_latest, result.orders_with_user_info FROM tidemill_writer",
+    )
+    .await;
+    stack.process(PG_SINKER).kill();
+    stack.process(PG_SINKER).restart();
+    let status = stack.process(PG_SINKER).ended().await;
+    let log = stack.process(PG_SINKER).log_text();
+    assert!(status.code() == Some(1) && log.contains("GRANT INSERT"), "{status}: {log}");
+}
+
+#[tokio::test]
+async fn a_roll_up_that_refuses_is_waited_for_and_holds_up_no_other_topic() {
+    let mut stack = prepared().await;
+    stack.set(PG_SINKER, "RESTART__STABLE_AFTER_MS", 500);
+    stack.start_all().await;
+    let (mut source, mut sink) = (stack.source().await, stack.sink().await);
+    until(
+        "the roll-ups are complete",
+        async || {
+            if assert_equal(&mut sink).await { Ok(()) } else { Err("not yet".to_owned()) }
+        },
+    )
+    .await;
+    run(&mut sink, "ALTER TABLE dws.orders_by_hour ADD CONSTRAINT of_my_own CHECK (orders < 0) NOT VALID").await;
+    run(
+        &mut source,
+        "INSERT INTO business.orders (order_id, user_id, product_name, product_category, quantity, unit_price, total_amount, order_status)
+         VALUES (9001, 1001, 'iPhone 15', '电子产品', 1, 5999.00, 5999.00, 'PENDING')",
+    )
+    .await;
+    until_rests(&stack, &stack.places.names.result_topic, "of_my_own").await;
+    run(&mut source, "UPDATE business.users SET city = '西安' WHERE user_id = 1003").await;
+    until_users(&stack, "1001|张三|-|北京,1002|李四|-|上海,1003|王五|-|西安,1004|赵六|-|深圳,1005|钱七|-|杭州").await;
+    let written = "SELECT (SELECT count(*) FROM result.orders_latest WHERE order_id = 9001) + (SELECT count(*) FROM result.orders_with_user_info WHERE order_id = 9001)";
+    assert_eq!(value::<i64>(&mut sink, written).await, 0, "what the roll-up refuses is in no table");
+    run(&mut sink, "ALTER TABLE dws.orders_by_hour DROP CONSTRAINT of_my_own").await;
+    until_equal("both tables have the order", 2, async || value::<i64>(&mut sink, written).await).await;
+    assert!(assert_equal(&mut sink).await);
+    assert!(until_letters(&stack, PG_SINKER, 0).await.is_empty(), "no record is at fault");
 }
 
 #[tokio::test]

@@ -42,6 +42,15 @@ async fn the_documented_roll_up_is_kept_and_the_views_answer() {
         kept AS (SELECT user_id, order_status, orders, amount, categories FROM dws.orders_by_user)
         SELECT (SELECT count(*) FROM (TABLE wanted EXCEPT ALL TABLE kept) a) + (SELECT count(*) FROM (TABLE kept EXCEPT ALL TABLE wanted) b)";
     assert_eq!(value::<i64>(&mut sink, differing).await, 0);
+    // Among the random amounts are some that are no number, and none: they are at the top of nothing.
+    for top in ["ads.top_users", "ads.top_products"] {
+        let strange = "SELECT count(*) FROM result.orders_latest WHERE total_amount IS NULL OR total_amount = 'NaN'";
+        assert_ne!(value::<i64>(&mut sink, strange).await, 0);
+        let right = format!(
+            "SELECT sum(amount) = (SELECT sum(amount) FROM ads.sales) AND count(*) FILTER (WHERE place = 1 AND amount < (SELECT max(amount) FROM {top})) = 0 FROM {top}"
+        );
+        assert!(value::<bool>(&mut sink, &right).await, "{top}");
+    }
 
     for statement in blocks("sql")[1].split(";\n") {
         let counted = format!("SELECT count(*) FROM ({}) AS answer", statement.trim_end_matches(';'));

@@ -166,13 +166,17 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// One look at rows on both sides, with the pipeline's whole way between.
+    /// One look at rows on both sides, with the pipeline's whole way between. The source rests behind it.
     async fn look(&mut self, keys: &[Key]) -> Result<Vec<Look>, Failure> {
-        let (before, at) = self.sides().source_rows(keys).await?;
+        let mut sides = self.sides();
+        let (before, at) = sides.source_rows(keys).await?;
+        let worked = sides.source_worked;
         self.passed(at).await?;
         let mut sides = self.sides();
         let sink = sides.sink_rows(keys).await?;
         let (after, _) = sides.source_rows(keys).await?;
+        let worked = worked + sides.source_worked;
+        tokio::time::sleep(self.settings.reconcile.pause(worked)).await;
         let looks = before.into_iter().zip(sink).zip(after);
         Ok(looks.map(|((source_before, sink), source_after)| Look { source_before, sink, source_after }).collect())
     }

@@ -70,7 +70,10 @@ impl<'c> Connections<'c> {
 
     /// The rows of the source with these keys, in their order, and a position behind everything that they show.
     pub async fn source_rows(&mut self, keys: &[Key]) -> Result<(Vec<Option<Row>>, Lsn), Failure> {
-        let found = rows(self.source, &self.pair.source, &self.pair.source_table, keys).await?;
+        let begin = Instant::now();
+        let found = rows(self.source, &self.pair.source, &self.pair.source_table, keys).await;
+        self.source_worked += begin.elapsed();
+        let found = found?;
         let read = "SELECT pg_current_wal_insert_lsn()::text";
         let at: String = sqlx::query_scalar(read)
             .fetch_one(&mut *self.source)
@@ -151,7 +154,10 @@ impl Sides for Connections<'_> {
     }
 
     async fn list(&mut self, range: &Range) -> Result<Both<Vec<(Key, String)>>, Failure> {
-        let source = list(self.source, &self.pair.source, range).await.map_err(unreadable(&self.pair.source_table))?;
+        let begin = Instant::now();
+        let source = list(self.source, &self.pair.source, range).await;
+        self.source_worked += begin.elapsed();
+        let source = source.map_err(unreadable(&self.pair.source_table))?;
         let sink = list(self.sink, &self.pair.sink, range).await.map_err(unreadable(&self.pair.sink_table))?;
         Ok(Both { source, sink })
     }

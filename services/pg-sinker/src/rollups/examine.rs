@@ -19,6 +19,8 @@ pub struct Rollup {
     pub label: String,
     /// The label of the table whose rows are summed up.
     pub of: String,
+    /// Where they come from.
+    pub topic: String,
     pub source: TableName,
     /// The key of that table.
     pub key: Vec<Column>,
@@ -44,6 +46,8 @@ pub struct Measure {
 /// The tables that a roll-up stands between.
 #[derive(Debug, Clone, Copy)]
 pub struct Surroundings<'a> {
+    /// Where the rows come from.
+    pub topic: &'a str,
     /// The table that is summed up, as it is written and as the catalog has it.
     pub table: &'a Table,
     pub facts: &'a Facts,
@@ -302,6 +306,7 @@ impl Examined<'_> {
             label: self.label.clone(),
             name,
             of: table.label.clone(),
+            topic: self.around.topic.to_owned(),
             source: table.name.clone(),
             key: table.key_columns().cloned().collect(),
             columns,
@@ -415,6 +420,7 @@ pub mod tests {
         let (mut of_details, mut own_details) = (details(&of.1), own.map(details).unwrap_or_default());
         change(&mut of_details, &mut own_details);
         let around = Surroundings {
+            topic: "t",
             table: &of.0,
             facts: &of.1,
             details: &of_details,

@@ -19,6 +19,9 @@ use super::statements::OfFill;
 use crate::fault::{self, Fault};
 use crate::locks;
 
+/// The health latch that is held while one cannot be filled.
+const LATCH: &str = "rollups";
+
 /// How often it is looked whether another instance is done, or gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -61,16 +64,19 @@ impl Fill {
         let mut said = Said::default();
         loop {
             match self.fill_all().await {
-                Ok(true) => return,
+                Ok(true) => return self.health.release(LATCH),
                 Ok(false) => tokio::time::sleep(LOOK_EVERY).await,
-                Err(failure) if failure.kind == FailureKind::Unreachable => {
+                Err(failure) => {
                     let chain = failure.chain();
                     if said.is_news(&chain) {
                         tracing::warn!("roll-ups are filled later: {chain}");
                     }
+                    // What a person has to mend is seen: the service is not ready.
+                    if failure.kind != FailureKind::Unreachable {
+                        self.health.hold(LATCH, chain);
+                    }
                     tokio::time::sleep(self.retry).await;
                 }
-                Err(failure) => return self.fate.end(failure),
             }
         }
     }
@@ -90,8 +96,15 @@ impl Fill {
         if !mine {
             return Ok(false);
         }
+        // One that cannot be filled holds up no other.
+        let mut failed = None;
         for rollup in &self.rollups.all {
-            self.fill(&mut connection, rollup).await?;
+            if let Err(failure) = self.fill(&mut connection, rollup).await {
+                failed.get_or_insert(failure);
+            }
+        }
+        if let Some(failure) = failed {
+            return Err(failure);
         }
         // It gives the turn back. A server that does not hear it ends the session by itself.
         let _ = connection.close().await;
@@ -150,8 +163,7 @@ impl Fill {
         statements: &OfFill,
         position: &[String],
     ) -> sqlx::Result<Chunk> {
-        let mut transaction = connection.begin().await?;
-        sqlx::query(locks::ALONE).execute(&mut *transaction).await?;
+        let mut transaction = connection.begin_with(AssertSqlSafe(locks::begin_alone(&rollup.topic))).await?;
         let rows_max = i64::from(self.config.chunk_rows);
         let end = if position.is_empty() { &statements.first_end } else { &statements.next_end };
         let query = bound(sqlx::query(AssertSqlSafe(Arc::clone(end))), position).bind(rows_max);
@@ -197,8 +209,7 @@ fn bound<'q>(query: Query<'q>, key: &'q [String]) -> Query<'q> {
 /// What an older definition left behind goes. No batch writes to a roll-up in which no row counts; those that began before it came to
 /// that are waited for.
 async fn empty(connection: &mut PgConnection, rollup: &Rollup, statements: &OfFill) -> sqlx::Result<()> {
-    let mut transaction = connection.begin().await?;
-    sqlx::query(locks::ALONE).execute(&mut *transaction).await?;
+    let transaction = connection.begin_with(AssertSqlSafe(locks::begin_alone(&rollup.topic))).await?;
     transaction.commit().await?;
     let mut transaction = connection.begin().await?;
     sqlx::query(AssertSqlSafe(Arc::clone(&statements.empty))).execute(&mut *transaction).await?;
@@ -207,7 +218,7 @@ async fn empty(connection: &mut PgConnection, rollup: &Rollup, statements: &OfFi
     transaction.commit().await
 }
 
-/// Faults that pass are tried again; others end the generation, which looks at the catalog anew.
+/// All are tried again; of those that do not pass by themselves the service says that it is not ready.
 fn failed(what: &str) -> impl FnOnce(sqlx::Error) -> Failure {
     move |error| match fault::of(&error) {
         Fault::Passing => {

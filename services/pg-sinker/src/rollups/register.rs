@@ -98,6 +98,15 @@ impl Asked {
             rollups: rollups.all.iter().map(|rollup| rollup.label.clone()).collect(),
         }
     }
+
+    /// What these ask, together.
+    pub fn together(asked: impl Iterator<Item = Asked>) -> Self {
+        asked.fold(Asked { tables: Vec::new(), rollups: Vec::new() }, |mut all, asked| {
+            all.tables.extend(asked.tables);
+            all.rollups.extend(asked.rollups);
+            all
+        })
+    }
 }
 
 fn known<'r>(registered: &'r [Registered], rollup: &Rollup) -> Option<&'r Registered> {
