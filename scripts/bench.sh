@@ -104,6 +104,8 @@ Options of reconcile:
   --differing N        rows that differ, in the second half of the rounds      10
   --rounds N           how often, with equal tables and with others            3
   --load-percent N     of the time so much the source works at most            50
+  --rate N             orders that change in a second meanwhile, through the   0
+                       pipeline; 0: nobody writes, and there is no pipeline
 
 Options of growth:
   --rows N             orders                                                  300000
@@ -359,10 +361,10 @@ micro() { # OPTION...
 # --- reconcile --------------------------------------------------------------------------------------------------------
 
 reconcile() { # OPTION...
-  build pg-sinker
-  start_servers source sink
+  build cdc-ingest dwd-cleaner dim-joiner pg-sinker
+  start_servers source sink kafka
   headline "reconcile"
-  lab bench reconcile --program "$programs/pg-sinker" --logs "$TIDEMILL_STATE/log" "$@"
+  lab bench reconcile --programs "$programs" --logs "$TIDEMILL_STATE/log" "$@"
 }
 
 # --- against -----------------------------------------------------------------------------------------------------------

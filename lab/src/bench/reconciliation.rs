@@ -1,7 +1,8 @@
-//! Reconciliation: pg-sinker compares two large tables that nobody writes to: equal ones, and with a few rows that differ.
+//! Reconciliation: pg-sinker compares two large tables, equal ones, and with a few rows that differ. Nobody writes to them, or the pipeline does.
 //!
 //! ```text
 //!  fill ──▶ business.orders · result.orders_latest ──▶ pg-sinker reconcile ──▶ seconds, processor time of both servers' processes
+//!  changes ─────▲══ pipeline (four services) ══▲   with --rate
 //! ```
 
 use std::io::Read as _;
@@ -17,6 +18,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use crate::bench::child::{Child, Program, variable};
+use crate::bench::questions::until_count;
+use crate::bench::recovery::pipeline::Pipeline;
 use crate::bench::report::Report;
 use crate::paper::Paper;
 use crate::places::Places;
@@ -37,9 +40,12 @@ pub struct Plan {
     /// Of the time so much, in percent, the source works at most
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
     load_percent: u8,
-    /// The pg-sinker that is measured
+    /// Orders that change in a second meanwhile, through the pipeline; 0: nobody writes, and there is no pipeline
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    rate: u32,
+    /// Folder of the four services
     #[arg(long)]
-    program: PathBuf,
+    programs: PathBuf,
     /// Folder for what it says
     #[arg(long)]
     logs: PathBuf,
@@ -51,6 +57,8 @@ pub struct Outcome {
     processors: usize,
     rows: u32,
     load_percent: u8,
+    /// Changes a second meanwhile.
+    rate: u32,
     rounds: Vec<Round>,
 }
 
@@ -77,8 +85,8 @@ async fn run_sql(connection: &mut PgConnection, sql: &str) -> Result<(), Failure
     done.map(|_| ()).map_err(|error| refused("the tables cannot be filled", error))
 }
 
-/// The same orders on both sides, as the pipeline would have written them.
-async fn fill(places: &Places, rows: u32) -> Result<(), Failure> {
+/// The same orders on both sides, as the pipeline would have written them; or at the source alone, where it writes them.
+async fn fill(places: &Places, rows: u32, is_copied: bool) -> Result<(), Failure> {
     let orders = format!(
         "SELECT n AS order_id, n % 1000 AS user_id, 'product ' || n AS product_name, '电子产品' AS product_category, \
                 n % 9 + 1 AS quantity, (n % 100000) / 100.0 AS unit_price, (n % 100000) * (n % 9 + 1) / 100.0 AS total_amount, \
@@ -91,6 +99,9 @@ async fn fill(places: &Places, rows: u32) -> Result<(), Failure> {
     run_sql(&mut source, "TRUNCATE business.orders").await?;
     run_sql(&mut source, &format!("INSERT INTO business.orders ({columns}) {orders}")).await?;
     run_sql(&mut source, "VACUUM ANALYZE business.orders").await?;
+    if is_copied {
+        return Ok(());
+    }
     let mut sink = places.sink.connect("tidemill-lab").await?;
     run_sql(&mut sink, "TRUNCATE result.orders_latest").await?;
     let into = format!(
@@ -119,9 +130,13 @@ async fn spoil(places: &Places, plan: &Plan) -> Result<(), Failure> {
 
 /// Measures equal tables first.
 pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Result<Outcome, Failure> {
-    progress.line(format!("  filling {} rows on both sides", plan.rows));
-    fill(places, plan.rows).await?;
-    let mut rounds = Vec::new();
+    progress.line(format!("  filling {} rows", plan.rows));
+    fill(places, plan.rows, plan.rate > 0).await?;
+    let (mut rounds, mut pipeline, mut changes) = (Vec::new(), None, None);
+    if plan.rate > 0 {
+        pipeline = Some(copied(places, plan, progress).await?);
+        changes = Some(tokio::spawn(change(places.clone(), plan.clone())));
+    }
     for differing in [0, plan.differing] {
         if differing > 0 {
             spoil(places, plan).await?;
@@ -132,14 +147,55 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
             rounds.push(round);
         }
     }
+    if let Some(changes) = changes {
+        // It runs for as long as nothing is wrong with it.
+        if changes.is_finished() {
+            changes.await.map_err(|error| Failure::new(FailureKind::Broken, "the changes").caused_by(error))??;
+        } else {
+            changes.abort();
+        }
+    }
+    if let Some(mut pipeline) = pipeline {
+        pipeline.stop().await?;
+    }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(Outcome { processors, rows: plan.rows, load_percent: plan.load_percent, rounds })
+    Ok(Outcome { processors, rows: plan.rows, load_percent: plan.load_percent, rate: plan.rate, rounds })
+}
+
+/// The pipeline, when it has copied all of them.
+async fn copied(places: &Places, plan: &Plan, progress: &mut Paper) -> Result<Pipeline, Failure> {
+    let mut pipeline = Pipeline::start(places, &plan.programs, &plan.logs)?;
+    pipeline.ready().await?;
+    progress.line("  the pipeline copies them");
+    let mut sink = places.sink.connect("tidemill-lab").await?;
+    let there = "SELECT count(*) FROM result.orders_latest";
+    until_count(&mut sink, there, i64::from(plan.rows), Duration::from_secs(2)).await?;
+    run_sql(&mut sink, "VACUUM ANALYZE result.orders_latest").await?;
+    Ok(pipeline)
+}
+
+/// Orders here and there change, each when it is due.
+async fn change(places: Places, plan: Plan) -> Result<(), Failure> {
+    /// Far from one change to the next, and no divisor of the rows.
+    const STRIDE: u32 = 7_919;
+    let mut source = places.source.connect("tidemill-lab").await?;
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / plan.rate.max(1));
+    let mut order = 0;
+    loop {
+        ticks.tick().await;
+        order = (order + STRIDE) % plan.rows;
+        let sql = format!(
+            "UPDATE business.orders SET updated_at = now(), order_status = 'SHIPPED' WHERE order_id = {}",
+            order + 1
+        );
+        run_sql(&mut source, &sql).await?;
+    }
 }
 
 async fn round(places: &Places, plan: &Plan, differing: u32) -> Result<Round, Failure> {
     let (mut source, mut sink) = (Backend::new(&places.source).await?, Backend::new(&places.sink).await?);
     let (child, mut out) = Child::start_piped(Program {
-        path: &plan.program,
+        path: &plan.programs.join("pg-sinker"),
         arguments: vec!["reconcile".into(), "--json".into()],
         variables: variables(places, plan),
         log: plan.logs.join("reconcile.log"),
@@ -171,13 +227,15 @@ async fn round(places: &Places, plan: &Plan, differing: u32) -> Result<Round, Fa
 
 fn variables(places: &Places, plan: &Plan) -> Vec<(String, String)> {
     let (source, sink) = (&places.source, &places.sink);
+    // Nothing runs that could be waited for, where nobody writes.
+    let slot = if plan.rate > 0 { "tidemill" } else { "" };
     let settings = [
         ("reconcile.source.host", source.host.clone()),
         ("reconcile.source.port", source.port.to_string()),
         ("reconcile.source.database", source.database.clone()),
         ("reconcile.load_percent", plan.load_percent.to_string()),
-        // Nothing runs that could be waited for.
-        ("reconcile.chain.slot", String::new()),
+        ("reconcile.chain.slot", slot.to_owned()),
+        ("kafka.brokers", places.kafka.brokers.clone()),
         ("sink.host", sink.host.clone()),
         ("sink.port", sink.port.to_string()),
         ("sink.database", sink.database.clone()),
@@ -219,8 +277,10 @@ impl Report for Outcome {
     }
 
     fn write(&self, paper: &mut Paper) {
-        let Outcome { processors, rows, load_percent, .. } = self;
-        paper.headline(format!("reconciliation of {rows} rows, load_percent {load_percent} ({processors} processors)"));
+        let Outcome { processors, rows, load_percent, rate, .. } = self;
+        paper.headline(format!(
+            "reconciliation of {rows} rows, {rate} changes a second meanwhile, load_percent {load_percent} ({processors} processors)"
+        ));
         let mut table =
             Table::new(&["rows differ", "seconds", "rows/s", "source CPU s", "sink CPU s", "right", "load"]);
         for round in &self.rounds {
@@ -243,6 +303,6 @@ impl Report for Outcome {
 }
 
 const LEGEND: [&str; 2] = [
-    "  The whole process, from its start to its end; nobody writes meanwhile, and no pipeline is waited for. CPU s: the server's",
-    "  process that answered it. Ten columns are compared.",
+    "  The whole process, from its start to its end. CPU s: the server's process that answered it. Ten columns are compared. Where",
+    "  nobody writes there is no pipeline to wait for.",
 ];

@@ -76,6 +76,9 @@ pub async fn two_instances(rollups: Option<&str>) -> Stack {
     let mut stack = Stack::new().await;
     stack.set(PG_SINKER, "KAFKA__SESSION_TIMEOUT_MS", 6_000);
     stack.set(PG_SINKER, "KAFKA__BATCH_RECORDS_MAX", 60);
+    // Most batches go over several connections, which meet in the groups.
+    stack.set(PG_SINKER, "WRITER__CONNECTIONS", 3);
+    stack.set(PG_SINKER, "WRITER__CONNECTION_RECORDS_MIN", 5);
     if let Some(rollups) = rollups {
         stack.configure(PG_SINKER, rollups);
     }
