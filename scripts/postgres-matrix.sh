@@ -3,7 +3,7 @@
 set -euo pipefail
 
 # The end-to-end tests of capture, by pieces of their names: MODULE::TEST.
-FILTERS='capture first_copy:: source_changes::'
+FILTERS='capture first_copy:: source_changes:: rolled_up:: warehouse::'
 VERSIONS='14 15 16 17 18'
 
 usage() {

@@ -312,6 +312,35 @@ async fn the_service_compares_by_itself_and_says_what_it_found() {
     assert!(checked.code == Some(1) && checked.output.contains("06_reconciliation.sql"), "{}", checked.output);
 }
 
+/// Notes each comparison that is kept.
+const NOTE_COMPARISONS: &str = "CREATE TABLE public.noted (at timestamptz);
+    CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+        $$ BEGIN INSERT INTO public.noted VALUES (NEW.finished_at); RETURN NULL; END $$;
+    CREATE TRIGGER note AFTER INSERT OR UPDATE ON tidemill.reconciliations FOR EACH ROW EXECUTE FUNCTION public.note()";
+
+#[tokio::test]
+async fn of_two_instances_one_compares_at_a_time_and_the_other_goes_on_when_it_is_gone() {
+    let mut stack = stack_with(1, None).await;
+    run(&mut stack.sink().await, NOTE_COMPARISONS).await;
+    stack.start_replica(PG_SINKER, "second");
+    let mut sink = stack.sink().await;
+    let mut wanted = 5;
+    for gone in [None, Some(PG_SINKER)] {
+        if let Some(gone) = gone {
+            stack.process(gone).kill();
+        }
+        until("comparisons go on", async || match value::<i64>(&mut sink, "SELECT count(*) FROM public.noted").await {
+            noted if noted >= wanted => Ok(()),
+            noted => Err(format!("{noted} of {wanted}")),
+        })
+        .await;
+        wanted = value::<i64>(&mut sink, "SELECT count(*) FROM public.noted").await + 5;
+    }
+    // The interval is from the end of one to the beginning of the next.
+    let too_soon = "SELECT count(*) FROM (SELECT at - lag(at) OVER (ORDER BY at) AS wait FROM public.noted) AS waits WHERE wait < interval '1 second'";
+    assert_eq!(value::<i64>(&mut sink, too_soon).await, 0);
+}
+
 #[tokio::test]
 async fn what_cannot_be_compared_says_why_and_what_to_do() {
     let mut stack = stack_with(0, None).await;
