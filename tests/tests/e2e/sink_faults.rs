@@ -205,6 +205,58 @@ async fn a_standby_is_waited_for_until_it_is_promoted() {
 }
 
 #[tokio::test]
+async fn a_commit_that_takes_too_long_is_known_when_it_is_answered() {
+    let (mut sunk, server) = on_a_further_server(&[]).await;
+    sunk.stack.set(PG_SINKER, "WRITER__TRANSACTION_TIMEOUT_MS", 500);
+    sunk.stack.set(PG_SINKER, "WRITER__LOCK_TIMEOUT_MS", 200);
+    sunk.start(&settings(&["t"])).await;
+    put(&mut sunk, 1, 1, ",\"n\":1");
+    sunk.settled().await;
+    // All but the answer to COMMIT is as quick as ever, as on a disk that does not come to its end.
+    server.wait_for_standby("nobody").await;
+    for id in 2..=40 {
+        put(&mut sunk, 1, id, ",\"n\":1");
+    }
+    sunk.until_waits("did not take the rows within 500 ms").await;
+    server.wait_for_standby("").await;
+    sunk.settled().await;
+    assert_eq!(sunk.rows("SELECT count(*) AS rows FROM result.t").await, "40");
+    sunk.stack.ready().await;
+    let log = sunk.stack.process(PG_SINKER).log_text();
+    assert!(!log.contains("the chain starts again"), "it was no other writer: {log}");
+    sunk.letters(0).await;
+}
+
+#[tokio::test]
+async fn an_older_sink_is_written_again_from_its_own_offsets() {
+    let (mut sunk, server) = on_a_further_server(&[]).await;
+    sunk.start(&settings(&["t"])).await;
+    put(&mut sunk, 1, 1, ",\"n\":1");
+    sunk.settled().await;
+    server.stop();
+    server.save("before");
+    server.start_again();
+    for id in 1..=20 {
+        put(&mut sunk, 2, id, ",\"n\":2");
+    }
+    sunk.settled().await;
+    // A failover to a standby that had not heard of them, while pg-sinker runs.
+    server.stop();
+    server.restore("before");
+    server.start_again();
+    put(&mut sunk, 3, 21, ",\"n\":3");
+    until("all rows are there again", async || {
+        match sunk.rows("SELECT count(*) AS rows, sum(n) AS sum FROM result.t").await.as_str() {
+            "21|43" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    })
+    .await;
+    sunk.stack.ready().await;
+    sunk.letters(0).await;
+}
+
+#[tokio::test]
 async fn a_server_that_is_gone_is_waited_for() {
     let (mut sunk, server) = on_a_further_server(&[]).await;
     sunk.stack.set(PG_SINKER, "KAFKA__BATCH_RECORDS_MAX", 5);
