@@ -111,6 +111,15 @@ impl Row {
         until.or_else(|| self.versions().min_by_key(|(stamp, _)| order(stamp))).unwrap_or((&self.stamp, self.given()))
     }
 
+    /// Whether the version that a fact of this time was sent with is forgotten, and none that is known was surely valid then: of a copy
+    /// nobody can tell since when its row is so.
+    fn has_lost(&self, sent: Version, time: i64) -> bool {
+        let is_older = |(stamp, _): (&Stamp, _)| sent < stamp.version;
+        let (chosen, _) = self.at(time);
+        let is_sure = (i64::MIN + 1..=time).contains(&chosen.since);
+        sent > Version::UNKNOWN && !is_sure && self.versions().all(is_older)
+    }
+
     /// Since when a version without a time is: a row of a copy stands for all that came before it.
     fn since(&self) -> i64 {
         self.versions().map(|(stamp, _)| stamp.since).max().unwrap_or(i64::MIN)
@@ -173,6 +182,15 @@ impl Dimension {
         match given.is_empty() {
             true => Chosen { stamp: Some(*stamp), ..unknown },
             false => Chosen { stamp: Some(*stamp), given, is_known: true },
+        }
+    }
+
+    /// The version that a fact would be sent with now. What went out stays when the past that it shows is forgotten.
+    pub fn version_now(&self, name: &str, time: Option<i64>, sent: Version) -> Version {
+        let has_lost = |time| self.row(name).is_some_and(|row| row.has_lost(sent, time));
+        match time.filter(|_| self.plan.config.mode == Mode::AsOf).is_some_and(has_lost) {
+            true => sent,
+            false => self.chosen(Some(name), time).version(),
         }
     }
 

@@ -62,6 +62,17 @@ impl<'a> Kept<'a> {
     }
 }
 
+/// A row that a fact names.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    pub dimension: usize,
+    pub name: &'a str,
+    /// The fact's.
+    pub time: Option<i64>,
+    /// The version of the row that the fact was sent with.
+    pub sent: Version,
+}
+
 /// A fact in memory.
 #[derive(Debug)]
 struct Held {
@@ -506,13 +517,13 @@ impl PartitionFacts {
     }
 
     /// The next fact of a walk that lacks a change: first those in memory, newest first, then those on the disk. `now` gives the version
-    /// of a row that a fact of a time would be sent with. `None` as well where it has looked at as many as `looks` had left.
+    /// of a row that a fact would be sent with. `None` as well where it has looked at as many as `looks` had left.
     pub fn next_lagging(
         &self,
         (dimension, name): (usize, &str),
         cursor: &mut Cursor,
         looks: &mut usize,
-        now: &impl Fn(usize, &str, Option<i64>) -> Version,
+        now: &impl Fn(Named<'_>) -> Version,
     ) -> Result<Option<Kept<'static>>, Failure> {
         while *looks > 0
             && let Some(place) = cursor.in_memory.checked_sub(1)
@@ -540,10 +551,11 @@ impl PartitionFacts {
         Ok(None)
     }
 
-    fn held_lags(&self, held: &Held, now: &impl Fn(usize, &str, Option<i64>) -> Version) -> bool {
+    fn held_lags(&self, held: &Held, now: &impl Fn(Named<'_>) -> Version) -> bool {
         lags(held.links.iter().enumerate().map(|(dimension, link)| {
+            let (sent, time) = (link.version, held.time);
             let named = self.named(dimension, link);
-            (link.version, named.map_or(Version::UNKNOWN, |name| now(dimension, name, held.time)))
+            (sent, named.map_or(Version::UNKNOWN, |name| now(Named { dimension, name, time, sent })))
         }))
     }
 
@@ -564,7 +576,7 @@ impl PartitionFacts {
     /// Calls `take` for each fact with each row that it names: dimension, name, and whether the fact lacks a change, with one of its rows.
     pub fn for_each_name(
         &self,
-        now: &impl Fn(usize, &str, Option<i64>) -> Version,
+        now: &impl Fn(Named<'_>) -> Version,
         mut take: impl FnMut(usize, &Name, bool),
     ) -> Result<(), Failure> {
         for held in self.facts.iter() {
@@ -650,13 +662,11 @@ impl PartitionFacts {
     }
 }
 
-fn kept_lags(fact: &Kept<'_>, now: &impl Fn(usize, &str, Option<i64>) -> Version) -> bool {
-    lags(
-        fact.links
-            .iter()
-            .enumerate()
-            .filter_map(|(dimension, (name, version))| Some((*version, now(dimension, name.as_deref()?, fact.time)))),
-    )
+fn kept_lags(fact: &Kept<'_>, now: &impl Fn(Named<'_>) -> Version) -> bool {
+    lags(fact.links.iter().enumerate().filter_map(|(dimension, (name, sent))| {
+        let named = Named { dimension, name: name.as_deref()?, time: fact.time, sent: *sent };
+        Some((*sent, now(named)))
+    }))
 }
 
 impl Drop for PartitionFacts {

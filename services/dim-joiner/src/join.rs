@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use crate::dimension::{Applied, Chosen, Dimension};
 use crate::fact::{Fact, FactReader};
-use crate::facts::{Kept, PartitionFacts};
+use crate::facts::{Kept, Named, PartitionFacts};
 use crate::intake::Intake;
 use crate::missing::Missing;
 use crate::names::Name;
@@ -567,10 +567,10 @@ impl Joiner {
     }
 }
 
-/// The version of a row that a fact of a time is joined with now.
-fn version_now(dimensions: &[Dimension]) -> impl Fn(usize, &str, Option<i64>) -> Version {
-    |dimension, name, time| {
-        dimensions.get(dimension).map(|rows| rows.chosen(Some(name), time).version()).unwrap_or_default()
+/// The version of a row that a fact is joined with now.
+fn version_now(dimensions: &[Dimension]) -> impl Fn(Named<'_>) -> Version {
+    |Named { dimension, name, time, sent }| {
+        dimensions.get(dimension).map(|rows| rows.version_now(name, time, sent)).unwrap_or_default()
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use shared::failure::Failure;
 use shared::position::Version;
 
-use crate::facts::{Cursor, Kept, PartitionFacts};
+use crate::facts::{Cursor, Kept, Named, PartitionFacts};
 use crate::names::Name;
 
 /// Waiting rows, oldest change first, and the one that is walked. A row is its dimension and its name.
@@ -63,13 +63,13 @@ impl Lane {
         }
     }
 
-    /// The next fact to send; `now` gives the version of a row that a fact of a time is sent with. It looks at as many facts as `looks` has
+    /// The next fact to send; `now` gives the version of a row that a fact is sent with. It looks at as many facts as `looks` has
     /// left, so that fresh facts need not wait for a walk over facts that lack nothing.
     pub fn next(
         &mut self,
         partitions: &BTreeMap<i32, PartitionFacts>,
         looks: &mut usize,
-        now: &impl Fn(usize, &str, Option<i64>) -> Version,
+        now: &impl Fn(Named<'_>) -> Version,
     ) -> Result<Option<Due>, Failure> {
         loop {
             let walk = match &mut self.walk {
@@ -119,7 +119,7 @@ mod tests {
     fn drain(lane: &mut Lane, partitions: &mut BTreeMap<i32, PartitionFacts>, now: u64, most: usize) -> Vec<String> {
         let mut sent = Vec::new();
         while sent.len() < most
-            && let Some(due) = lane.next(partitions, &mut 100, &|_, _, _| version(now)).unwrap()
+            && let Some(due) = lane.next(partitions, &mut 100, &|_| version(now)).unwrap()
         {
             sent.push(String::from_utf8(due.fact.key.to_vec()).unwrap());
             let joined: JoinedVersions = [version(now)].into_iter().collect();
@@ -156,10 +156,10 @@ mod tests {
         drain(&mut lane, &mut partitions, 2, 9);
         lane.push(0, "a".into());
         for _ in 0..3 {
-            assert!(lane.next(&partitions, &mut 1, &|_, _, _| version(2)).unwrap().is_none());
+            assert!(lane.next(&partitions, &mut 1, &|_| version(2)).unwrap().is_none());
             assert!(!lane.is_empty());
         }
-        assert!(lane.next(&partitions, &mut 1, &|_, _, _| version(2)).unwrap().is_none());
+        assert!(lane.next(&partitions, &mut 1, &|_| version(2)).unwrap().is_none());
         assert!(lane.is_empty());
     }
 

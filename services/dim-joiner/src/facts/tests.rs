@@ -69,7 +69,7 @@ fn take<'s>(facts: &mut PartitionFacts, steps: impl IntoIterator<Item = (usize, 
 fn everything(facts: &PartitionFacts) -> BTreeMap<(String, String), (u64, Vec<u8>)> {
     let mut found = BTreeMap::new();
     for user in (0..8).map(|user: u8| user.to_string()) {
-        let (mut cursor, far) = (facts.walk(0, &user), |_: usize, _: &str, _: Option<i64>| version(u64::MAX));
+        let (mut cursor, far) = (facts.walk(0, &user), |_: Named<'_>| version(u64::MAX));
         while let Some(fact) = facts.next_lagging((0, &user), &mut cursor, &mut 1_000_000, &far).unwrap() {
             let key = String::from_utf8(fact.key.to_vec()).unwrap();
             assert_eq!(facts.version_of(&fact.key).unwrap().unwrap().fact, fact.version);
@@ -130,7 +130,7 @@ proptest! {
     }
 }
 
-fn lagging(facts: &PartitionFacts, now: impl Fn(usize, &str, Option<i64>) -> Version) -> Vec<String> {
+fn lagging(facts: &PartitionFacts, now: impl Fn(Named<'_>) -> Version) -> Vec<String> {
     let mut names = Vec::new();
     facts
         .for_each_name(&now, |_, name, lags| {
@@ -150,7 +150,7 @@ fn rows_whose_facts_lack_a_change_are_found() {
         for (key, user, of_user) in [("1", "a", 3), ("2", "b", 5), ("3", "c", 0)] {
             facts.put(&kept(key, 1, user, of_user)).unwrap();
         }
-        let now = |_: usize, user: &str, _: Option<i64>| if user == "c" { Version::default() } else { version(5) };
+        let now = |row: Named<'_>| if row.name == "c" { Version::default() } else { version(5) };
         assert_eq!(lagging(&facts, now), ["a"]);
         facts.sent_with(kept("1", 1, "a", 3), &[version(5)].into_iter().collect()).unwrap();
         assert!(lagging(&facts, now).is_empty());
@@ -181,7 +181,7 @@ fn memory_holds_the_newest_and_the_disk_the_rest() {
     assert!(facts.slot_of(b"20000").is_some() && facts.slot_of(b"1").is_none());
     room.within_bounds(facts.len()).unwrap();
     let (mut cursor, mut found) = (facts.walk(0, "7"), 0);
-    while facts.next_lagging((0, "7"), &mut cursor, &mut 1_000_000, &|_, _, _| version(2)).unwrap().is_some() {
+    while facts.next_lagging((0, "7"), &mut cursor, &mut 1_000_000, &|_| version(2)).unwrap().is_some() {
         found += 1;
     }
     assert_eq!(found, 2000);

@@ -73,18 +73,15 @@ impl Output {
 
     /// The orders that a restart finds in it.
     fn read_back(&self) -> PartitionFacts {
-        self.read_back_into(room())
+        self.read_back_for(&joiner())
     }
 
-    fn read_back_into(&self, room: Room) -> PartitionFacts {
-        let mut settings = Settings::default();
-        settings.dimensions.extend((1..room.dimensions).map(|_| products()));
-        let mut held = PartitionFacts::incomplete(room);
-        let reader = Plan::new(&settings).unwrap().reader;
+    fn read_back_for(&self, joiner: &Joiner) -> PartitionFacts {
+        let mut held = PartitionFacts::incomplete(joiner.room().clone());
         for (key, value, header) in &self.records {
             let (key, value) = (Some(key.as_bytes()), value.as_deref().map(str::as_bytes));
             let record = Record { partition: 0, offset: 0, key, value, header: Some(header.as_bytes()) };
-            restore(&reader, &record, 0, &mut held).unwrap().unwrap();
+            restore(&joiner.reader, &record, 0, &mut held).unwrap().unwrap();
         }
         held
     }
@@ -503,6 +500,48 @@ fn as_of_a_row_keeps_so_many_versions() {
     assert_eq!((output.row(1)["city"].as_str(), output.row(2)["city"].as_str()), (Some("武汉"), Some("成都")));
 }
 
+/// Order 1, of time 15, was sent with the user of version 10.
+fn sent_as_of(versions_max: usize) -> (Joiner, Output) {
+    let mut joiner = joiner_with(|settings| {
+        as_of(settings);
+        settings.dimensions[0].versions_max = versions_max;
+    });
+    let mut output = Output::default();
+    joiner.take_rows(0, &Topic::from(0).put(10, USER, Some(ZHANG)).batch, NOW).unwrap();
+    let orders = Topic::from(0).put(100, &order_key(1), Some(&order_at(1, 15)));
+    output.take(&joiner.take_facts(&orders.batch, NOW).unwrap());
+    assert_eq!(output.row(1)["city"], "北京");
+    (joiner, output)
+}
+
+#[test]
+fn as_of_what_went_out_stays_when_its_version_is_pushed_out() {
+    let (mut joiner, _) = sent_as_of(2);
+    for (lsn, city) in [(20, "杭州"), (30, "武汉"), (40, "成都")] {
+        joiner.take_rows(0, &Topic::from(1).put(lsn, USER, Some(&in_city(city))).batch, NOW).unwrap();
+        assert!(joiner.reemit(NOW).unwrap().is_empty(), "{city}");
+    }
+}
+
+#[test]
+fn as_of_what_went_out_stays_when_a_restart_knows_the_newest_version_only() {
+    let (_, output) = sent_as_of(2);
+    let after = |operation, time_us: Option<i64>| {
+        let mut joiner = joiner_with(as_of);
+        let (mut text, mut users) = (String::new(), Batch::default());
+        Header { commit_time_us: time_us, ..Header::new(operation, version(30)) }.write(&mut text);
+        let (key, value, header) = (Some(USER.as_bytes()), in_city("武汉"), Some(text.as_bytes()));
+        users.push(Record { partition: 0, offset: 2, key, value: Some(value.as_bytes()), header });
+        joiner.take_rows(0, &users, NOW).unwrap();
+        let found = output.read_back_for(&joiner);
+        take_over(&mut joiner, &found).read_back(&mut joiner, found);
+        joiner.reemit(NOW).unwrap().len()
+    };
+    assert_eq!(after(Operation::Update, Some(30)), 0);
+    assert_eq!(after(Operation::Snapshot, None), 0, "since when the row of a copy is so, nobody can tell");
+    assert_eq!(after(Operation::Update, Some(12)), 1, "this one was valid at the time of the order, and it lacks it");
+}
+
 fn waiting(settings: &mut Settings) {
     (settings.dimensions[0].mode, settings.dimensions[0].wait_ms) = (Mode::Wait, 100);
 }
@@ -678,7 +717,7 @@ fn a_dimension_that_is_new_after_a_restart_reaches_the_older_facts() {
     let mut after = joiner_with(|settings| settings.dimensions.push(products()));
     after.take_rows(0, &Topic::from(0).put(1, USER, Some(ZHANG)).batch, NOW).unwrap();
     after.take_rows(1, &Topic::from(0).put(1, "{\"sku\":1}", Some(&product("a"))).batch, NOW).unwrap();
-    let found = output.read_back_into(after.room().clone());
+    let found = output.read_back_for(&after);
     take_over(&mut after, &found).read_back(&mut after, found);
     output.take(&after.reemit(NOW).unwrap());
     assert_eq!(output.row(1)["product_brand"], "a");
