@@ -2,18 +2,30 @@
 
 use crate::cleaning::config;
 use crate::database::{run, value};
+use crate::guide::changed;
 use crate::history::History;
 use crate::stack::{CDC_INGEST, DIM_JOINER, DWD_CLEANER, PG_SINKER, SERVICES, Stack};
 use crate::table_page::{command, take_commands};
 use crate::until::until_equal;
 
 const USERS_CLEANER: &str = "dwd-cleaner-users";
+const DOCUMENTED_TOPIC: &str = "topic = \"dwd_users\"";
+const PAGE: &str = include_str!("../../../docs/cleaning.md");
+
+/// What docs/cleaning.md changes in the settings of dim-joiner.
+fn difference_of_the_page() -> &'static str {
+    let (_, part) = PAGE.split_once("\n## Personal fields of users\n").unwrap();
+    let (_, block) = part.split_once("```diff\n").unwrap();
+    block.split_once("\n```").unwrap().0
+}
 
 /// Settings of the instance that cleans the users, by the documented file, and of dim-joiner; the topic between them.
 fn clean_users(stack: &mut Stack) -> String {
     let (users, clean) = (stack.users_topic(), format!("{}_dwd_users", stack.name));
     let (group, letters) = (format!("{}_users", stack.name), stack.dead_letter_topic("users"));
-    stack.configure(USERS_CLEANER, &config("dwd-cleaner-users.toml"));
+    let cleaner = config("dwd-cleaner-users.toml");
+    assert!(cleaner.contains(DOCUMENTED_TOPIC), "the cleaner writes what the joiner reads");
+    stack.configure(USERS_CLEANER, &cleaner);
     for (key, value) in [
         ("INPUT__TOPIC", users.as_str()),
         ("INPUT__GROUP", &group),
@@ -22,7 +34,8 @@ fn clean_users(stack: &mut Stack) -> String {
     ] {
         stack.set_of(USERS_CLEANER, DWD_CLEANER, key, value);
     }
-    stack.join_users_of(&clean);
+    let joiner = changed(&config("dim-joiner.toml"), difference_of_the_page());
+    stack.configure(DIM_JOINER, &joiner.replace(DOCUMENTED_TOPIC, &format!("topic = \"{clean}\"")));
     clean
 }
 

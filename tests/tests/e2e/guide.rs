@@ -31,7 +31,7 @@ fn blocks(heading: &str, kind: &str) -> Vec<&'static str> {
 }
 
 /// A text with a difference put in: lines with a blank in front stand in it, one after the other; those with + are added between.
-fn changed(text: &str, difference: &str) -> String {
+pub fn changed(text: &str, difference: &str) -> String {
     let lines = |marks: &[char]| {
         let kept = difference.lines().filter(|line| line.starts_with(marks));
         kept.map(|line| line[1..].to_owned() + "\n").collect::<String>()
