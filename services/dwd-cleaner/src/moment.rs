@@ -191,6 +191,9 @@ mod tests {
         // The clocks of New York went from 2 to 3.
         let zones = Zones { assumed: Some(TimeZone::get("America/New_York").unwrap()), target: TimeZone::UTC };
         assert_eq!(there("2025-03-09 02:30:00.000", &zones).unwrap(), "2025-03-09T07:30:00");
+        // They went back from 2 to 1: the first of the two is meant, still in summer time.
+        assert_eq!(there("2025-11-02 01:30:00.000", &zones).unwrap(), "2025-11-02T05:30:00");
+        assert_eq!(there("2025-11-02 02:00:00.000", &zones).unwrap(), "2025-11-02T07:00:00");
     }
 
     proptest! {

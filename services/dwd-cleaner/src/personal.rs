@@ -60,6 +60,9 @@ impl Mask {
     /// Appends `138****5678`, `z***@example.com`. A value that would show whole is masked whole.
     pub fn append(&self, text: &str, out: &mut String) {
         let cut = self.keep_from.as_deref().and_then(|mark| text.rfind(mark));
+        if cut == Some(0) {
+            return out.push_str(&self.mask);
+        }
         let (open, kept) = cut.and_then(|at| text.split_at_checked(at)).unwrap_or((text, ""));
         let letters = open.chars().count();
         if self.keep_first + self.keep_last >= letters {
@@ -99,7 +102,9 @@ mod tests {
             ("zhangsan@example.com", "z***@example.com"),
             ("z@example.com", "***@example.com"),
             ("no address", "n***"),
-            ("@", "***@"),
+            ("@", "***"),
+            ("@zhangsan", "***"),
+            ("@z@example.com", "@***@example.com"),
             ("张三@例子.公司", "张***@例子.公司"),
         ] {
             assert_eq!(masked(&email, text), shown);
