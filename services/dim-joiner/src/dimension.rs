@@ -12,6 +12,7 @@ use shared::record::dead_letter::Rejection;
 use shared::record::header::{Header, Operation};
 use shared::record::row::{Columns, RowError, for_each_field};
 
+use crate::forgotten::Alike;
 use crate::names::{self, Name};
 use crate::plan::{DimensionPlan, problem};
 use crate::settings::Mode;
@@ -192,6 +193,22 @@ impl Dimension {
             true => sent,
             false => self.chosen(Some(name), time).version(),
         }
+    }
+
+    /// The newest version that one of these forgotten facts would be sent with now, where that is newer than theirs.
+    pub fn newer_for(&self, name: &str, facts: &Alike) -> Option<Version> {
+        let row = self.row(name)?;
+        let times = facts.times.filter(|_| self.plan.config.mode == Mode::AsOf);
+        // Between two changes of the row all times have one answer.
+        let (first, changes) = match times {
+            Some((from, until)) => {
+                let since = row.versions().map(|(stamp, _)| stamp.since).filter(|since| (from..=until).contains(since));
+                (Some(from), since.collect())
+            }
+            None => (None, Vec::new()),
+        };
+        let all = std::iter::once(first).chain(changes.into_iter().map(Some));
+        all.map(|time| self.version_now(name, time, facts.sent)).filter(|now| *now > facts.sent).max()
     }
 
     /// Whether the row is there now.

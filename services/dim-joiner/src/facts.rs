@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 
 use crate::disk::Shelf;
 use crate::fact::Fact;
+use crate::forgotten::{Alike, Forgotten};
 use crate::names::Name;
 use crate::room::Room;
 use crate::shapes::Shapes;
@@ -122,8 +123,7 @@ enum Places {
 struct Index {
     owners: Slots<Owner>,
     by_name: HashTable<u32>,
-    /// How many facts that named a row were forgotten.
-    forgotten: HashMap<Name, u32>,
+    forgotten: Forgotten,
 }
 
 /// The facts of one partition.
@@ -169,7 +169,6 @@ const FACT_BYTES: u64 = size_of::<Option<Held>>() as u64 + 32;
 const LINK_BYTES: u64 = size_of::<Link>() as u64 + 6;
 const OWNER_BYTES: u64 = size_of::<Option<Owner>>() as u64 + 24;
 const GONE_BYTES: u64 = size_of::<(Box<[u8]>, Version)>() as u64 + 24;
-const FORGOTTEN_BYTES: u64 = size_of::<(Name, u32)>() as u64 + 24;
 
 impl Held {
     fn key(&self) -> &[u8] {
@@ -471,8 +470,8 @@ impl PartitionFacts {
             self.absorb_fact(&since.kept(held))?;
         }
         for (dimension, index) in since.indexes.iter().enumerate() {
-            for (name, count) in &index.forgotten {
-                self.note_forgotten(dimension, name, *count);
+            for (name, facts) in index.forgotten.iter() {
+                self.change_forgotten(dimension, |forgotten| forgotten.note(name, *facts));
             }
         }
         Ok(())
@@ -600,8 +599,14 @@ impl PartitionFacts {
         Ok(())
     }
 
-    /// Forgets facts whose time has come; looks at no more than `most`. How many were forgotten.
-    pub fn forget_old(&mut self, minute: u32, most: usize) -> Result<usize, Failure> {
+    /// Forgets facts whose time has come; looks at no more than `most`. How many were forgotten. Those that lack a change are left until
+    /// they are sent again: they are of a row that stands in the lane.
+    pub fn forget_old(
+        &mut self,
+        minute: u32,
+        most: usize,
+        now: &impl Fn(Named<'_>) -> Version,
+    ) -> Result<usize, Failure> {
         let mut forgotten = 0;
         for _ in 0..most {
             let fact = match &mut self.sweep {
@@ -625,7 +630,10 @@ impl PartitionFacts {
                     Some(fact).filter(|fact| fact.is_old(minute))
                 }
             };
-            if let Some(fact) = fact {
+            if let Some(mut fact) = fact.filter(|fact| !kept_lags(fact, now)) {
+                if pass_by(&mut fact, now) {
+                    metrics::REEMISSIONS_FORGOTTEN.inc();
+                }
                 self.forget(&fact)?;
                 forgotten += 1;
             }
@@ -637,29 +645,60 @@ impl PartitionFacts {
     pub fn forget(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
         metrics::FACTS_FORGOTTEN.inc();
         self.remove(self.hashes.hash_one(&*fact.key), &fact.key)?;
-        for (dimension, (name, _)) in fact.links.iter().enumerate() {
+        for (dimension, (name, sent)) in fact.links.iter().enumerate() {
             if let Some(name) = name {
-                self.note_forgotten(dimension, name, 1);
+                let one = Alike::one(*sent, fact.time);
+                self.change_forgotten(dimension, |forgotten| forgotten.note(name, one));
             }
         }
         Ok(())
     }
 
-    fn note_forgotten(&mut self, dimension: usize, name: &Name, count: u32) {
-        let Some(index) = self.indexes.get_mut(dimension) else { return };
-        match index.forgotten.get_mut(name) {
-            Some(known) => *known = known.saturating_add(count),
-            None => {
-                index.forgotten.insert(name.clone(), count);
-                self.take(FORGOTTEN_BYTES + name.len() as u64);
-            }
-        }
+    fn change_forgotten<T>(&mut self, dimension: usize, change: impl FnOnce(&mut Forgotten) -> T) -> Option<T> {
+        let forgotten = &mut self.indexes.get_mut(dimension)?.forgotten;
+        let before = forgotten.bytes();
+        let changed = change(forgotten);
+        let after = forgotten.bytes();
+        self.take(after.saturating_sub(before));
+        self.give_back(before.saturating_sub(after));
+        Some(changed)
     }
 
-    /// How many facts that named this row were forgotten: a change of it does not reach them.
-    pub fn forgotten(&self, dimension: usize, name: &str) -> u32 {
-        self.indexes.get(dimension).and_then(|index| index.forgotten.get(name)).copied().unwrap_or_default()
+    /// How many facts that named this row were forgotten and lack what it is now. `newer` gives the newest version that one of some that
+    /// are alike would be sent with, where it lacks it.
+    pub fn passed_by(
+        &mut self,
+        dimension: usize,
+        name: &str,
+        newer: &impl Fn(usize, &str, &Alike) -> Option<Version>,
+    ) -> u64 {
+        let count = |forgotten: &mut Forgotten| forgotten.passed_by(name, |facts| newer(dimension, name, facts));
+        self.change_forgotten(dimension, count).unwrap_or_default()
     }
+
+    /// The same of all rows.
+    pub fn all_passed_by(&mut self, newer: &impl Fn(usize, &str, &Alike) -> Option<Version>) -> u64 {
+        let mut passed_by = 0;
+        for dimension in 0..self.indexes.len() {
+            let count =
+                |forgotten: &mut Forgotten| forgotten.all_passed_by(|name, facts| newer(dimension, name, facts));
+            passed_by += self.change_forgotten(dimension, count).unwrap_or_default();
+        }
+        passed_by
+    }
+}
+
+/// True where a fact that is not sent again lacks something all the same: a row is newer, and another one is older here than what it was
+/// sent with. It is then as if it had been sent.
+fn pass_by(fact: &mut Kept<'_>, now: &impl Fn(Named<'_>) -> Version) -> bool {
+    let mut lacks = false;
+    for (dimension, (name, sent)) in fact.links.iter_mut().enumerate() {
+        let named = name.as_deref().map(|name| Named { dimension, name, time: fact.time, sent: *sent });
+        if let Some(newer) = named.map(now).filter(|now| *now > *sent) {
+            (*sent, lacks) = (newer, true);
+        }
+    }
+    lacks
 }
 
 fn kept_lags(fact: &Kept<'_>, now: &impl Fn(Named<'_>) -> Version) -> bool {

@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use crate::dimension::{Applied, Chosen, Dimension};
 use crate::fact::{Fact, FactReader};
 use crate::facts::{Kept, Named, PartitionFacts};
+use crate::forgotten::Alike;
 use crate::intake::Intake;
 use crate::missing::Missing;
 use crate::names::Name;
@@ -213,7 +214,7 @@ impl Joiner {
     pub fn forget_old(&mut self, now: Now, most: usize) -> Result<(), Failure> {
         if self.settings.facts.expiry.after_hours > 0 {
             for facts in self.partitions.values_mut() {
-                facts.forget_old(now.minute(), most)?;
+                facts.forget_old(now.minute(), most, &version_now(&self.dimensions))?;
             }
         }
         Ok(())
@@ -253,7 +254,7 @@ impl Joiner {
     }
 
     /// All facts of the partition are here.
-    fn begin(&mut self, partition: i32, facts: PartitionFacts, now: Now) -> Result<(), Failure> {
+    fn begin(&mut self, partition: i32, mut facts: PartitionFacts, now: Now) -> Result<(), Failure> {
         let Joiner { dimensions, lane, missing, .. } = self;
         facts.for_each_name(&version_now(dimensions), |dimension, name, lags| {
             if lags {
@@ -263,6 +264,7 @@ impl Joiner {
                 missing.note(dimension, name, now.wall_us);
             }
         })?;
+        metrics::REEMISSIONS_FORGOTTEN.inc_by(facts.all_passed_by(&newer_for(dimensions)));
         self.partitions.insert(partition, facts);
         self.room.within_bounds(self.facts_held())
     }
@@ -325,9 +327,10 @@ impl Joiner {
             released.insert(partition);
         }
         let mut is_named = false;
-        for facts in self.partitions.values() {
+        for facts in self.partitions.values_mut() {
             is_named = is_named || facts.name(dimension, &name)?;
-            metrics::REEMISSIONS_FORGOTTEN.inc_by(u64::from(facts.forgotten(dimension, &name)));
+            let passed_by = facts.passed_by(dimension, &name, &newer_for(&self.dimensions));
+            metrics::REEMISSIONS_FORGOTTEN.inc_by(passed_by);
         }
         if is_named {
             self.lane.push(dimension, name);
@@ -572,6 +575,11 @@ fn version_now(dimensions: &[Dimension]) -> impl Fn(Named<'_>) -> Version {
     |Named { dimension, name, time, sent }| {
         dimensions.get(dimension).map(|rows| rows.version_now(name, time, sent)).unwrap_or_default()
     }
+}
+
+/// The newest version that one of some forgotten facts lacks.
+fn newer_for(dimensions: &[Dimension]) -> impl Fn(usize, &str, &Alike) -> Option<Version> {
+    |dimension, name, facts| dimensions.get(dimension)?.newer_for(name, facts)
 }
 
 /// What a fact is joined with, by dimension.

@@ -27,6 +27,7 @@ pub mod dimension;
 
 pub mod disk;
 pub mod facts;
+pub mod forgotten;
 pub mod read_back;
 pub mod room;
 pub mod shapes;

@@ -184,4 +184,15 @@ async fn an_order_past_its_time_keeps_its_user_and_is_counted() {
     until_value(&mut sink, &city_of(2001), "REFUNDED|张三|成都").await;
     run(&mut source, "UPDATE business.users SET city = '武汉' WHERE user_id = 1001").await;
     until_value(&mut sink, &city_of(2001), "REFUNDED|张三|武汉").await;
+    // A change while nobody is there passes by the other completed order.
+    stack.process(DIM_JOINER).kill();
+    run(&mut source, "UPDATE business.users SET city = '北京' WHERE user_id = 1001").await;
+    stack.process(DIM_JOINER).restart();
+    until_value(&mut sink, &city_of(2001), "REFUNDED|张三|北京").await;
+    until("the missed change is counted", async || {
+        let page = get(&stack, DIM_JOINER, "/metrics").await.body;
+        let counted = metric(&page, "tidemill_reemissions_forgotten_total", "");
+        if counted >= Some(1.0) { Ok(()) } else { Err(format!("{counted:?}")) }
+    })
+    .await;
 }

@@ -208,10 +208,17 @@ fn old_facts_are_forgotten_and_counted_by_the_rows_that_they_named() {
         for (key, expires) in [("1", Some(10)), ("2", Some(11)), ("3", None)] {
             facts.put(&Kept { expires, ..kept(key, 1, "a", 1) }).unwrap();
         }
-        let forgotten: usize = (0..20).map(|_| facts.forget_old(10, 2).unwrap()).sum();
-        assert_eq!((forgotten, facts.len(), facts.forgotten(0, "a")), (1, 2, 1));
+        let forget = |facts: &mut PartitionFacts, minute, now: u64| -> usize {
+            (0..20).map(|_| facts.forget_old(minute, 2, &|_| version(now)).unwrap()).sum()
+        };
+        let passed_by = |facts: &mut PartitionFacts, name, now: u64| {
+            facts.passed_by(0, name, &|_, _, facts: &Alike| (facts.sent < version(now)).then_some(version(now)))
+        };
+        assert_eq!((forget(&mut facts, 10, 1), facts.len()), (1, 2));
         assert!(facts.version_of(b"1").unwrap().is_none());
-        let forgotten: usize = (0..20).map(|_| facts.forget_old(100, 2).unwrap()).sum();
-        assert_eq!((forgotten, facts.len(), facts.forgotten(0, "a"), facts.forgotten(0, "b")), (1, 1, 2, 0));
+        assert_eq!(forget(&mut facts, 100, 2), 0, "it is to be sent again first");
+        assert_eq!((forget(&mut facts, 100, 1), facts.len()), (1, 1));
+        assert_eq!((passed_by(&mut facts, "a", 1), passed_by(&mut facts, "b", 2)), (0, 0));
+        assert_eq!((passed_by(&mut facts, "a", 2), passed_by(&mut facts, "a", 2)), (2, 0));
     }
 }

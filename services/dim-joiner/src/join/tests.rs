@@ -1,11 +1,11 @@
 use super::*;
-use crate::facts::tests::room;
 use crate::facts::tests::version;
 use crate::read_back::{Stub, restore};
 use crate::settings::{DimensionConfig, Mode};
 use crate::taken::tests::ZHANG;
 use shared::position::{Lsn, ResultVersion};
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn header(operation: Operation, lsn: u64) -> String {
     let mut text = String::new();
@@ -77,11 +77,15 @@ impl Output {
     }
 
     fn read_back_for(&self, joiner: &Joiner) -> PartitionFacts {
+        self.read_back_at(0, joiner)
+    }
+
+    fn read_back_at(&self, minute: u32, joiner: &Joiner) -> PartitionFacts {
         let mut held = PartitionFacts::incomplete(joiner.room().clone());
         for (key, value, header) in &self.records {
             let (key, value) = (Some(key.as_bytes()), value.as_deref().map(str::as_bytes));
             let record = Record { partition: 0, offset: 0, key, value, header: Some(header.as_bytes()) };
-            restore(&joiner.reader, &record, 0, &mut held).unwrap().unwrap();
+            restore(&joiner.reader, &record, minute, &mut held).unwrap().unwrap();
         }
         held
     }
@@ -454,6 +458,15 @@ pub(super) fn in_city(city: &str) -> String {
     ZHANG.replace("北京", city)
 }
 
+/// The user moved, at a time of its own.
+fn changed_at(lsn: u64, time_us: i64, city: &str) -> Batch {
+    let (mut text, mut batch) = (String::new(), Batch::default());
+    Header { commit_time_us: Some(time_us), ..Header::new(Operation::Update, version(lsn)) }.write(&mut text);
+    let (key, value, header) = (Some(USER.as_bytes()), in_city(city), Some(text.as_bytes()));
+    batch.push(Record { partition: 0, offset: 3, key, value: Some(value.as_bytes()), header });
+    batch
+}
+
 #[test]
 fn as_of_a_fact_has_the_row_as_it_was_at_its_time() {
     let (mut joiner, mut output) = (joiner_with(as_of), Output::default());
@@ -469,12 +482,7 @@ fn as_of_a_fact_has_the_row_as_it_was_at_its_time() {
     assert_eq!(cities, ["北京", "北京", "北京", "杭州", "杭州", "none"], "before the first version the first counts");
     // A change from 27 on that is heard of late reaches the order of 29 alone.
     joiner.settings.dimensions[0].time.clear();
-    let mut late = String::new();
-    Header { commit_time_us: Some(27), ..Header::new(Operation::Update, version(40)) }.write(&mut late);
-    let (value, mut batch) = (in_city("武汉"), Batch::default());
-    let (key, header) = (Some(USER.as_bytes()), Some(late.as_bytes()));
-    batch.push(Record { partition: 0, offset: 3, key, value: Some(value.as_bytes()), header });
-    joiner.take_rows(0, &batch, NOW).unwrap();
+    joiner.take_rows(0, &changed_at(40, 27, "武汉"), NOW).unwrap();
     let again = joiner.reemit(NOW).unwrap();
     assert_eq!(again.len(), 1);
     output.take(&again);
@@ -681,26 +689,124 @@ fn what_was_sent_again_names_how_far_the_partition_has_come() {
     assert_eq!((last.version, last.partition_version()), (version(2), version(8)));
 }
 
+/// Changes that did not reach a forgotten fact, counted over the process: one test at a time.
+struct Counted {
+    before: u64,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Counted {
+    fn from_here() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Counted { before: metrics::REEMISSIONS_FORGOTTEN.get(), _alone: alone }
+    }
+
+    fn since(&self) -> u64 {
+        metrics::REEMISSIONS_FORGOTTEN.get() - self.before
+    }
+}
+
+fn an_hour(settings: &mut Settings) {
+    let expiry = &mut settings.facts.expiry;
+    (expiry.after_hours, expiry.time) = (1, "updated_at".into());
+}
+
+fn at_hour(hour: i64) -> Now {
+    Now { wall_us: hour * 3_600_000_000, ..NOW }
+}
+
+fn updated_at(id: u32, time: &str) -> String {
+    format!("{{\"order_id\":{id},\"user_id\":1001,\"updated_at\":\"{time}\"}}")
+}
+
+/// Order 1, of the first hour, was sent with the user of version 1.
+fn sent_in_the_first_hour() -> (Joiner, Output) {
+    let (mut joiner, mut output) = (joiner_with(an_hour), Output::default());
+    joiner.take_rows(0, &Topic::from(0).put(1, USER, Some(ZHANG)).batch, NOW).unwrap();
+    let orders = Topic::from(0).put(2, &order_key(1), Some(&updated_at(1, "1970-01-01 00:00:00")));
+    output.take(&joiner.take_facts(&orders.batch, NOW).unwrap());
+    assert_eq!(joiner.facts_held(), 1);
+    (joiner, output)
+}
+
+#[test]
+fn a_fact_that_is_to_be_sent_again_is_not_forgotten_before() {
+    let counted = Counted::from_here();
+    let (mut joiner, mut output) = sent_in_the_first_hour();
+    joiner.take_rows(0, &Topic::from(1).put(5, USER, Some(&in_city("杭州"))).batch, at_hour(2)).unwrap();
+    joiner.forget_old(at_hour(2), 100).unwrap();
+    assert_eq!(joiner.facts_held(), 1);
+    output.take(&joiner.reemit(at_hour(2)).unwrap());
+    assert_eq!(output.row(1)["city"], "杭州");
+    for _ in 0..2 {
+        joiner.forget_old(at_hour(2), 100).unwrap();
+    }
+    assert_eq!((joiner.facts_held(), counted.since()), (0, 0));
+    joiner.take_rows(0, &Topic::from(2).put(6, USER, Some(&in_city("武汉"))).batch, at_hour(2)).unwrap();
+    assert_eq!((joiner.has_reemissions(), counted.since()), (false, 1));
+}
+
+#[test]
+fn a_change_that_a_forgotten_fact_missed_while_nobody_was_there_is_counted_at_the_start() {
+    let counted = Counted::from_here();
+    let (_, output) = sent_in_the_first_hour();
+    let start = |users: Topic| {
+        let mut after = joiner_with(an_hour);
+        after.take_rows(0, &users.batch, at_hour(2)).unwrap();
+        let found = output.read_back_at(120, &after);
+        let pending = take_over(&mut after, &found);
+        (after, pending, found)
+    };
+    let user = |lsn, city| Topic::from(0).put(lsn, USER, Some(&in_city(city)));
+    let (mut after, pending, found) = start(user(1, "北京"));
+    pending.read_back(&mut after, found);
+    assert_eq!((after.facts_held(), counted.since()), (0, 0), "it lacks nothing");
+    let (mut after, pending, found) = start(user(5, "杭州"));
+    pending.read_back(&mut after, found);
+    assert_eq!(counted.since(), 1);
+    let (mut after, pending, found) = start(user(1, "北京"));
+    after.take_rows(0, &user(5, "杭州").batch, at_hour(2)).unwrap();
+    assert_eq!(counted.since(), 1);
+    pending.read_back(&mut after, found);
+    assert_eq!(counted.since(), 2, "the change came while it was read back");
+    after.take_rows(0, &user(6, "武汉").batch, at_hour(2)).unwrap();
+    assert_eq!((counted.since(), after.has_reemissions()), (3, false));
+}
+
+#[test]
+fn as_of_a_change_is_counted_where_a_forgotten_fact_is_of_its_time() {
+    let counted = Counted::from_here();
+    let mut joiner = joiner_with(|settings| {
+        an_hour(settings);
+        as_of(settings);
+    });
+    joiner.take_rows(0, &Topic::from(0).put(10, USER, Some(ZHANG)).batch, NOW).unwrap();
+    let order = order_at(1, 25).replace('}', ",\"updated_at\":\"1970-01-01 00:00:00\"}");
+    joiner.take_facts(&Topic::from(0).put(100, &order_key(1), Some(&order)).batch, at_hour(2)).unwrap();
+    assert_eq!(joiner.facts_held(), 0);
+    joiner.take_rows(0, &Topic::from(1).put(30, USER, Some(&in_city("杭州"))).batch, NOW).unwrap();
+    assert_eq!(counted.since(), 0, "the row is so since a later time");
+    joiner.take_rows(0, &changed_at(40, 20, "武汉"), NOW).unwrap();
+    assert_eq!(counted.since(), 1);
+}
+
 #[test]
 fn a_fact_that_expired_is_not_held_and_its_row_says_how_many() {
-    let mut joiner = joiner_with(|settings| {
-        let expiry = &mut settings.facts.expiry;
-        (expiry.after_hours, expiry.time) = (1, "updated_at".into());
-    });
-    let mut output = Output::default();
-    let row = |id: u32, time: &str| format!("{{\"order_id\":{id},\"user_id\":1001,\"updated_at\":\"{time}\"}}");
-    let orders = Topic::from(0).put(1, &order_key(1), Some(&row(1, "1970-01-01 00:00:00"))).put(
+    let counted = Counted::from_here();
+    let (mut joiner, mut output) = (joiner_with(an_hour), Output::default());
+    let orders = Topic::from(0).put(1, &order_key(1), Some(&updated_at(1, "1970-01-01 00:00:00"))).put(
         2,
         &order_key(2),
-        Some(&row(2, "1970-01-01 02:00:00")),
+        Some(&updated_at(2, "1970-01-01 02:00:00")),
     );
-    let two = Now { wall_us: 2 * 3_600_000_000, ..NOW };
+    let two = at_hour(2);
     output.take(&joiner.take_facts(&orders.batch, two).unwrap());
     assert_eq!((output.records.len(), joiner.facts_held()), (2, 1));
     joiner.take_rows(0, &Topic::from(0).put(9, USER, Some(ZHANG)).batch, two).unwrap();
     let again = joiner.reemit(two).unwrap();
-    assert_eq!(again.len(), 1);
-    joiner.forget_old(Now { wall_us: 4 * 3_600_000_000, ..NOW }, 100).unwrap();
+    assert_eq!((again.len(), counted.since()), (1, 1));
+    joiner.forget_old(at_hour(4), 100).unwrap();
     assert_eq!(joiner.facts_held(), 0);
 }
 
