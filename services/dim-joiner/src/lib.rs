@@ -10,6 +10,7 @@
 //!                                                  are joined already
 //! ```
 
+pub mod check;
 pub mod plan;
 pub mod settings;
 

@@ -22,6 +22,7 @@ use shared::traces::span::Stage;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::check;
 use crate::join::{DEAD_LETTERS, Done, Joiner, TakenOver};
 use crate::joiner::{FACTS_LATCH, JoinerActor};
 use crate::plan::Plan;
@@ -60,6 +61,9 @@ impl Service for DimJoiner {
                 }
             }
             Err(failure) => findings.push(Finding::problem(&failure)),
+        }
+        if findings.iter().all(|finding| finding.ok) {
+            findings.extend(check::try_columns(config, &topics).await);
         }
         findings
     }

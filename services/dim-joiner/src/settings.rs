@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use shared::check::CheckConfig;
 use shared::config::{HttpConfig, LogConfig, RestartConfig};
 use shared::console::settings::ConsoleConfig;
 use shared::console::topology::Topology;
@@ -26,6 +27,7 @@ pub struct Settings {
     pub output: OutputConfig,
     pub reemission: ReemissionConfig,
     pub missing: MissingConfig,
+    pub check: CheckConfig,
     pub kafka: KafkaConfig,
     #[serde(deserialize_with = "http")]
     pub http: HttpConfig,
@@ -212,6 +214,7 @@ impl Default for Settings {
             output: OutputConfig::default(),
             reemission: ReemissionConfig::default(),
             missing: MissingConfig::default(),
+            check: CheckConfig::default(),
             kafka: KafkaConfig::default(),
             http: HttpConfig::on(HTTP_PORT),
             console: ConsoleConfig::default(),

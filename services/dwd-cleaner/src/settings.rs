@@ -1,6 +1,7 @@
 //! The settings of dwd-cleaner. `config/dwd-cleaner.toml` documents each key.
 
 use serde::{Deserialize, Deserializer, Serialize};
+use shared::check::CheckConfig;
 use shared::config::{HttpConfig, LogConfig, RestartConfig, Secret};
 use shared::console::settings::ConsoleConfig;
 use shared::console::topology::Topology;
@@ -73,14 +74,6 @@ pub struct QualityConfig {
     pub intervals_max: usize,
 }
 
-/// What `check` looks at.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CheckConfig {
-    /// The rules are tried on so many of the last rows of each partition.
-    pub rows_max: usize,
-}
-
 /// Putting dead letters back in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -138,12 +131,6 @@ impl Default for OutputConfig {
 impl Default for QualityConfig {
     fn default() -> Self {
         QualityConfig { interval_s: 60, intervals_max: 60 }
-    }
-}
-
-impl Default for CheckConfig {
-    fn default() -> Self {
-        CheckConfig { rows_max: 100 }
     }
 }
 

@@ -17,7 +17,7 @@ use super::bounds::{self, Bounds};
 use super::client_log::ClientLog;
 use super::security::Refusal;
 use super::topics::unreachable_broker;
-use crate::batch::Record;
+use crate::batch::{Batch, Record};
 use crate::failure::{Failure, FailureKind};
 use crate::generation::Fate;
 use crate::position::Version;
@@ -112,6 +112,28 @@ pub async fn read_in_task<T: Send + 'static>(
     tokio::task::spawn_blocking(move || read(&TailReader::new(&config, service, &fate)?))
         .await
         .map_err(|error| Failure::new(FailureKind::Broken, "the topics could not be read").caused_by(error))?
+}
+
+/// The last records of each partition of a topic, so many at most.
+pub async fn last_records(
+    config: &KafkaConfig,
+    service: &'static str,
+    (topic, partitions): (&str, i32),
+    records_max: usize,
+) -> Result<Batch, Failure> {
+    let (topic, records_max) = (topic.to_owned(), i64::try_from(records_max).unwrap_or(i64::MAX));
+    let read = move |tail: &TailReader| {
+        let bounds = tail.bounds(&topic, 0..partitions)?;
+        let from: Vec<(i32, i64)> =
+            bounds.iter().map(|(at, bounds)| (*at, bounds.end.saturating_sub(records_max))).collect();
+        let mut last = Batch::default();
+        tail.scan(&topic, &from, &mut |record| {
+            last.push(*record);
+            Ok(())
+        })?;
+        Ok(last)
+    };
+    read_in_task(config, service, &Fate::default(), read).await
 }
 
 impl TailReader {

@@ -38,6 +38,35 @@ fn trail_of(order_id: i64) -> String {
 }
 
 #[tokio::test]
+async fn check_names_a_column_that_the_topics_do_not_have() {
+    let mut stack = Stack::new().await;
+    configure(&mut stack, &[]);
+    stack.start_all().await;
+    until_value(&mut stack.sink().await, &city_of(2001), "COMPLETED|张三|北京").await;
+    let right = stack.command(DIM_JOINER, &["check"], &[]).await;
+    assert_eq!(right.code, Some(0), "{}", right.output);
+    assert_eq!(right.output.matches("records have the columns that the settings name").count(), 2, "{}", right.output);
+    let on = "\non = { user_id = \"user_id\" }";
+    for (before, after, words) in [
+        (
+            on,
+            "\non = { user_id = \"buyer\" }",
+            "has the column `buyer` that `on` of `users` names; there are order_id, user_id,",
+        ),
+        (on, "\non = { id = \"user_id\" }", "has the column `id` that `on` of `users` names; there are user_id"),
+        (
+            "\nfrom = \"username\"",
+            "\nfrom = \"nick\"",
+            "has the column `nick` that `from` of `users` names; there are user_id,",
+        ),
+    ] {
+        configure(&mut stack, &[(before, after)]);
+        let wrong = stack.command(DIM_JOINER, &["check"], &[]).await;
+        assert!(wrong.code == Some(1) && wrong.output.contains(words), "{after}: {}", wrong.output);
+    }
+}
+
+#[tokio::test]
 async fn as_of_an_order_keeps_the_user_as_it_was_and_a_later_one_has_the_change() {
     let mut stack = Stack::new().await;
     configure(&mut stack, &[("\nmode = \"latest\"", "\nmode = \"as-of\"")]);
