@@ -13,7 +13,7 @@ enum Step {
     Order {
         version: u64,
         user: Option<u32>,
-        made_us: u32,
+        made_us: Option<u32>,
     },
     OrderGone {
         version: u64,
@@ -44,7 +44,7 @@ const SOON: Step = Pass(WAIT_MS / 2);
 const LATER: Step = Pass(2 * WAIT_MS);
 
 fn order(version: u64, user: u32) -> Step {
-    Order { version, user: Some(user), made_us: 25 }
+    Order { version, user: Some(user), made_us: Some(25) }
 }
 
 fn user(version: u64, city: &'static str) -> Step {
@@ -106,7 +106,11 @@ fn cases() -> Vec<(&'static str, Vec<Step>)> {
         ),
         ("the order changes while it waits for the user", vec![order(1, 1), order(2, 1), SOON, user(3, "北京"), LATER]),
         ("every record comes a second time", [changed.clone(), changed].concat()),
-        ("an order without a user", vec![Order { version: 1, user: None, made_us: 25 }, LATER]),
+        (
+            "an order without a time; then the user changes",
+            vec![user(1, "北京"), Order { version: 2, user: Some(1), made_us: None }, SOON, user(30, "杭州"), SOON],
+        ),
+        ("an order without a user", vec![Order { version: 1, user: None, made_us: Some(25) }, LATER]),
     ]
 }
 
@@ -137,9 +141,8 @@ fn sent(mode: Mode, steps: &[Step]) -> String {
         let out = match step {
             Order { version, user, made_us } => {
                 let user = user.map_or("null".to_owned(), |user| user.to_string());
-                let row = format!(
-                    "{{\"order_id\":1,\"user_id\":{user},\"order_time\":\"1970-01-01 00:00:00.{made_us:06}\"}}"
-                );
+                let made = made_us.map_or("null".to_owned(), |us| format!("\"1970-01-01 00:00:00.{us:06}\""));
+                let row = format!("{{\"order_id\":1,\"user_id\":{user},\"order_time\":{made}}}");
                 orders(topic.put(*version, &order_key(1), Some(&row)), &mut joiner)
             }
             OrderGone { version } => orders(topic.put(*version, &order_key(1), None), &mut joiner),
