@@ -398,6 +398,7 @@ impl ServiceConfig for Settings {
 
     fn validate(&self) -> Result<(), Failure> {
         let least = [
+            ("check.rows_max", self.check.rows_max as u64),
             ("facts.memory_megabytes_max", self.facts.memory_megabytes_max),
             ("facts.disk.memory_megabytes_max", self.facts.disk.memory_megabytes_max),
             ("reemission.batch_records_max", self.reemission.batch_records_max as u64),
