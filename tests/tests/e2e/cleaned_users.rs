@@ -15,7 +15,7 @@ const PAGE: &str = include_str!("../../../docs/cleaning.md");
 /// What docs/cleaning.md changes in the settings of dim-joiner.
 fn difference_of_the_page() -> &'static str {
     let (_, part) = PAGE.split_once("\n## Personal fields of users\n").unwrap();
-    let (_, block) = part.split_once("```diff\n").unwrap();
+    let (_, block) = part.split_once("```diff config/dim-joiner.toml\n").unwrap();
     block.split_once("\n```").unwrap().0
 }
 
