@@ -178,7 +178,7 @@ pub fn main<S: Service>() -> ExitCode {
             }
         };
     }
-    if let Err(failure) = telemetry::start(config.log()) {
+    if let Err(failure) = telemetry::start(config.log(), S::NAME, &config.kafka().instance(S::NAME)) {
         return report_error::<S>(&failure);
     }
     match system.block_on(serve::<S>(&config)) {

@@ -626,6 +626,7 @@ fn reject(topic: &str, record: &Record<'_>, rejection: &Rejection, now: &str, ou
         topic,
         partition = record.partition,
         offset = record.offset,
+        version = Header::version_in(record.header).map(tracing::field::display),
         reason = rejection.reason,
         "record rejected: {}",
         rejection.detail

@@ -47,6 +47,35 @@ pub enum Acknowledged {
 /// What a cleaner makes.
 pub type Made = Outgoing<Acknowledged>;
 
+/// What was rejected of a batch; place and reason are those of the first.
+struct Rejected {
+    records: u64,
+    partition: i32,
+    offset: i64,
+    version: Option<Version>,
+    first: Rejection,
+}
+
+impl Rejected {
+    fn first(record: &Record<'_>, first: Rejection) -> Self {
+        let version = Header::version_in(record.header);
+        Rejected { records: 0, partition: record.partition, offset: record.offset, version, first }
+    }
+
+    fn tell(&self, topic: &str) {
+        tracing::warn!(
+            topic,
+            partition = self.partition,
+            offset = self.offset,
+            version = self.version.map(tracing::field::display),
+            reason = self.first.reason,
+            records = self.records,
+            "rejected; the first of the batch: {}",
+            self.first.detail
+        );
+    }
+}
+
 /// Cleans batches. It knows no client; time comes with the call.
 pub struct Cleaner {
     pub(crate) plan: Plan,
@@ -97,21 +126,21 @@ impl Cleaner {
         let mut out = Outgoing::at(Acknowledged::Batch(batch.next_offsets()));
         out.begin(batch, COLUMNS_BYTES);
         let mut taken: HashMap<Operation, u64> = HashMap::new();
-        let mut rejected: Option<(u64, Rejection)> = None;
+        let mut rejected: Option<Rejected> = None;
         for record in batch.records() {
             match self.record(&record, &now_text, &mut out) {
                 Ok(operation) => *taken.entry(operation).or_default() += 1,
                 Err(rejection) => {
                     self.reject(&record, &rejection, &now_text, &mut out);
-                    rejected.get_or_insert((0, rejection)).0 += 1;
+                    rejected.get_or_insert_with(|| Rejected::first(&record, rejection)).records += 1;
                 }
             }
         }
         for (operation, count) in taken {
             metrics::RECORDS_IN.with_label_values(&[&self.topic, operation.as_str()]).inc_by(count);
         }
-        if let Some((records, first)) = rejected {
-            tracing::warn!(topic = self.topic, records, "rejected; the first of the batch: {}", first.detail);
+        if let Some(rejected) = rejected {
+            rejected.tell(&self.topic);
         }
         let (rows, tallies) = self.desk.take_tallies();
         self.quality.enter(rows, &tallies, now.as_second());

@@ -51,10 +51,12 @@ impl Letters {
             metrics::REJECTED.with_label_values(&[rejection.reason]).inc();
         }
         tracing::warn!(
-            records = rejected.len(),
-            reason = why.reason,
+            topic = self.input_topic,
             partition = first.partition,
             offset = first.offset,
+            version = Header::version_in(first.header).map(tracing::field::display),
+            reason = why.reason,
+            records = rejected.len(),
             "set aside in the dead-letter topic; reason and place are those of the first"
         );
         Ok(())

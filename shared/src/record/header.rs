@@ -120,6 +120,11 @@ impl Header {
         write_number(" n=", self.cleaned_bytes, out);
     }
 
+    /// The version of a record for a line of the log, which is written of records that cannot be read as well.
+    pub fn version_in(bytes: Option<&[u8]>) -> Option<Version> {
+        Header::parse(bytes).ok().map(|header| header.version)
+    }
+
     /// Reads the text form. Fields that it does not know are passed over, so that a newer stage may write more.
     pub fn parse(bytes: Option<&[u8]>) -> Result<Self, HeaderError> {
         let bytes = bytes.ok_or(HeaderError::Missing)?;

@@ -1,6 +1,8 @@
-//! Each query of monitoring/grafana/tidemill.json has an answer of a real Prometheus that scrapes the running pipeline.
+//! Each query of monitoring/grafana/tidemill.json has an answer of a real Prometheus that scrapes the running pipeline, which takes every
+//! rule of monitoring/alerts.yml too. Each of those rules has a test and is explained.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use lab::page;
@@ -31,7 +33,10 @@ impl Prometheus {
         };
         let jobs: String = SERVICES.into_iter().map(job).collect();
         let config = folder.join("prometheus.yml");
-        std::fs::write(&config, format!("global: {{scrape_interval: 500ms}}\nscrape_configs:\n{jobs}")).unwrap();
+        let rules = monitoring("alerts.yml");
+        let global = "{scrape_interval: 500ms, evaluation_interval: 500ms}";
+        let text = format!("global: {global}\nrule_files: ['{}']\nscrape_configs:\n{jobs}", rules.display());
+        std::fs::write(&config, text).unwrap();
         let address = format!("127.0.0.1:{}", free_port().unwrap());
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", config.display()))
@@ -59,20 +64,83 @@ impl Drop for Prometheus {
     }
 }
 
+/// A file of the checkout's folder of monitoring.
+fn monitoring(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../monitoring").canonicalize().unwrap().join(name)
+}
+
 fn queries() -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../monitoring/grafana/tidemill.json");
-    let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let text = std::fs::read_to_string(monitoring("grafana/tidemill.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
     targets.map(|target| target["expr"].as_str().unwrap().replace("$__rate_interval", "30s")).collect()
 }
 
-#[test]
-fn every_alert_fires_when_it_should() {
-    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../monitoring/alerts.test.yml");
-    let tested = Command::new("promtool").args(["test", "rules"]).arg(rules).output();
+fn promtool(arguments: &[&str], file: &str) {
+    let tested = Command::new("promtool").args(arguments).arg(monitoring(file)).output();
     let tested = tested.unwrap_or_else(|error| panic!("promtool: {error}. apt-get install prometheus"));
     assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
+}
+
+#[test]
+fn every_alert_fires_when_it_should() {
+    promtool(&["test", "rules"], "alerts.test.yml");
+}
+
+#[test]
+fn the_settings_for_prometheus_are_right() {
+    promtool(&["check", "config"], "prometheus.yml");
+}
+
+fn alerts() -> BTreeSet<String> {
+    let rules = std::fs::read_to_string(monitoring("alerts.yml")).unwrap();
+    let named = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    named.map(|rest| rest.split(' ').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_alert_has_a_test_in_which_it_fires_and_says_what_to_do() {
+    let tests = std::fs::read_to_string(monitoring("alerts.test.yml")).unwrap();
+    let page = std::fs::read_to_string(monitoring("../docs/deploy.md")).unwrap();
+    let explained =
+        page.lines().filter(|line| line.starts_with("| Tidemill")).filter_map(|line| line.split('|').nth(1));
+    let explained: BTreeSet<String> =
+        explained.flat_map(|cell| cell.split(',')).map(|name| name.trim().to_owned()).collect();
+    assert_eq!(explained, alerts(), "the table in docs/deploy.md");
+    for alert in alerts() {
+        let mut asked = tests.split(&format!("- alertname: {alert}")).skip(1);
+        let fires = asked.any(|rest| rest.split("alertname:").next().unwrap().contains("- exp_labels:"));
+        assert!(fires, "{alert} fires in no test of monitoring/alerts.test.yml");
+    }
+}
+
+#[test]
+fn alerts_know_only_metrics_that_there_are() {
+    let rules = std::fs::read_to_string(monitoring("alerts.yml")).unwrap();
+    let page = std::fs::read_to_string(monitoring("../docs/metrics.md")).unwrap();
+    let words = rules.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_');
+    let metrics: BTreeSet<&str> = words.filter(|word| word.starts_with("tidemill_")).collect();
+    assert!(metrics.len() >= 10, "{metrics:?}");
+    for metric in metrics {
+        let metric = metric.strip_suffix("_bucket").unwrap_or(metric);
+        assert!(page.contains(&format!("\n| `{metric}` |")), "{metric} is not in docs/metrics.md");
+    }
+}
+
+/// Each rule was evaluated by the real server without an error.
+async fn until_every_rule_is_right(prometheus: &Prometheus) {
+    until("every rule is right", async || {
+        let page = page::get(&prometheus.url, "/api/v1/rules").await.map_err(|failure| failure.chain())?;
+        let answer: Value = serde_json::from_str(&page.body).map_err(|error| error.to_string())?;
+        let groups = answer["data"]["groups"].as_array().cloned().unwrap_or_default();
+        let rules: Vec<&Value> = groups.iter().filter_map(|group| group["rules"].as_array()).flatten().collect();
+        let names: BTreeSet<String> =
+            rules.iter().filter_map(|rule| rule["name"].as_str()).map(str::to_owned).collect();
+        let right = names == alerts() && rules.iter().all(|rule| rule["health"] == "ok");
+        if right { Ok(()) } else { Err(page.body) }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -102,4 +170,5 @@ async fn every_query_of_the_dashboard_has_an_answer() {
         })
         .await;
     }
+    until_every_rule_is_right(&prometheus).await;
 }

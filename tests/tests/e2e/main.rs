@@ -135,6 +135,7 @@ mod console_pipeline;
 mod dashboard;
 mod documented_metrics;
 mod documented_settings;
+mod json_log;
 mod pages;
 mod secrets;
 mod traces;
