@@ -109,7 +109,8 @@ fn every_alert_has_a_test_in_which_it_fires_and_says_what_to_do() {
         explained.flat_map(|cell| cell.split(',')).map(|name| name.trim().to_owned()).collect();
     assert_eq!(explained, alerts(), "the table in docs/deploy.md");
     for alert in alerts() {
-        let mut asked = tests.split(&format!("- alertname: {alert}")).skip(1);
+        let name = format!("- alertname: {alert}");
+        let mut asked = tests.split(&name).skip(1);
         let fires = asked.any(|rest| rest.split("alertname:").next().unwrap().contains("- exp_labels:"));
         assert!(fires, "{alert} fires in no test of monitoring/alerts.test.yml");
     }
