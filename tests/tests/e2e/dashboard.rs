@@ -129,11 +129,16 @@ fn alerts_know_only_metrics_that_there_are() {
     }
 }
 
+/// What Prometheus sends in chunks, each behind a line with its length, in one piece. A chunk of its JSON has no line break inside.
+fn whole(chunks: &str) -> String {
+    chunks.lines().skip(1).step_by(2).collect()
+}
+
 /// Each rule was evaluated by the real server without an error.
 async fn until_every_rule_is_right(prometheus: &Prometheus) {
     until("every rule is right", async || {
         let page = page::get(&prometheus.url, "/api/v1/rules").await.map_err(|failure| failure.chain())?;
-        let answer: Value = serde_json::from_str(&page.body).map_err(|error| error.to_string())?;
+        let answer: Value = serde_json::from_str(&whole(&page.body)).map_err(|error| error.to_string())?;
         let groups = answer["data"]["groups"].as_array().cloned().unwrap_or_default();
         let rules: Vec<&Value> = groups.iter().filter_map(|group| group["rules"].as_array()).flatten().collect();
         let names: BTreeSet<String> =
