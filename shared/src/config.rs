@@ -140,8 +140,8 @@ fn cannot_be_read(key: &str, file: &str, error: std::io::Error) -> Failure {
         .cure("correct the path, and see that the user of this process may read the file")
 }
 
-/// A password. Shown as `***` wherever it would be printed.
-#[derive(Clone, Default, Deserialize, PartialEq, Eq)]
+/// A password. Shown as `***` wherever it would be printed, and without `==`, whose time tells how much of a guess is right.
+#[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 

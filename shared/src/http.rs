@@ -55,12 +55,8 @@ async fn serve_at(
     let (health, api) = (health.clone(), api.clone());
     let hang_max = Duration::from_millis(config.hang_max_ms);
     let server = HttpServer::new(move || {
-        let headers = DefaultHeaders::new()
-            .add(("Content-Security-Policy", CONTENT_SECURITY_POLICY))
-            .add(("X-Content-Type-Options", "nosniff"))
-            .add(("Referrer-Policy", "no-referrer"));
         App::new()
-            .wrap(headers)
+            .wrap(protective_headers())
             .app_data(web::Data::new(health.clone()))
             .app_data(api.clone())
             .app_data(web::Data::new(TakesCommands(takes_commands)))
@@ -80,6 +76,14 @@ async fn serve_at(
     .run();
     let handle = server.handle();
     Ok(Serving { server, handle })
+}
+
+/// On every answer, errors too.
+fn protective_headers() -> DefaultHeaders {
+    DefaultHeaders::new()
+        .add(("Content-Security-Policy", CONTENT_SECURITY_POLICY))
+        .add(("X-Content-Type-Options", "nosniff"))
+        .add(("Referrer-Policy", "no-referrer"))
 }
 
 async fn listen(address: (&str, u16), config: &HttpConfig) -> Result<TcpListener, Failure> {
@@ -134,5 +138,36 @@ async fn metrics_page() -> HttpResponse {
     match metrics::render() {
         Ok(page) => HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(page),
         Err(error) => HttpResponse::InternalServerError().body(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::{TestRequest, call_service, init_service};
+
+    use super::*;
+
+    #[test]
+    fn every_answer_tells_the_browser_what_it_may_not_do() {
+        actix::System::new().block_on(async {
+            let app = App::new()
+                .wrap(protective_headers())
+                .route("/page", web::get().to(|| async { "page" }))
+                .default_service(web::to(HttpResponse::NotFound));
+            let app = init_service(app).await;
+            for (path, status) in [("/page", 200), ("/absent", 404)] {
+                let answer = call_service(&app, TestRequest::with_uri(path).to_request()).await;
+                assert_eq!(answer.status(), status);
+                let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+                assert_eq!(header("x-content-type-options"), Some("nosniff"));
+                assert_eq!(header("referrer-policy"), Some("no-referrer"));
+                let policy = header("content-security-policy").unwrap();
+                for rule in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "form-action 'none'"]
+                {
+                    assert!(policy.contains(rule), "{rule} is not in {policy}");
+                }
+                assert!(!policy.contains("unsafe"), "{policy}");
+            }
+        });
     }
 }
