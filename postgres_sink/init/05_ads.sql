@@ -69,7 +69,8 @@ GROUP BY from_status, to_status ORDER BY count(*) DESC, from_status, to_status;
 -- As in the roll-ups, an amount that is no finite number (NULL, NaN) adds nothing: it would stand above every other.
 CREATE VIEW ads.top_products AS
 WITH sold AS (
-    SELECT *, CASE WHEN total_amount > '-Infinity' AND total_amount < 'Infinity' THEN total_amount END AS finite_amount
+    SELECT product_name, product_category_normalized, quantity,
+        CASE WHEN total_amount > '-Infinity' AND total_amount < 'Infinity' THEN total_amount END AS finite_amount
     FROM result.orders_latest WHERE order_status NOT IN ('CANCELLED', 'REFUNDED')
 )
 SELECT rank() OVER (ORDER BY coalesce(sum(finite_amount), 0) DESC) AS place, product_name, product_category_normalized,
@@ -79,7 +80,8 @@ GROUP BY product_name, product_category_normalized ORDER BY place, product_name;
 
 CREATE VIEW ads.top_users AS
 WITH sold AS (
-    SELECT *, CASE WHEN total_amount > '-Infinity' AND total_amount < 'Infinity' THEN total_amount END AS finite_amount
+    SELECT user_id, username, city, quantity,
+        CASE WHEN total_amount > '-Infinity' AND total_amount < 'Infinity' THEN total_amount END AS finite_amount
     FROM result.orders_latest WHERE order_status NOT IN ('CANCELLED', 'REFUNDED')
 )
 SELECT rank() OVER (ORDER BY coalesce(sum(finite_amount), 0) DESC) AS place, user_id, max(username) AS username, max(city) AS city,
