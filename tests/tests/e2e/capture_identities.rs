@@ -182,7 +182,7 @@ async fn a_row_is_read_again_only_when_the_transaction_that_wrote_it_is_visible(
     stack.start(CDC_INGEST);
     stack.ready().await;
     // A standby that never comes: commits are in the WAL, and nobody sees them.
-    server.wait_for_standby("nobody").await;
+    server.commits_wait_for_standby("nobody").await;
     let writing = tokio::spawn(async move {
         let changes = format!(
             "BEGIN; UPDATE business.moved SET id = 10 WHERE id = 1; UPDATE business.moved SET v = 2 WHERE id = 2;
@@ -198,7 +198,7 @@ async fn a_row_is_read_again_only_when_the_transaction_that_wrote_it_is_visible(
     })
     .await;
     assert!(!writing.is_finished(), "the commit did not wait for the standby");
-    server.wait_for_standby("").await;
+    server.commits_wait_for_none().await;
     writing.await.unwrap();
     moved.until_topic_is_the_table(&stack).await;
     assert_eq!(metric_of(&stack, "tidemill_toast_rows_gone_total").await, 0.0);

@@ -30,6 +30,15 @@ where
     found.unwrap_or_else(|error| panic!("{error}\nin: {sql}"))
 }
 
+/// The single value of a query that may find no row.
+pub async fn optional<T>(connection: &mut PgConnection, sql: &str) -> Option<T>
+where
+    T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+{
+    let found = sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_optional(connection).await;
+    found.unwrap_or_else(|error| panic!("{error}\nin: {sql}"))
+}
+
 /// Makes the database and applies the SQL files of `folder` (in the checkout) in it.
 pub async fn make(server: &PostgresConfig, name: &str, folder: &str) -> PostgresConfig {
     make_with(server, name, "", folder).await

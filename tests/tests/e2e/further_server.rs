@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use shared::pg::PostgresConfig;
+use sqlx::postgres::PgConnection;
 
 use crate::database;
 use crate::stack::Stack;
-use crate::until::until_equal;
+use crate::until::until;
 use lab::ports::free_port;
 
 /// What a server needs to be captured.
@@ -111,16 +112,41 @@ impl FurtherServer {
         self.ask(&["kill"]);
     }
 
-    /// From now on commits wait for this standby; an empty name: for none.
-    pub async fn wait_for_standby(&self, name: &str) {
+    /// From now on commits wait for this standby, which need not be there.
+    ///
+    /// Sessions show the new setting before commits follow it: the checkpointer puts it into shared memory later. So a
+    /// commit of its own is tried until it waits.
+    pub async fn commits_wait_for_standby(&self, name: &str) {
         let mut administrator = database::connect(&self.administrator).await;
-        database::run(&mut administrator, &format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'")).await;
-        database::run(&mut administrator, "SELECT pg_reload_conf()").await;
-        let shown = "SELECT current_setting('synchronous_standby_names')";
-        until_equal("commits wait as they should", name.to_owned(), async || {
-            database::value::<String>(&mut administrator, shown).await
+        set_standby(&mut administrator, name).await;
+        let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%pg_logical_emit_message%'";
+        let mut trying = self.try_commit();
+        let waits = until("commits wait for the standby", async || {
+            if let Some(pid) = database::optional::<i32>(&mut administrator, waiting).await {
+                return Ok(pid);
+            }
+            if trying.is_finished() {
+                trying = self.try_commit();
+            }
+            Err("none waits".to_owned())
         })
         .await;
+        database::run(&mut administrator, &format!("SELECT pg_cancel_backend({waits})")).await;
+        trying.await.unwrap();
+    }
+
+    /// From now on commits wait for no standby, and those that do are answered.
+    pub async fn commits_wait_for_none(&self) {
+        set_standby(&mut database::connect(&self.administrator).await, "").await;
+    }
+
+    /// A transaction that writes to the WAL and nowhere else.
+    fn try_commit(&self) -> tokio::task::JoinHandle<()> {
+        let administrator = self.administrator.clone();
+        tokio::spawn(async move {
+            let mut connection = database::connect(&administrator).await;
+            database::run(&mut connection, "SELECT pg_logical_emit_message(true, 'test', '')").await;
+        })
     }
 
     /// Keeps a copy of the data; the server must be stopped.
@@ -152,4 +178,9 @@ impl Drop for FurtherServer {
         let mut command = Command::new(&self.script);
         let _ = command.args(["postgres", &self.name, &self.port.to_string(), "kill"]).output();
     }
+}
+
+async fn set_standby(administrator: &mut PgConnection, name: &str) {
+    database::run(administrator, &format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'")).await;
+    database::run(administrator, "SELECT pg_reload_conf()").await;
 }

@@ -213,12 +213,12 @@ async fn a_commit_that_takes_too_long_is_known_when_it_is_answered() {
     put(&mut sunk, 1, 1, ",\"n\":1");
     sunk.settled().await;
     // All but the answer to COMMIT is as quick as ever, as on a disk that does not come to its end.
-    server.wait_for_standby("nobody").await;
+    server.commits_wait_for_standby("nobody").await;
     for id in 2..=40 {
         put(&mut sunk, 1, id, ",\"n\":1");
     }
     sunk.until_waits("did not take the rows within 500 ms").await;
-    server.wait_for_standby("").await;
+    server.commits_wait_for_none().await;
     sunk.settled().await;
     assert_eq!(sunk.rows("SELECT count(*) AS rows FROM result.t").await, "40");
     sunk.stack.ready().await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use shared::failure::{Failure, FailureKind};
 use shared::page;
 
-use super::halving::Key;
+use super::parts::Key;
 use super::settings::CaptureConfig;
 
 /// Keys of one command, so that its body stays far below what the service takes.

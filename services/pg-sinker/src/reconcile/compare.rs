@@ -12,10 +12,10 @@ use sqlx::postgres::PgConnection;
 
 use super::capture;
 use super::chain::Waiting;
-use super::halving::{Key, Range, Side, Sides, differing};
 use super::judge::{Case, Look, Verdict};
 use super::lost::{Found, Known, Layer, Place};
 use super::pair::Pair;
+use super::parts::{Cut, Key, Range, Side, Sides, differing};
 use super::report::{ColumnShown, Difference, KeyShown, Kind, Report};
 use super::search::{Newest, Wanted, search, writers};
 use super::sides::{Connections, close};
@@ -50,6 +50,8 @@ struct Judged {
     changing: Vec<Key>,
     differences: Vec<(Key, Look)>,
     cut_short: bool,
+    /// The chain has brought the sink what the source had when the comparison began.
+    has_waited: bool,
 }
 
 impl Comparison<'_> {
@@ -57,10 +59,14 @@ impl Comparison<'_> {
     pub async fn run(&mut self, heal: bool) -> Result<Report, Failure> {
         let (begin, started_at) = (Instant::now(), time::milliseconds(time::now()));
         capture::whole(&self.settings.reconcile.capture, &self.pair.source_table.to_string()).await?;
+        self.sides().hash_alike().await?;
         let at = self.sides().source_rows(&[]).await?.1;
-        self.passed(at).await?;
         let mut judged = Judged::default();
         let (source_rows, sink_rows) = self.walk(&mut judged).await?;
+        // Where rows were looked at again, that waited for a later position.
+        if !judged.has_waited {
+            self.passed(at).await?;
+        }
         let (mut differences, untold) = self.explained(&judged.differences).await;
         if heal {
             self.heal(&judged.differences, &mut differences).await?;
@@ -99,27 +105,31 @@ impl Comparison<'_> {
         waiting.passed(&mut self.source, &mut self.sink, at).await
     }
 
+    /// How a range is cut.
+    fn cut(&self) -> Cut {
+        let reconcile = &self.settings.reconcile;
+        let (range_rows, leaf_rows) = (u64::from(reconcile.range_rows), u64::from(reconcile.leaf_rows));
+        let parts_max = if self.pair.is_indexed { range_rows.div_ceil(leaf_rows.max(1)) } else { 1 };
+        Cut { leaf_rows, parts_max }
+    }
+
     /// Range by range. Answers the rows of either side.
     async fn walk(&mut self, judged: &mut Judged) -> Result<(u64, u64), Failure> {
         let (settings, mut after, mut candidates) = (self.settings, None, Vec::new());
         let (mut source_rows, mut sink_rows) = (0, 0);
         loop {
+            let cut = self.cut();
             let mut sides = self.sides();
             sides.begin().await?;
             let from = Range { after: after.take(), upto: None };
-            let range_rows = u64::from(settings.reconcile.range_rows);
-            // Behind the source's last rows the sink may have any number of its own.
-            let upto = match sides.key_at(Side::Source, &from, range_rows).await? {
-                None => sides.key_at(Side::Sink, &from, range_rows).await?,
-                upto => upto,
-            };
-            let range = Range { upto: upto.clone(), ..from };
-            let sums = sides.sums(&range).await?;
-            let leaf_rows = u64::from(settings.reconcile.leaf_rows);
-            let found = differing(&mut sides, range, sums, leaf_rows).await?;
+            let parts = next_parts(&mut sides, from, u64::from(settings.reconcile.range_rows), cut).await?;
+            let upto = parts.last().and_then(|part| part.upto.clone());
+            let sums = sides.sums(&parts).await?;
+            source_rows += sums.iter().map(|sums| sums.source.rows).sum::<u64>();
+            sink_rows += sums.iter().map(|sums| sums.sink.rows).sum::<u64>();
+            let found = differing(&mut sides, parts.into_iter().zip(sums).collect(), cut).await?;
             sides.end().await?;
             let pause = settings.reconcile.pause(sides.source_worked);
-            (source_rows, sink_rows) = (source_rows + sums.source.rows, sink_rows + sums.sink.rows);
             self.progress.rows = source_rows.max(sink_rows);
             self.progress.ranges += 1;
             self.progress.candidates += found.len() as u64;
@@ -150,6 +160,7 @@ impl Comparison<'_> {
         while !open.is_empty() {
             let keys: Vec<Key> = open.iter().map(|(key, _)| key.clone()).collect();
             let looks = self.look(&keys).await?;
+            judged.has_waited = true;
             let mut still = Vec::new();
             for ((key, mut case), look) in open.into_iter().zip(looks) {
                 match case.judge(&look, self.settings.reconcile.rounds_max) {
@@ -287,6 +298,25 @@ impl Comparison<'_> {
         }
         Ok(())
     }
+}
+
+/// The parts of the next range, which ends where the source has so many rows; the last range has no end.
+async fn next_parts(
+    sides: &mut Connections<'_>,
+    from: Range,
+    range_rows: u64,
+    cut: Cut,
+) -> Result<Vec<Range>, Failure> {
+    let (count, every) = cut.parts(range_rows);
+    let is_full = |marks: &Vec<Key>| marks.len() as u64 >= count;
+    let mut marks = sides.marks(Side::Source, &from, every, count).await?;
+    if !is_full(&marks) {
+        // Behind the source's last rows the sink may have any number of its own.
+        let of_sink = sides.marks(Side::Sink, &from, every, count).await?;
+        marks = if is_full(&of_sink) { of_sink } else { marks };
+    }
+    let upto = if is_full(&marks) { marks.last().cloned() } else { None };
+    Ok(Range { upto, ..from }.cut(marks))
 }
 
 fn layer<'t>((topic, writer): (&'t str, &'t str), newest: Option<&Newest>) -> Layer<'t> {

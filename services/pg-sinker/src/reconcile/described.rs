@@ -2,6 +2,7 @@
 
 use shared::failure::Failure;
 use shared::pg::{TableName, refused};
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
 use super::kind::{Kind, Type};
@@ -26,7 +27,7 @@ pub struct DescribedColumn {
     pub of: Type,
     /// Sorted by bytes.
     pub by_bytes: bool,
-    /// First of an index, so that a range of it is found without reading the whole table.
+    /// First of an index in the order in which it is compared, text by bytes: a range of it is found without reading the whole table.
     pub indexed: bool,
 }
 
@@ -34,6 +35,17 @@ impl Described {
     pub fn column(&self, name: &str) -> Option<&DescribedColumn> {
         self.columns.iter().find(|column| column.name == name)
     }
+}
+
+/// Whether values of this collation are sorted by their bytes. The database's own does so where it is C, unless ICU has another one (PostgreSQL
+/// 15 and newer).
+fn by_bytes(collation: &str) -> String {
+    format!(
+        "CASE {collation} WHEN 0 THEN true \
+              WHEN 100 THEN (SELECT d.datcollate IN ('C', 'POSIX') AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') <> 'i' \
+                               FROM pg_database d WHERE d.datname = current_database()) \
+              ELSE (SELECT l.collcollate IN ('C', 'POSIX') FROM pg_collation l WHERE l.oid = {collation}) END IS TRUE"
+    )
 }
 
 type ColumnRow = (String, i64, String, bool, bool);
@@ -52,24 +64,22 @@ pub async fn describe(connection: &mut PgConnection, name: &TableName) -> Result
     .await
     .map_err(failed)?;
     let Some((oid, alone, is_table, readable)) = relation else { return Ok(None) };
-    // A domain counts as the type beneath. The database's own collation sorts by bytes where it is C, unless ICU has
-    // another one (PostgreSQL 15 and newer).
-    let columns: Vec<ColumnRow> = sqlx::query_as(
+    // A domain counts as the type beneath.
+    let sql = format!(
         "SELECT a.attname::text, b.oid::int8, \
                 CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) ELSE format_type(a.atttypid, a.atttypmod) END, \
-                CASE a.attcollation WHEN 0 THEN true \
-                     WHEN 100 THEN (SELECT d.datcollate IN ('C', 'POSIX') AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') <> 'i' \
-                                      FROM pg_database d WHERE d.datname = current_database()) \
-                     ELSE (SELECT l.collcollate IN ('C', 'POSIX') FROM pg_collation l WHERE l.oid = a.attcollation) END IS TRUE, \
-                EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisvalid AND i.indkey[0] = a.attnum) \
+                {}, \
+                EXISTS (SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam \
+                         WHERE i.indrelid = a.attrelid AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = a.attnum \
+                           AND m.amname = 'btree' AND {}) \
          FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
          JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END \
          WHERE a.attrelid = $1::int8::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-    )
-    .bind(oid)
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failed)?;
+        by_bytes("a.attcollation"),
+        by_bytes("i.indcollation[0]")
+    );
+    let columns: Vec<ColumnRow> =
+        sqlx::query_as(AssertSqlSafe(sql)).bind(oid).fetch_all(&mut *connection).await.map_err(failed)?;
     let columns = columns.into_iter().map(|(name, type_oid, sql, by_bytes, indexed)| DescribedColumn {
         name,
         of: Type { kind: Kind::of(u32::try_from(type_oid).unwrap_or(u32::MAX)), sql },

@@ -1,27 +1,30 @@
-//! The sum of the rows of a range: how many, and the sums of the two halves of their MD5. It does not depend on the order of the rows,
-//! it is exact, and the sum of a part is the whole's less the other part's.
+//! The sum of the rows of a range: how many, and the sums of two hashes of each. It does not depend on the order of the rows, it is exact, and
+//! the sum of a part is the whole's less the other part's.
 
 use std::ops::Sub;
 
 use shared::failure::{Failure, FailureKind};
 
+/// The two hashes of a row.
+pub type RowHash = (i64, i64);
+
 /// The sum of some rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Digest {
     pub rows: u64,
-    high: i128,
-    low: i128,
+    one: i128,
+    other: i128,
 }
 
 impl Digest {
     /// From the server's answer: `sum(bigint)` is `numeric`, which has no bound; a trillion rows stay far from that of this type.
-    pub fn read(rows: i64, high: &str, low: &str) -> Result<Self, Failure> {
+    pub fn read(rows: i64, one: &str, other: &str) -> Result<Self, Failure> {
         let number = |text: &str| text.parse::<i128>();
         let unreadable = || Failure::new(FailureKind::Data, "the sum of a range cannot be read");
         let rows = u64::try_from(rows).map_err(|error| unreadable().caused_by(error))?;
-        let high = number(high).map_err(|error| unreadable().caused_by(error))?;
-        let low = number(low).map_err(|error| unreadable().caused_by(error))?;
-        Ok(Digest { rows, high, low })
+        let one = number(one).map_err(|error| unreadable().caused_by(error))?;
+        let other = number(other).map_err(|error| unreadable().caused_by(error))?;
+        Ok(Digest { rows, one, other })
     }
 }
 
@@ -31,8 +34,8 @@ impl Sub for Digest {
     fn sub(self, part: Digest) -> Digest {
         Digest {
             rows: self.rows.saturating_sub(part.rows),
-            high: self.high.wrapping_sub(part.high),
-            low: self.low.wrapping_sub(part.low),
+            one: self.one.wrapping_sub(part.one),
+            other: self.other.wrapping_sub(part.other),
         }
     }
 }
@@ -41,12 +44,11 @@ impl Sub for Digest {
 pub mod tests {
     use super::*;
 
-    /// The sum of rows that are known by two numbers each.
-    pub fn of(rows: impl Iterator<Item = (i64, i64)>) -> Digest {
-        rows.fold(Digest::default(), |sum, (high, low)| Digest {
+    pub fn of(rows: impl Iterator<Item = RowHash>) -> Digest {
+        rows.fold(Digest::default(), |sum, (one, other)| Digest {
             rows: sum.rows + 1,
-            high: sum.high + i128::from(high),
-            low: sum.low + i128::from(low),
+            one: sum.one + i128::from(one),
+            other: sum.other + i128::from(other),
         })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  source ──sums of key ranges──┐                       ┌── position L2 ─▶ slot ─▶ topics ─▶ sink_offsets   everything up to L2 is in the sink
-//!                               ├─▶ halved ─▶ candidates ┤                                                  │
+//!                               ├─▶ listed ─▶ candidates ┤                                                  │
 //!  sink ────sums of key ranges──┘                       └── read at the source, in the sink, at the source ◀┘ ─▶ rows that differ
 //!                                                                                                                │
 //!  cdc-ingest ◀── read these keys again (--repair) ◀── where in the chain each got lost ◀── newest records, dead letters
@@ -21,7 +21,7 @@ mod statement;
 
 // From sums to keys.
 mod digest;
-mod halving;
+mod parts;
 mod sides;
 
 // Whether they differ in truth.

@@ -24,6 +24,8 @@ pub struct Pair {
     pub columns: Vec<Compared>,
     pub source: SideSql,
     pub sink: SideSql,
+    /// Both sides find the rows of a range of keys without reading the whole table.
+    pub is_indexed: bool,
 }
 
 /// A column of the key.
@@ -85,6 +87,8 @@ pub fn examine(
     for found in columns {
         match found {
             Ok((column, alike)) => {
+                source_side.summed.push(kind::summed(&alike.source, column.of.kind));
+                sink_side.summed.push(kind::summed(&alike.sink, column.of.kind));
                 compared.push(column);
                 source_side.columns.push(alike.source);
                 sink_side.columns.push(alike.sink);
@@ -109,6 +113,7 @@ pub fn examine(
         columns: compared,
         source: source_side,
         sink: sink_side,
+        is_indexed: slow(config, source).or_else(|| slow(config, sink)).is_none(),
     })
 }
 
@@ -145,6 +150,7 @@ fn side(described: &Described, condition: &str) -> SideSql {
         condition: condition.to_owned(),
         key: Vec::new(),
         columns: Vec::new(),
+        summed: Vec::new(),
         identity: OF_THE_SINK,
     }
 }
@@ -245,20 +251,23 @@ fn column(
     Ok((Compared { name: name.to_owned(), of: of_sink.of.clone(), is_made: expression.is_some() }, alike))
 }
 
-/// What would make the comparison slow: no reason not to compare.
+/// What makes the comparison slow: no reason not to compare.
 pub fn slow(pair: &PairConfig, described: &Described) -> Option<String> {
     let first = described.column(pair.key.first()?)?;
-    let by_text = first.of.kind == Kind::Text && !first.by_bytes;
-    let index = format!("CREATE INDEX ON {} ({} COLLATE \"C\")", described.name.sql(), quoted(&first.name));
-    match (by_text, first.indexed) {
-        (true, _) => Some(format!(
-            "{} is compared in the order of bytes, which its index on {} does not have: each range reads the whole table, unless there is {index}",
-            described.name, first.name
+    let by_text = matches!(first.of.kind, Kind::Text | Kind::Blank);
+    match (first.indexed && first.of.kind != Kind::Blank, by_text) {
+        (true, _) => None,
+        (false, true) => Some(format!(
+            "{table} is compared in the order of bytes, in which no index leads to its {column}: each range reads the whole table, unless {column} \
+             is text or varchar and there is CREATE INDEX ON {table_sql} ({column_sql} COLLATE \"C\")",
+            table = described.name,
+            table_sql = described.name.sql(),
+            column = first.name,
+            column_sql = quoted(&first.name)
         )),
         (false, false) => {
             Some(format!("{} has no index on {}: each range reads the whole table", described.name, first.name))
         }
-        (false, true) => None,
     }
 }
 
@@ -380,6 +389,23 @@ pub mod tests {
     fn what_makes_it_slow_is_said() {
         assert_eq!(slow(&config(), &source()), None);
         let by_status = PairConfig { key: vec!["status".into()], ..config() };
-        assert!(slow(&by_status, &source()).unwrap().contains("(\"status\" COLLATE \"C\")"));
+        let with_index = |indexed| {
+            let mut table = source();
+            table.columns.iter_mut().for_each(|column| column.indexed = indexed);
+            table
+        };
+        assert!(slow(&by_status, &with_index(false)).unwrap().contains("(\"status\" COLLATE \"C\")"));
+        assert_eq!(slow(&by_status, &with_index(true)), None);
+        assert!(slow(&config(), &with_index(false)).unwrap().contains("no index on id"));
+        assert!(
+            example().is_indexed
+                && !examined(&config(), &source(), &{
+                    let mut sink = sink();
+                    sink.columns[0].indexed = false;
+                    sink
+                })
+                .unwrap()
+                .is_indexed
+        );
     }
 }

@@ -17,10 +17,10 @@ use shared::record::dead_letter::Letter;
 use shared::record::header::Header;
 use shared::record::row::{Columns, Extend, Field};
 
-use super::halving::Key;
 use super::kind::{Kind, as_key_text};
 use super::lost::Rejected;
 use super::pair::KeyName;
+use super::parts::Key;
 
 /// The newest record of a key, as it stands in a topic.
 #[derive(Debug, Clone)]
@@ -77,21 +77,33 @@ pub async fn search(kafka: &KafkaConfig, fate: &Fate, wanted: Wanted) -> Result<
 struct Lookup {
     columns: Columns,
     kinds: Vec<Kind>,
+    /// By their bytes, where these are known from a key's text.
+    exact: Option<HashMap<Vec<u8>, usize>>,
     numbers: HashMap<Key, usize>,
 }
 
 impl Lookup {
     fn new(key: &[KeyName], keys: &[Key]) -> Self {
         let names: Vec<&str> = key.iter().map(|column| column.name.as_str()).collect();
-        Lookup {
+        let mut lookup = Lookup {
             columns: Columns::new(&names),
             kinds: key.iter().map(|column| column.kind).collect(),
+            exact: None,
             numbers: keys.iter().enumerate().map(|(number, key)| (key.clone(), number)).collect(),
+        };
+        let is_exact =
+            |kind: &Kind| matches!(kind, Kind::Integer | Kind::Text | Kind::Uuid | Kind::Boolean | Kind::Date);
+        if lookup.kinds.iter().all(is_exact) {
+            lookup.exact = Some(keys.iter().enumerate().map(|(number, key)| (lookup.bytes(key), number)).collect());
         }
+        lookup
     }
 
     /// The number of the key of a record.
     fn number(&self, key: &[u8]) -> Option<usize> {
+        if let Some(exact) = &self.exact {
+            return exact.get(key).copied();
+        }
         let fields = self.columns.read(key).ok()?;
         let texts: Option<Key> = self
             .kinds
@@ -102,15 +114,11 @@ impl Lookup {
         self.numbers.get(&texts?).copied()
     }
 
-    /// Those that may hold one of the keys: where the bytes of a key are known from its text, the one that it belongs to.
+    /// Those that may hold one of the keys: the one that a key's bytes belong to, where they are known.
     fn partitions(&self, of_topic: i32) -> Vec<i32> {
-        let is_exact =
-            |kind: &Kind| matches!(kind, Kind::Integer | Kind::Text | Kind::Uuid | Kind::Boolean | Kind::Date);
-        if !self.kinds.iter().all(is_exact) {
-            return (0..of_topic).collect();
-        }
-        let of_key = |key: &Key| partition(&self.bytes(key), of_topic);
-        self.numbers.keys().map(of_key).collect::<BTreeSet<i32>>().into_iter().collect()
+        let Some(exact) = &self.exact else { return (0..of_topic).collect() };
+        let of_keys: BTreeSet<i32> = exact.keys().map(|bytes| partition(bytes, of_topic)).collect();
+        of_keys.into_iter().collect()
     }
 
     /// The key as cdc-ingest writes it.
@@ -225,11 +233,11 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_a_record_is_found_whatever_its_spelling() {
+    fn the_key_of_a_record_is_found_as_it_is_written() {
         let found = lookup(&[("shop", Kind::Text), ("id", Kind::Integer)], &[&["北\"京", "7"], &["b", "8"]]);
         assert_eq!(found.number("{\"shop\":\"北\\\"京\",\"id\":7}".as_bytes()), Some(0));
-        assert_eq!(found.number(br#"{ "id" : 8, "shop" : "b" }"#), Some(1));
-        assert_eq!(found.number(br#"{"id":9,"shop":"b"}"#), None);
+        assert_eq!(found.number(br#"{"shop":"b","id":8}"#), Some(1));
+        assert_eq!(found.number(br#"{"shop":"b","id":9}"#), None);
         assert_eq!(found.number(b"no json"), None);
         assert_eq!(found.bytes(&vec!["北\"京".into(), "7".into()]), "{\"shop\":\"北\\\"京\",\"id\":7}".as_bytes());
     }

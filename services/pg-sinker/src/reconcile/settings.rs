@@ -23,7 +23,7 @@ pub struct ReconcileConfig {
     pub interval_s: u64,
     /// Rows of a range whose sum is taken at a time, in one short transaction.
     pub range_rows: u32,
-    /// A range that differs is halved down to so many rows; these are listed.
+    /// The sums are those of parts of so many rows; a part that differs is listed.
     pub leaf_rows: u32,
     /// Of the time so much, in percent, the source works for the comparison at most.
     pub load_percent: u8,

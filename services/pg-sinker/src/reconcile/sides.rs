@@ -8,10 +8,10 @@ use shared::position::Lsn;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 
-use super::digest::Digest;
-use super::halving::{Both, Key, Range, Side, Sides};
+use super::digest::{Digest, RowHash};
 use super::judge::Row;
 use super::pair::Pair;
+use super::parts::{Both, Key, Range, Side, Sides};
 use super::settings::ReconcileConfig;
 use super::statement::SideSql;
 
@@ -40,11 +40,13 @@ pub struct Connections<'c> {
     pub source_worked: Duration,
 }
 
-/// The same rows for all statements until the end.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// The same rows for all statements until the end: those of the moment of the second statement.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1";
+/// The bounds of parts are not known when a statement is planned, and the index is used all the same.
+const BY_INDEX: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = off; SELECT 1";
 
-async fn run(connection: &mut PgConnection, sql: &str) -> Result<(), Failure> {
-    let done = connection.execute(AssertSqlSafe(sql.to_owned())).await;
+async fn run(connection: &mut PgConnection, sql: &'static str) -> Result<(), Failure> {
+    let done = connection.execute(sqlx::raw_sql(sql)).await;
     done.map(|_| ()).map_err(|error| refused(format!("{sql} was refused"), error))
 }
 
@@ -57,10 +59,21 @@ impl<'c> Connections<'c> {
         Connections { source, sink, pair, source_worked: Duration::ZERO }
     }
 
-    /// Both stand still from the next statement on.
+    /// Sums of the two tell something. No document promises that a hash is the same on every server; that of text has been since there are
+    /// tables partitioned by it (PostgreSQL 11), but for machines that store numbers the other way round.
+    pub async fn hash_alike(&mut self) -> Result<(), Failure> {
+        if hashes(self.source, "source").await? == hashes(self.sink, "sink").await? {
+            return Ok(());
+        }
+        Err(Failure::new(FailureKind::Settings, "the source and the sink have other hashes of the same text")
+            .cure("compare with a sink on a machine of the source's kind"))
+    }
+
+    /// Both stand still from here on.
     pub async fn begin(&mut self) -> Result<(), Failure> {
-        run(self.source, BEGIN).await?;
-        run(self.sink, BEGIN).await
+        let begin = if self.pair.is_indexed { BY_INDEX } else { BEGIN };
+        let (source, sink) = tokio::join!(run(self.source, begin), run(self.sink, begin));
+        source.and(sink)
     }
 
     pub async fn end(&mut self) -> Result<(), Failure> {
@@ -96,15 +109,45 @@ fn bound<'q>(sql: String, range: &'q Range) -> sqlx::query::Query<'q, sqlx::Post
     values.fold(sqlx::query(AssertSqlSafe(sql)), |query, value| query.bind(value))
 }
 
-async fn sum(connection: &mut PgConnection, sql: &SideSql, range: &Range) -> Result<Digest, sqlx::Error> {
-    let row = bound(sql.sums(range), range).fetch_one(connection).await?;
-    let (high, low): (String, String) = (row.try_get(1)?, row.try_get(2)?);
-    Digest::read(row.try_get(0)?, &high, &low).map_err(|failure| sqlx::Error::Decode(Box::new(failure)))
+fn digest(row: &PgRow) -> Result<Digest, sqlx::Error> {
+    let (one, other): (String, String) = (row.try_get(1)?, row.try_get(2)?);
+    Digest::read(row.try_get(0)?, &one, &other).map_err(|failure| sqlx::Error::Decode(Box::new(failure)))
 }
 
-async fn list(connection: &mut PgConnection, sql: &SideSql, range: &Range) -> Result<Vec<(Key, String)>, sqlx::Error> {
+/// Those with both bounds are asked for together; the first and the last one of a table have but one.
+async fn sums(connection: &mut PgConnection, sql: &SideSql, ranges: &[Range]) -> Result<Vec<Digest>, sqlx::Error> {
+    let width = sql.key.len();
+    let mut columns = vec![Vec::with_capacity(ranges.len()); 2 * width];
+    let mut found = Vec::with_capacity(ranges.len());
+    let closed = |range: &Range| range.after.clone().zip(range.upto.clone());
+    for (after, upto) in ranges.iter().filter_map(closed) {
+        after.into_iter().chain(upto).zip(&mut columns).for_each(|(value, column)| column.push(value));
+    }
+    let query =
+        columns.into_iter().fold(sqlx::query(AssertSqlSafe(sql.sums_of_parts())), |query, column| query.bind(column));
+    let mut of_parts = query.fetch_all(&mut *connection).await?.into_iter();
+    for range in ranges {
+        let of_part = if closed(range).is_some() { of_parts.next() } else { None };
+        found.push(match of_part {
+            Some(row) => digest(&row)?,
+            None => digest(&bound(sql.sums(range), range).fetch_one(&mut *connection).await?)?,
+        });
+    }
+    Ok(found)
+}
+
+async fn list(connection: &mut PgConnection, sql: &SideSql, range: &Range) -> Result<Vec<(Key, RowHash)>, sqlx::Error> {
     let rows = bound(sql.list(range), range).fetch_all(connection).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)))).collect()
+}
+
+/// A sum of hashes of short and longer texts, with as many seeds.
+const HASHES: &str = "SELECT sum(hashtextextended(left('Rows are compared by hashes of their text' COLLATE \"C\", n), n))::text \
+                      FROM generate_series(0, 40) AS n";
+
+async fn hashes(connection: &mut PgConnection, side: &str) -> Result<String, Failure> {
+    let asked = sqlx::query_scalar(HASHES).fetch_one(connection).await;
+    asked.map_err(|error| refused(format!("the {side} does not hash texts"), error))
 }
 
 async fn rows(
@@ -140,20 +183,20 @@ fn numbered(row: &PgRow) -> Result<(i64, Row), sqlx::Error> {
 }
 
 impl Sides for Connections<'_> {
-    async fn sums(&mut self, range: &Range) -> Result<Both<Digest>, Failure> {
+    async fn sums(&mut self, ranges: &[Range]) -> Result<Vec<Both<Digest>>, Failure> {
         let Connections { source, sink, pair, source_worked } = self;
         let of_source = async {
             let begin = Instant::now();
-            let sum = sum(source, &pair.source, range).await;
+            let found = sums(source, &pair.source, ranges).await;
             *source_worked += begin.elapsed();
-            sum.map_err(unreadable(&pair.source_table))
+            found.map_err(unreadable(&pair.source_table))
         };
-        let of_sink = async { sum(sink, &pair.sink, range).await.map_err(unreadable(&pair.sink_table)) };
+        let of_sink = async { sums(sink, &pair.sink, ranges).await.map_err(unreadable(&pair.sink_table)) };
         let (source, sink) = tokio::join!(of_source, of_sink);
-        Ok(Both { source: source?, sink: sink? })
+        Ok(source?.into_iter().zip(sink?).map(|(source, sink)| Both { source, sink }).collect())
     }
 
-    async fn list(&mut self, range: &Range) -> Result<Both<Vec<(Key, String)>>, Failure> {
+    async fn list(&mut self, range: &Range) -> Result<Both<Vec<(Key, RowHash)>>, Failure> {
         let begin = Instant::now();
         let source = list(self.source, &self.pair.source, range).await;
         self.source_worked += begin.elapsed();
@@ -162,19 +205,19 @@ impl Sides for Connections<'_> {
         Ok(Both { source, sink })
     }
 
-    async fn key_at(&mut self, side: Side, range: &Range, rows: u64) -> Result<Option<Key>, Failure> {
+    async fn marks(&mut self, side: Side, range: &Range, every: u64, count: u64) -> Result<Vec<Key>, Failure> {
         let begin = Instant::now();
-        let offset = i64::try_from(rows.saturating_sub(1)).unwrap_or(i64::MAX);
         let (connection, sql, table) = match side {
             Side::Source => (&mut *self.source, &self.pair.source, &self.pair.source_table),
             Side::Sink => (&mut *self.sink, &self.pair.sink, &self.pair.sink_table),
         };
-        let asked = bound(sql.key_at(range), range).bind(offset).fetch_optional(connection).await;
+        let [every, rows] = [every, every.saturating_mul(count)].map(|rows| i64::try_from(rows).unwrap_or(i64::MAX));
+        let asked = bound(sql.marks(range), range).bind(every).bind(rows).fetch_all(connection).await;
         if side == Side::Source {
             self.source_worked += begin.elapsed();
         }
-        let row = asked.map_err(unreadable(table))?;
-        row.map(|row| row.try_get(0)).transpose().map_err(unreadable(table))
+        let rows = asked.map_err(unreadable(table))?;
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(unreadable(table))
     }
 }
 
