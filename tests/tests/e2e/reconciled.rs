@@ -1,5 +1,6 @@
 //! The sink held against the source by pg-sinker itself: no false alarm while both are written to, and every damage found, placed and healed.
 
+use lab::places::Names;
 use serde_json::Value;
 use shared::kafka::partitioner::partition;
 use shared::position::Version;
@@ -132,9 +133,9 @@ column = "order_status"
 pattern = "[A-Z]{2,}"
 "#;
 
-/// Writes a tombstone into the clean topic, as a cleaner that lost the row could have.
-fn lose_in_the_middle(stack: &Stack, order_id: i64) {
-    let (topic, key) = (&stack.places.names.dwd_topic, order_key(order_id));
+/// Writes a tombstone into a topic, as who writes it could have, had he lost the row.
+fn lose(stack: &Stack, topic: &str, order_id: i64) {
+    let key = order_key(order_id);
     let history = History::read(&stack.layers(), topic);
     let last = history.of_order(order_id).last().map(|record| header(record).version).unwrap();
     let mut text = String::new();
@@ -155,13 +156,18 @@ async fn until_orders(stack: &Stack, condition: &str, wanted: i64) {
     .await;
 }
 
-/// One of each: changed by hand, deleted by hand, too many, lost in the middle, rejected.
+/// One of each: changed by hand, deleted by hand, too many, lost in each topic, rejected.
 async fn damaged() -> Stack {
     let stack = stack_with(0, Some(NO_VOID)).await;
-    until_orders(&stack, "true", 5).await;
+    let further: Vec<String> = [2006, 2007].map(|id| order_values(id, 9)).into();
+    run(&mut stack.source().await, &format!("{INTO_ORDERS} {}", further.join(","))).await;
+    until_orders(&stack, "true", 7).await;
     run(&mut stack.source().await, "UPDATE business.orders SET order_status = 'X' WHERE order_id = 2004").await;
-    lose_in_the_middle(&stack, 2003);
-    until_orders(&stack, "order_id = 2003", 0).await;
+    let names = &stack.places.names;
+    for (topic, order_id) in [(&names.dwd_topic, 2003), (&names.ods_topic, 2006), (&names.result_topic, 2007)] {
+        lose(&stack, topic, order_id);
+        until_orders(&stack, &format!("order_id = {order_id}"), 0).await;
+    }
     run(
         &mut stack.sink().await,
         "UPDATE result.orders_latest SET total_amount = 1.00, quantity = 7 WHERE order_id = 2001;
@@ -188,15 +194,22 @@ fn columns(difference: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn every_damage_is_found_with_key_column_and_place_and_healed() {
     let mut stack = damaged().await;
+    // Others go on to be written to.
+    let writer = Writer::start(&stack, changes).await;
+    writer.further(100).await;
     let (code, found) = report(&mut stack, &[]).await;
-    assert_eq!((code, found["differences"].as_array().unwrap().len()), (Some(1), 5), "{found:#}");
-    let dwd = stack.places.names.dwd_topic.clone();
+    writer.further(1).await;
+    writer.stop().await;
+    assert_eq!((code, found["differences"].as_array().unwrap().len()), (Some(1), 7), "{found:#}");
+    let Names { ods_topic: ods, dwd_topic: dwd, result_topic: results, .. } = stack.places.names.clone();
     let sink = "result.orders_latest";
     for (order_id, kind, first_without, wrong) in [
         ("2001", "other", sink, &["quantity", "total_amount"][..]),
         ("2002", "missing", sink, &[]),
         ("2003", "missing", &dwd, &[]),
         ("2004", "other", &dwd, &["order_status"]),
+        ("2006", "missing", &ods, &[]),
+        ("2007", "missing", &results, &[]),
         ("9999", "surplus", sink, &[]),
     ] {
         let difference = of(&found, order_id);
@@ -214,14 +227,14 @@ async fn every_damage_is_found_with_key_column_and_place_and_healed() {
     let told = reconcile(&mut stack, &[]).await;
     for line in [
         "order_id=2002  missing in the sink",
-        "NOT EQUAL: 4 rows differ, 1 rows are missing because they were rejected",
+        "NOT EQUAL: 6 rows differ, 1 rows are missing because they were rejected",
     ] {
         assert!(told.code == Some(1) && told.output.contains(line), "{}", told.output);
     }
 
     let (code, healed) = report(&mut stack, &["--repair"]).await;
     assert_eq!(code, Some(1), "one stays rejected: {healed:#}");
-    for order_id in ["2001", "2002", "2003", "2004", "9999"] {
+    for order_id in ["2001", "2002", "2003", "2004", "2006", "2007", "9999"] {
         assert_eq!(of(&healed, order_id)["healed"], order_id != "2004", "{healed:#}");
     }
     run(&mut stack.source().await, "UPDATE business.orders SET order_status = 'PAID' WHERE order_id = 2004").await;
@@ -352,6 +365,12 @@ async fn what_cannot_be_compared_says_why_and_what_to_do() {
         let ended = stack.command(PG_SINKER, &["reconcile"], &[(key, value)]).await;
         assert!(ended.code == Some(2) && ended.output.contains(words), "{key}: {:?} {}", ended.code, ended.output);
     }
+    let elsewhere = [("TABLE", "result.orders_latest"), ("KEY", "order_id"), ("TOPIC", "elsewhere")]
+        .map(|(key, value)| (format!("TABLES__LATEST__{key}"), value));
+    let of_another_topic = elsewhere.each_ref().map(|(key, value)| (key.as_str(), *value));
+    let ended = stack.command(PG_SINKER, &["reconcile"], &of_another_topic).await;
+    let words = "result.orders_latest, which is written from topic elsewhere";
+    assert!(ended.code == Some(2) && ended.output.contains(words), "{}", ended.output);
     let ended = reconcile(&mut stack, &["--pair", "nothing"]).await;
     assert!(ended.code == Some(2) && ended.output.contains("name one of latest"), "{}", ended.output);
     let rows: Vec<String> = (10_000..12_000).map(|id| order_values(id, id)).collect();

@@ -63,6 +63,16 @@ async fn a_batch_waits_for_more_until_it_is_full_or_old() {
     put(&mut sunk, 7, "");
     sunk.settled().await;
     assert_eq!(sunk.rows("SELECT count(*) AS rows FROM result.t").await, "7", "one that is old");
+
+    sunk.stack.process("pg-sinker").kill();
+    let of_the_table = "batch_bytes_max = 2000\nbatch_wait_ms = 3600000\n";
+    sunk.start(&format!("{TABLE}{of_the_table}[writer]\nbatch_wait_ms = 0\n")).await;
+    for id in 8..=13 {
+        put(&mut sunk, id, &format!(",\"passed_over\":\"{}\"", "x".repeat(1_100)));
+    }
+    sunk.settled().await;
+    let batches = "SELECT count(*) AS rows FROM result.t WHERE id > 7 GROUP BY xmin::text";
+    assert_eq!(sunk.rows(batches).await, "2\n2\n2", "full ones by the table's own bounds");
 }
 
 #[tokio::test]
