@@ -213,6 +213,12 @@ impl Health {
     pub fn is_ready(&self) -> bool {
         self.lock().ready
     }
+
+    /// Whether it is ready, or waits for nothing but parts of this kind.
+    pub fn is_ready_but_for(&self, kind: &str) -> bool {
+        let state = self.lock();
+        state.generation.phase == Phase::Running && state.latches.keys().all(|part| part.kind == kind)
+    }
 }
 
 impl State {
@@ -245,10 +251,11 @@ mod tests {
         health.enter(Phase::Running);
         assert!(!health.is_ready());
         assert_eq!(health.state().waiting_for, ["partitions of ods_orders"]);
+        assert!(health.is_ready_but_for("partitions") && !health.is_ready_but_for("sink"));
         health.release("partitions");
         assert!(health.is_ready());
         health.enter(Phase::BackingOff);
-        assert!(!health.is_ready());
+        assert!(!health.is_ready() && !health.is_ready_but_for("partitions"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::ways;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The health latch that is held while a topic rests.
-const LATCH: &str = "tables";
+pub const LATCH: &str = "tables";
 
 /// What the ways of a generation know together.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use crate::sunk::Sunk;
 use crate::until::{until, until_equal};
 
 /// `pg-sinker backfill` at the first instance.
-async fn backfill(stack: &mut Stack, arguments: &[&str]) -> Ended {
+pub async fn backfill(stack: &mut Stack, arguments: &[&str]) -> Ended {
     let url = stack.url(PG_SINKER);
     let arguments = [&["backfill", "--at", &url], arguments].concat();
     stack.command(PG_SINKER, &arguments, &[("HTTP__CONTROL_TOKEN", TOKEN)]).await

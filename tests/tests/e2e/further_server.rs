@@ -119,7 +119,8 @@ impl FurtherServer {
     pub async fn commits_wait_for_standby(&self, name: &str) {
         let mut administrator = database::connect(&self.administrator).await;
         set_standby(&mut administrator, name).await;
-        let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%pg_logical_emit_message%'";
+        let waiting =
+            "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%pg_logical_emit_message%'";
         let mut trying = self.try_commit();
         let waits = until("commits wait for the standby", async || {
             if let Some(pid) = database::optional::<i32>(&mut administrator, waiting).await {

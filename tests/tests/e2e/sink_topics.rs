@@ -3,8 +3,9 @@
 use lab::page;
 use serde_json::Value;
 
+use crate::backfilled::{backfill, until_last_job};
 use crate::busy::new_change_comes_through;
-use crate::cleaning::config;
+use crate::cleaning::{TOKEN, config};
 use crate::database::{run, value};
 use crate::foreign_records::until_letters;
 use crate::refused_settings::assert_refused;
@@ -37,6 +38,7 @@ async fn prepared() -> Stack {
     run(&mut stack.sink().await, TABLES).await;
     let text = settings(&stack);
     stack.configure(PG_SINKER, &text);
+    stack.set(PG_SINKER, "HTTP__CONTROL_TOKEN", TOKEN);
     stack
 }
 
@@ -135,6 +137,12 @@ async fn a_table_that_is_gone_holds_up_no_other_topic() {
     let gone = "table result.users does not exist in the sink";
     until_rests(&stack, &stack.users_topic(), gone).await;
     new_change_comes_through(&stack).await;
+    run(&mut sink, "DELETE FROM result.cleaned WHERE order_id = 2001").await;
+    let taken = backfill(&mut stack, &["--table", "result.cleaned"]).await;
+    assert_eq!(taken.code, Some(0), "{}", taken.output);
+    until_last_job(&stack, PG_SINKER, "is done", |job| job["state"] == "done").await;
+    let back = "SELECT count(*) FROM result.cleaned WHERE order_id = 2001";
+    assert_eq!(value::<i64>(&mut sink, back).await, 1);
     // Nor does it where the process begins so.
     stack.process(PG_SINKER).kill();
     stack.process(PG_SINKER).restart();

@@ -25,7 +25,7 @@ use crate::letters::Acknowledgement;
 use crate::rollups::Fill;
 use crate::settings::{OnTombstone, Settings, TableConfig};
 use crate::transaction::Trouble;
-use crate::{locks, session};
+use crate::{locks, parking, session};
 
 /// How often it is looked whether there is a job, and how those of other instances are.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -141,7 +141,9 @@ impl Runner {
         self.show(&jobs);
         self.sweep.look(&mut connection, &jobs, &self.setup.config).await;
         let is_some = self.next(&mut connection).await?.is_some();
-        if !(is_some && self.setup.health.is_ready() && take_turn(&mut connection, &group).await?) {
+        // A topic that rests holds up nothing of the others.
+        let is_ready = self.setup.health.is_ready_but_for(parking::LATCH);
+        if !(is_some && is_ready && take_turn(&mut connection, &group).await?) {
             self.connection = Some(connection);
             return Ok(false);
         }

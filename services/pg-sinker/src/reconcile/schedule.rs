@@ -18,6 +18,7 @@ use super::kept::{self, Last};
 use super::open;
 use super::report::Counts;
 use super::sides::close;
+use crate::parking;
 use crate::settings::Settings;
 
 /// How often it is looked whether a comparison is due, and what other instances found.
@@ -62,7 +63,8 @@ impl Schedule {
         let look_every = LOOK_EVERY.min(self.config.reconcile.interval());
         loop {
             let step = async {
-                if self.health.is_ready()
+                // A topic that rests holds up no comparison of others.
+                if self.health.is_ready_but_for(parking::LATCH)
                     && let Err(failure) = self.look().await
                 {
                     metrics::RECONCILIATION_FAILURES.inc();
