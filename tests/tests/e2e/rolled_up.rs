@@ -186,6 +186,43 @@ async fn a_new_one_is_filled_while_rows_change_and_instances_are_killed() {
     assert_eq!(shown["details"]["rollups"]["dws.orders_by_day"], "complete", "{shown}");
 }
 
+#[tokio::test]
+async fn a_new_one_comes_to_instances_that_are_restarted_one_after_the_other() {
+    const KEYS: i64 = 300;
+    let mut stack = two_instances(Some("[rollups]\n")).await;
+    let mut results = RandomResults::new(&stack, KEYS).await;
+    results.write_all_keys();
+    start_both(&mut stack).await;
+    let mut sink = stack.sink().await;
+    until_equal("the orders are there", KEYS, async || handled(&mut sink).await).await;
+
+    stack.configure(PG_SINKER, "[fill]\nchunk_rows = 40\n");
+    assert!(stack.process(SECOND).terminate().await.success());
+    stack.process(SECOND).restart();
+    // The other one does not know them: it has to leave all to the first that does.
+    until("it ends", async || {
+        results.write_steps(20);
+        if stack.process(PG_SINKER).is_running() { Err("it runs".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(stack.process(PG_SINKER).ended().await.code(), Some(1));
+    let log = stack.process(PG_SINKER).log_text();
+    assert!(log.contains("is kept over a table that these settings write"), "{log}");
+    results.write_steps(200);
+    until_equal("the other one writes all", written_of(&stack), async || handled(&mut sink).await).await;
+    stack.process(PG_SINKER).restart();
+    stack.ready().await;
+    results.write_steps(200);
+    until_equal("both write", written_of(&stack), async || handled(&mut sink).await).await;
+    until_equal("they are filled", true, async || assert_equal(&mut sink).await).await;
+    assert_table_is(&mut sink, &results).await;
+}
+
+/// Records of the topic of results.
+fn written_of(stack: &Stack) -> i64 {
+    stack.layers().end(&stack.places.names.result_topic).unwrap().iter().map(|(_, end)| end).sum()
+}
+
 /// The lock of the results' batches, shared: as long as it is held no chunk of a fill is added.
 fn hold_up_chunks(stack: &Stack) -> String {
     let topic = &stack.places.names.result_topic;
