@@ -317,7 +317,7 @@ metric!(
     IntCounterVec,
     register_int_counter_vec!(
         "tidemill_position_commits_total",
-        "Positions made durable (slot confirmed, group offsets or sink offsets committed), by outcome.",
+        "Positions that were to be made durable (slot confirmed, group offsets or sink offsets committed), by outcome (ok, failed, refused).",
         &["outcome"]
     )
 );
@@ -469,7 +469,10 @@ pub fn start() {
     LazyLock::force(&PASSED_OVER);
     LazyLock::force(&TOAST_REREADS);
     LazyLock::force(&TOAST_ROWS_GONE);
-    LazyLock::force(&COMMITS);
+    // A counter that comes to be with its first failure shows Prometheus no increase.
+    for outcome in ["ok", "failed"] {
+        COMMITS.with_label_values(&[outcome]);
+    }
     LazyLock::force(&BACKFILL_RECORDS);
     LazyLock::force(&BACKFILL_REMAINING);
     LazyLock::force(&BACKFILL_FAILED);

@@ -17,6 +17,7 @@ pub mod settings;
 pub mod catalog;
 pub mod slot;
 pub mod source;
+pub mod told;
 
 pub mod check;
 pub mod found;

@@ -30,6 +30,7 @@ use crate::snapshot::ChunkReader;
 use crate::source;
 use crate::start::{Plan, Server, first_epoch, plan};
 use crate::state::{KeyRange, SlotState, TableState};
+use crate::told::Told;
 use crate::transaction::{Assembler, Before, Captured};
 use crate::wal_stream::{self, WalReader};
 use crate::watch::{Wanted, Watch, Watched};
@@ -188,19 +189,20 @@ async fn start_chain(
     let worker = start_worker(core, &arbiter, config, &fate);
     let _ = worker_of_acks.set(worker.clone().recipient());
     obey(&arbiter, &control, worker.clone());
-    let (reader_fate, reader_worker) = (fate.clone(), worker.clone());
+    let (reader_fate, reader_worker, told) = (fate.clone(), worker.clone(), Told::default());
     let reader = WalReader {
         settings: config.clone(),
         client: Some(opened.client),
         next: Some(reader_worker.clone().recipient()),
         memory: Some(reader_worker.recipient()),
         durable: Some(durable),
+        told: told.clone(),
         progress,
         fate: reader_fate,
     };
     WalReader::start_in_arbiter(&arbiter, |_| reader);
-    let watch =
-        Watch { settings: config.clone(), watched, topics, wanted, worker: Some(worker.recipient()), fate, health };
+    let worker = Some(worker.recipient());
+    let watch = Watch { settings: config.clone(), watched, topics, wanted, told, worker, fate, health };
     Watch::start_in_arbiter(&arbiter, |_| watch);
     Ok(Chain { threads: Vec::new() })
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::settings::Settings;
 use crate::source::CAPTURE_FORM;
+use crate::told::Told;
 
 /// Microseconds from 1970 to PostgreSQL's own epoch, 2000-01-01.
 pub const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
@@ -134,6 +135,7 @@ pub struct WalReader {
     /// Where a position is written down before the server is told.
     pub memory: Option<Recipient<Remember>>,
     pub durable: Option<Durable>,
+    pub told: Told,
     pub progress: Progress,
     pub fate: Fate,
 }
@@ -153,6 +155,7 @@ impl Actor for WalReader {
             next,
             memory,
             durable,
+            told: self.told.clone(),
             asked: Lsn(0),
             next_ask: Instant::now(),
             next_batch: Instant::now(),
@@ -193,6 +196,7 @@ struct Reading {
     next: Recipient<WalBatch>,
     memory: Recipient<Remember>,
     durable: Durable,
+    told: Told,
     /// The last position that was to be written down, and when the next may be.
     asked: Lsn,
     next_ask: Instant,
@@ -273,7 +277,7 @@ impl Reading {
     fn tell(&mut self) {
         let told = *self.durable.remembered.borrow_and_update();
         self.client.update_applied_lsn(WireLsn::from_u64(told.0));
-        metrics::COMMITS.with_label_values(&["ok"]).inc();
+        self.told.tell(told);
     }
 
     /// Nothing more is taken in; what is in flight is acknowledged and confirmed.
@@ -299,11 +303,18 @@ impl Reading {
         while told(&self.client) < remembered && Instant::now() < deadline && !self.fate.has_ended() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.told.forget();
         if let Err(error) = self.client.shutdown().await {
             tracing::debug!(%error, "the WAL stream was not closed in an orderly way");
         }
         self.fate.finish();
         Ok(())
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.told.ended();
     }
 }
 

@@ -24,6 +24,7 @@ use crate::catalog::{self, Catalog, Meaning, SourceTable};
 use crate::settings::Settings;
 use crate::slot::{self, SlotLook, WalPast, minutes_left};
 use crate::source;
+use crate::told::Told;
 use crate::visibility::DatabaseSnapshot;
 
 /// What a look at a table brought, and the WAL position behind that look.
@@ -94,6 +95,8 @@ pub struct Watch {
     pub watched: Vec<Watched>,
     pub topics: TopicNames,
     pub wanted: Wanted,
+    /// What the server was told: the slot shows whether it has taken it.
+    pub told: Told,
     pub worker: Option<Recipient<Looked>>,
     pub fate: Fate,
     pub health: Health,
@@ -109,6 +112,7 @@ impl Actor for Watch {
             watched: std::mem::take(&mut self.watched),
             topics: self.topics.clone(),
             wanted: self.wanted.clone(),
+            told: self.told.clone(),
             worker,
             fate: self.fate.clone(),
             health: self.health.clone(),
@@ -134,6 +138,7 @@ struct Looking {
     watched: Vec<Watched>,
     topics: TopicNames,
     wanted: Wanted,
+    told: Told,
     worker: Recipient<Looked>,
     fate: Fate,
     health: Health,
@@ -231,6 +236,7 @@ impl Looking {
             .cure("the service connects again by itself; the server's log says why it ended the connection"));
         }
         let Some(slot) = slot else { return Ok(()) };
+        self.told.shown(slot.confirmed);
         let elapsed_ms = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.past.push(elapsed_ms, slot.current);
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);

@@ -2,6 +2,7 @@
 
 pub mod bounds;
 mod client_log;
+mod commits;
 pub mod groups;
 pub mod partitioner;
 pub mod parts;

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use super::KafkaConfig;
 use super::bounds::{self, Bounds};
 use super::client_log::{self, ClientLog};
+use super::commits::{Commits, Outcome};
 use super::progress::Progress;
 use super::tail::record_of;
 use super::topics::unreachable_broker;
@@ -131,7 +132,7 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
         revoked: Mutex::default(),
         goals: Mutex::default(),
         ends: Mutex::default(),
-        committed: Mutex::default(),
+        commits: Mutex::new(Commits::new(setup.config.request_timeout())),
         log: ClientLog::new("group member"),
     };
     let mut client = setup.config.member(setup.service, setup.group);
@@ -173,8 +174,7 @@ struct Assignments<S: StartPoint> {
     goals: Mutex<Option<BTreeMap<i32, i64>>>,
     /// End offsets as librdkafka's statistics tell them.
     ends: Mutex<BTreeMap<i32, i64>>,
-    /// Offsets that the group has, as they tell them.
-    committed: Mutex<BTreeMap<i32, i64>>,
+    commits: Mutex<Commits>,
     log: ClientLog,
 }
 
@@ -267,6 +267,17 @@ impl<S: StartPoint> Assignments<S> {
         Ok(())
     }
 
+    fn count_commit(&self, outcome: Outcome) {
+        metrics::COMMITS.with_label_values(&[outcome.label()]).inc();
+        if outcome == Outcome::Failed {
+            let Assignments { group, topic, config, .. } = self;
+            tracing::warn!(
+                "the offsets of group {group} in topic {topic} were not taken within {} ms; they are sent again. To do: look at the broker's log",
+                config.request_timeout_ms
+            );
+        }
+    }
+
     fn lost(&self) -> Failure {
         Failure::new(
             FailureKind::Fenced,
@@ -327,10 +338,9 @@ impl<S: StartPoint> ClientContext for Assignments<S> {
     fn stats_raw(&self, statistics: &[u8]) {
         let Some(told) = Told::read(statistics, &self.topic) else { return };
         *locked(&self.ends) = told.ends;
-        let mut committed = locked(&self.committed);
-        if *committed != told.committed {
-            metrics::COMMITS.with_label_values(&["ok"]).inc();
-            *committed = told.committed;
+        let outcome = locked(&self.commits).told(&told.committed, Instant::now());
+        if let Some(outcome) = outcome {
+            self.count_commit(outcome);
         }
     }
 }
@@ -382,6 +392,7 @@ impl<S: StartPoint> ConsumerContext for Assignments<S> {
             let decided = self.revoke(consumer, partitions);
             (decided, if cooperative { consumer.incremental_unassign(partitions) } else { consumer.unassign() })
         };
+        locked(&self.commits).rebalanced();
         if let Err(failure) = decided.and(applied.map_err(|error| self.unreachable(error))) {
             self.fate.end(failure);
         }
@@ -389,19 +400,23 @@ impl<S: StartPoint> ConsumerContext for Assignments<S> {
 }
 
 /// Commits the acknowledged positions of the owned partitions, without waiting for the answer: they are a lower bound only, the output
-/// says more, and a broker that is away must not hold up a stop. Nobody calls back when they are committed (rust-rdkafka, issue 856):
-/// the statistics show it, and librdkafka logs a refusal.
+/// says more, and a broker that is away must not hold up a stop. [`Commits`] learns what became of them.
 fn commit<S: StartPoint>(consumer: &BaseConsumer<Assignments<S>>) {
     let context = consumer.context();
+    let positions = context.progress.positions();
     let mut offsets = TopicPartitionList::new();
-    for (partition, next) in context.progress.positions() {
+    for (&partition, &next) in &positions {
         let _ = offsets.add_partition_offset(&context.topic, partition, Offset::Offset(next));
     }
     if offsets.count() == 0 {
         return;
     }
-    if let Err(error) = consumer.commit(&offsets, CommitMode::Async) {
-        tracing::warn!(%error, "group offsets were not committed; they are committed again with the next ones");
+    match consumer.commit(&offsets, CommitMode::Async) {
+        Ok(()) => locked(&context.commits).sent(positions, Instant::now()),
+        Err(error) => {
+            metrics::COMMITS.with_label_values(&[Outcome::Failed.label()]).inc();
+            tracing::warn!(%error, "group offsets were not committed; they are committed again with the next ones");
+        }
     }
 }
 
@@ -443,7 +458,6 @@ struct Reading<'a, S: StartPoint> {
     at_end: BTreeSet<i32>,
     last_commit: Instant,
     last_beat: Instant,
-    committed: BTreeMap<i32, i64>,
 }
 
 impl<'a, S: StartPoint> Reading<'a, S> {
@@ -459,7 +473,6 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             at_end: BTreeSet::new(),
             last_commit: Instant::now(),
             last_beat: Instant::now(),
-            committed: BTreeMap::new(),
         }
     }
 
@@ -738,9 +751,8 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         }
         self.last_commit = Instant::now();
         self.report_positions(&positions);
-        if positions != self.committed {
+        if locked(&self.context.commits).is_due(&positions) {
             commit(self.consumer);
-            self.committed = positions;
         }
     }
 

@@ -13,6 +13,7 @@
 mod authority;
 mod database;
 mod environment;
+mod further_broker;
 mod further_server;
 mod process;
 mod secured_broker;
@@ -132,6 +133,7 @@ mod configuration_page;
 mod console_api;
 mod console_page;
 mod console_pipeline;
+mod counted_commits;
 mod dashboard;
 mod documented_metrics;
 mod documented_settings;
