@@ -172,6 +172,29 @@ metric!(
     )
 );
 metric!(
+    FACTS_DISK_SIZE,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_facts_disk_size_bytes",
+        "dim-joiner: size of the file system on which facts are kept beyond memory, by folder.",
+        &["folder"]
+    )
+);
+metric!(
+    FACTS_DISK_FREE,
+    IntGaugeVec,
+    register_int_gauge_vec!(
+        "tidemill_facts_disk_free_bytes",
+        "dim-joiner: what is free of the file system on which facts are kept beyond memory, by folder.",
+        &["folder"]
+    )
+);
+metric!(
+    SINK_DATABASE_BYTES,
+    IntGauge,
+    register_int_gauge!("tidemill_sink_database_bytes", "pg-sinker: size of the sink database.")
+);
+metric!(
     FACTS_FORGOTTEN,
     IntCounter,
     register_int_counter!(
@@ -452,6 +475,9 @@ pub fn start() {
     LazyLock::force(&REEMISSIONS_WAITING);
     LazyLock::force(&REEMISSIONS_FORGOTTEN);
     LazyLock::force(&FACTS_HELD);
+    LazyLock::force(&FACTS_DISK_SIZE);
+    LazyLock::force(&FACTS_DISK_FREE);
+    LazyLock::force(&SINK_DATABASE_BYTES);
     LazyLock::force(&FACTS_FORGOTTEN);
     LazyLock::force(&FACTS_WAITING);
     LazyLock::force(&WAITS_CUT_SHORT);

@@ -37,6 +37,13 @@ pub struct Shelf {
     len: usize,
 }
 
+/// How large the file system of the store is, in bytes, and how much of it this process may still take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSystem {
+    pub size: u64,
+    pub free: u64,
+}
+
 /// Half of the disk's memory is for blocks that were read, and so much of it for rows of each partition that are not written yet.
 const CACHE_SHARE: u64 = 2;
 const WRITE_SHARE: u64 = 16;
@@ -74,6 +81,17 @@ impl Disk {
         let made = self.database.keyspace(&format!("shelf-{number}"), options);
         let keyspace = made.map_err(|error| self.trouble(error))?;
         Ok(Shelf { disk: self.clone(), keyspace, len: 0 })
+    }
+
+    /// `None` where the system does not say it.
+    pub fn file_system(&self) -> Option<FileSystem> {
+        let found = rustix::fs::statvfs(self.folder.as_path()).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Some(FileSystem { size: bytes(found.f_blocks), free: bytes(found.f_bavail) })
+    }
+
+    pub fn folder(&self) -> String {
+        self.folder.display().to_string()
     }
 
     fn trouble(&self, error: fjall::Error) -> Failure {
@@ -313,6 +331,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("tidemill-disk-{}", std::process::id()));
         let config = DiskConfig { folder: folder.to_string_lossy().into_owned(), memory_megabytes_max: 2 };
         let disk = Disk::open(&config).unwrap().unwrap();
+        let room = disk.file_system().unwrap();
+        assert!(room.free > 0 && room.free <= room.size, "{room:?}");
         let mut shelf = disk.shelf().unwrap();
         for (key, user) in [(&b"a"[..], "1"), (b"ab", "1"), (b"b", "11"), (b"c", "1")] {
             shelf.put(&kept(key, &[Some(user)], key)).unwrap();

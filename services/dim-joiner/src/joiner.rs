@@ -17,6 +17,7 @@ use shared::metrics;
 use shared::record::time;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::disk::Disk;
 use crate::join::{Done, Joiner, Now, TakenOver};
 use crate::read_back::{ReadBack, Wanted};
 
@@ -170,6 +171,9 @@ impl JoinerActor {
         metrics::FACTS_HELD.with_label_values(&["memory"]).set(gauge(facts.saturating_sub(on_disk)));
         metrics::FACTS_HELD.with_label_values(&["disk"]).set(gauge(on_disk));
         metrics::FACTS_WAITING.set(gauge(joiner.facts_waiting()));
+        if let Some(disk) = &joiner.room().disk {
+            report_disk(disk);
+        }
         self.health.detail(
             "join",
             serde_json::json!({
@@ -185,6 +189,14 @@ impl JoinerActor {
 
 fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn report_disk(disk: &Disk) {
+    let Some(room) = disk.file_system() else { return };
+    let folder = disk.folder();
+    for (metric, bytes) in [(&metrics::FACTS_DISK_SIZE, room.size), (&metrics::FACTS_DISK_FREE, room.free)] {
+        metric.with_label_values(&[&folder]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
 }
 
 impl Handler<FromReader<TakenOver>> for JoinerActor {

@@ -68,6 +68,7 @@ mod rehearsal;
 mod reconcile;
 
 mod parking;
+mod size;
 
 mod pipeline;
 

@@ -36,7 +36,7 @@ use crate::transaction::Plan;
 use crate::upsert::Guard;
 use crate::ways::{Blueprint, Looked, Way, Ways, examined_rollups, own_tables, unregistered};
 use crate::writer::{Writer, WriterSetup};
-use crate::{backfill, catalog, reconcile, rehearsal, tables, ways};
+use crate::{backfill, catalog, reconcile, rehearsal, size, tables, ways};
 
 /// Who makes a topic: that of the results dim-joiner, another one any stage.
 fn maker(config: &Settings, topic: &str) -> &'static str {
@@ -115,6 +115,7 @@ fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Ch
         health: health.clone(),
     };
     arbiter.spawn(fill.clone().run());
+    arbiter.spawn(size::watch(config.sink.clone(), config.writer.transaction_timeout(), fate.clone()));
     backfill::commands::obey(Commands { config: config.clone(), fate: fate.clone() }, &arbiter, &control);
     let setup = backfill::runner::Setup {
         config: config.clone(),

@@ -169,6 +169,9 @@ async fn a_change_reaches_all_orders_of_a_user_that_memory_has_no_room_for() {
     until_value(&mut sink, &count("北京"), &MANY.to_string()).await;
     let on_disk = state(&stack, DIM_JOINER).await["details"]["join"]["facts_on_disk"].as_u64().unwrap();
     assert!(on_disk > MANY as u64 / 2, "{on_disk}");
+    let page = get(&stack, DIM_JOINER, "/metrics").await.body;
+    let of_disk = |name: &str| metric(&page, &format!("tidemill_facts_disk_{name}_bytes"), "folder=\"").unwrap();
+    assert!(0.0 < of_disk("free") && of_disk("free") <= of_disk("size"), "what is free of its disk: {page}");
     run(&mut source, "UPDATE business.users SET city = '成都' WHERE user_id = 1001").await;
     until_value(&mut sink, &count("成都"), &MANY.to_string()).await;
     // Read back into no more memory than before.

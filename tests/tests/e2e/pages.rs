@@ -4,7 +4,7 @@ use lab::page::{self, Page};
 use shared::kafka::partitioner::partition;
 
 use crate::busy::{make_users_known, rows};
-use crate::database::run;
+use crate::database::{run, value};
 use crate::history::order_key;
 use crate::process::Program;
 use crate::service_page::{get, metric, owned_partitions, state};
@@ -114,6 +114,20 @@ async fn every_service_shows_its_documented_metrics() {
         assert_eq!(metric(&page, "tidemill_generation_failures_total", "kind=\"broken\""), None, "{service}");
         assert!(page.contains(&format!("service=\"{service}\"")), "{service}");
     }
+}
+
+#[tokio::test]
+async fn pg_sinker_shows_how_large_its_database_is() {
+    let stack = Stack::started().await;
+    let mut sink = stack.sink().await;
+    until("the size is shown", async || {
+        let page = get(&stack, PG_SINKER, "/metrics").await.body;
+        let shown = metric(&page, "tidemill_sink_database_bytes", "").unwrap();
+        let size = value::<f64>(&mut sink, "SELECT pg_database_size(current_database())::float8").await;
+        // It is asked once a minute.
+        if shown > size / 2.0 && shown < size * 2.0 { Ok(()) } else { Err(format!("{shown} of {size}")) }
+    })
+    .await;
 }
 
 #[tokio::test]
