@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::Secret;
 
 /// Every command, and the service that takes it.
-pub const COMMANDS: [(&str, &str); 8] = [
+pub const COMMANDS: [(&str, &str); 9] = [
     ("snapshot", "cdc-ingest"),
     ("snapshot/pause", "cdc-ingest"),
     ("snapshot/resume", "cdc-ingest"),
@@ -24,9 +24,13 @@ pub const COMMANDS: [(&str, &str); 8] = [
     ("backfill", "pg-sinker"),
     ("backfill/stop", "pg-sinker"),
     ("rebuild", "pg-sinker"),
+    ("reconcile", "pg-sinker"),
 ];
 
-/// A command on its way to the chain.
+/// Questions that only a chain can answer, and the service whose it is. They change nothing, and come by `GET`.
+pub const QUESTIONS: [(&str, &str); 1] = [("rows", "pg-sinker")];
+
+/// A command on its way to the chain, or a question.
 #[derive(Debug)]
 pub struct Command {
     /// The path behind `/api/v1/`: `snapshot/pause`.
@@ -58,6 +62,10 @@ impl Problem {
     fn taken_elsewhere(name: &str, service: &str, taker: &str) -> Self {
         let detail = format!("{service} does not take the command `{name}`; {taker} does: send it there");
         Problem { status: 404, title: "unknown command", detail }
+    }
+
+    fn answered_elsewhere(name: &str, service: &str, answerer: &str) -> Self {
+        Problem::not_found(format!("{service} does not know of `{name}`; {answerer} does: ask there"))
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Self {
@@ -112,6 +120,20 @@ impl Control {
             }
             Some(_) => {}
         }
+        self.hand_on(name, body).await
+    }
+
+    /// Hands a question to the chain and waits for its answer.
+    pub async fn question(&self, name: &str, body: Value) -> Reply {
+        match QUESTIONS.iter().find(|(known, _)| *known == name) {
+            Some((_, answerer)) if *answerer != self.service => {
+                Err(Problem::answered_elsewhere(name, self.service, answerer))
+            }
+            _ => self.hand_on(name, body).await,
+        }
+    }
+
+    async fn hand_on(&self, name: &str, body: Value) -> Reply {
         let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (reply, answer) = oneshot::channel();
         let command = Command { name: name.to_owned(), body, reply };

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::metrics;
 use crate::pulse::{Part, Pulse};
 use crate::record::time;
@@ -62,6 +62,8 @@ pub struct Restart {
     pub at: String,
     pub kind: &'static str,
     pub why: String,
+    /// The chain did not come to run: what it needs was not there yet, a server or a topic.
+    pub waited: bool,
 }
 
 /// So many of the last restarts are shown.
@@ -202,7 +204,8 @@ impl Health {
         let (at, kind, why) = (time::milliseconds(Timestamp::now()), failure.kind.as_str(), failure.chain());
         state.generation.last_failure = Some(why.clone());
         state.generation.last_failure_at = Some(at.clone());
-        state.restarts.push_front(Restart { at, kind, why });
+        let waited = state.generation.phase == Phase::Starting && failure.kind == FailureKind::Unreachable;
+        state.restarts.push_front(Restart { at, kind, why, waited });
         state.restarts.truncate(RESTARTS_SHOWN);
     }
 
@@ -256,6 +259,19 @@ mod tests {
         assert!(health.is_ready());
         health.enter(Phase::BackingOff);
         assert!(!health.is_ready() && !health.is_ready_but_for("partitions"));
+    }
+
+    #[test]
+    fn a_start_that_waited_is_told_from_a_chain_that_failed() {
+        let health = Health::new("test", "0");
+        let (unreachable, broken) = (FailureKind::Unreachable, FailureKind::Broken);
+        for (phase, kind) in [(Phase::Starting, unreachable), (Phase::Starting, broken), (Phase::Running, unreachable)]
+        {
+            health.enter(phase);
+            health.failed(&Failure::new(kind, "x"));
+        }
+        // The newest first.
+        assert_eq!(health.state().restarts.iter().map(|one| one.waited).collect::<Vec<_>>(), [false, false, true]);
     }
 
     #[test]

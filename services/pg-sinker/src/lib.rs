@@ -67,7 +67,9 @@ mod rehearsal;
 // Whether the sink is the source.
 mod reconcile;
 
+// What is said of the sink beside that.
 mod parking;
+mod rows;
 mod size;
 
 mod pipeline;

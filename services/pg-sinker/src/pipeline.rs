@@ -28,6 +28,7 @@ use crate::evolve::Grower;
 use crate::letters::{Acknowledgement, Letters, acknowledged};
 use crate::outage::Outage;
 use crate::parking::Parking;
+use crate::reconcile::wanted::Wanted;
 use crate::rollups::register::{self, Asked};
 use crate::rollups::{Fill, Rollups};
 use crate::settings::{Settings, TableConfig};
@@ -116,7 +117,9 @@ fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Ch
     };
     arbiter.spawn(fill.clone().run());
     arbiter.spawn(size::watch(config.sink.clone(), config.writer.transaction_timeout(), fate.clone()));
-    backfill::commands::obey(Commands { config: config.clone(), fate: fate.clone() }, &arbiter, &control);
+    let comparisons = Wanted::default();
+    let commands = Commands { config: config.clone(), comparisons: comparisons.clone(), fate: fate.clone() };
+    backfill::commands::obey(commands, &arbiter, &control);
     let setup = backfill::runner::Setup {
         config: config.clone(),
         fill,
@@ -138,7 +141,7 @@ fn build(config: &Settings, surroundings: Surroundings, ways: Ways) -> Result<Ch
     for (topic, problem) in ways.parked {
         arbiter.spawn(parking.clone().rest(topic, problem));
     }
-    threads.extend(reconcile::schedule::spawn(config, fate, health)?);
+    threads.extend(reconcile::schedule::spawn(config, comparisons, fate, health)?);
     Ok(Chain { threads })
 }
 

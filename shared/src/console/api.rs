@@ -61,6 +61,7 @@ pub fn resources() -> Vec<Resource> {
         ("/api/v1/topics", get(web::get().to(topics))),
         ("/api/v1/topics/{topic}/records", get(web::get().to(records))),
         ("/api/v1/follow", get(web::get().to(follow))),
+        ("/api/v1/rows", get(web::get().to(rows))),
         ("/api/v1/{name:.+}", vec![(Method::GET, web::get().to(page)), (Method::POST, web::post().to(command))]),
     ]
 }
@@ -181,6 +182,23 @@ async fn follow(request: HttpRequest, api: web::Data<Api>) -> HttpResponse {
             _ => return Err(Problem::bad_request("name one of them: id=2001, or key={\"order_id\":2001}")),
         };
         api.looker.follow(row, api.pipeline.way(), api.pipeline.topics()).await
+    };
+    let found = found.await;
+    answer(&request, found)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RowsQuery {
+    key: String,
+}
+
+/// The rows of the sink; only who writes them has a way to it.
+async fn rows(request: HttpRequest, api: web::Data<Api>) -> HttpResponse {
+    let found = async {
+        may_see_records(&api, &request)?;
+        let RowsQuery { key } = query(&request)?;
+        api.control.question("rows", serde_json::json!({ "key": key })).await
     };
     let found = found.await;
     answer(&request, found)

@@ -74,6 +74,7 @@ async function look() {
   try {
     pipeline = await ask('api/v1/pipeline');
     trouble = null;
+    if (place()[0] === 'control' && pipeline.here.service === 'pg-sinker') await look_at_sink();
     const stages = stages_of(pipeline), last = stages.filter(stage => stage.place.sink);
     push(history.rows, sum(stages.filter(stage => stage.place.source).map(stage => rate_of(stage, 'records_out'))));
     push(history.p99, worst(last.map(stage => latency_of(stage, 'since_commit')?.p99_ms)) ?? 0);
@@ -146,7 +147,8 @@ function tiles(stages) {
   const missing = sum(live.flatMap(found => Object.values(details(found).join?.dimensions ?? {})).map(dimension => dimension.missing));
   const slots = live.map(found => details(found).slot).filter(Boolean);
   const minutes = slots.map(slot => slot.minutes_left).filter(left => left !== null && left !== undefined);
-  const restarts = live.flatMap(found => found.told.state?.restarts ?? []).filter(one => pipeline.now_ms - utc(one.at) < 600_000).length;
+  const ended = live.flatMap(found => found.told.state?.restarts ?? []).filter(one => pipeline.now_ms - utc(one.at) < 600_000);
+  const waits = ended.filter(one => one.waited).length, restarts = ended.length - waits;
   const most_waiting = worst(live.map(found => figures(found).waiting_percent)) ?? 0;
   return h('dl', { class: 'tiles' },
     tile('Changes a second', number(history.rows.at(-1) ?? 0), 'captured from the source', '', history.rows),
@@ -156,7 +158,7 @@ function tiles(stages) {
     tile('Slot', minutes.length ? `${number(Math.min(...minutes))} min` : slots.length ? 'safe' : '–', slots.map(slot => `${bytes(slot.retained_wal_bytes)} of WAL kept`).join(', '), minutes.some(left => left < 60) ? 'bad' : ''),
     tile('Missing rows', number(missing), 'that facts name and nobody knows', missing ? 'warn' : ''),
     tile('Dead letters', number(letters), 'since the services started', letters ? 'warn' : ''),
-    tile('Restarts', number(restarts), 'of chains, in the last ten minutes'));
+    tile('Restarts', number(restarts), `of chains, in the last ten minutes${waits ? `; ${waits} starts waited` : ''}`));
 }
 
 function stage_card(stage, at) {
@@ -266,9 +268,11 @@ function details_of(stages) {
   const slots = live.map(found => details(found).slot).filter(Boolean);
   const dimensions = live.flatMap(found => Object.entries(details(found).join?.dimensions ?? {}).map(([name, told]) => [name, number(told.rows), bytes(told.bytes), told.missing && !behind_one_door(found) ? h('a', { href: `${safe_url(found.told.url)}/api/v1/missing` }, number(told.missing)) : number(told.missing), told.missing ? duration(told.oldest_missing_s) : '–', found.instance]));
   const letters = live.flatMap(found => Object.entries(figures(found).rejected ?? {}).map(([reason, count]) => [found.service, reason, number(count), (found.told.topology.dead_letters ?? []).map(name => h('a', { href: `#/topics?topic=${encodeURIComponent(name)}` }, name))]));
-  const restarts = stages.flatMap(stage => stage.all).flatMap(found => (found.told.state?.restarts ?? []).map(one => [one.at, found.instance, one.kind, one.why])).sort((a, b) => b[0].localeCompare(a[0]));
+  const restarts = stages.flatMap(stage => stage.all).flatMap(found => (found.told.state?.restarts ?? []).map(one => [one.at, found.instance, one.waited ? 'waited' : one.kind, one.why])).sort((a, b) => b[0].localeCompare(a[0]));
   const copy = ([name, told]) => [name, told.topic, h('progress', { max: '100', value: `${told.percent}`, 'aria-label': `copy of ${name}` }), `${told.percent} %`, number(told.rows), told.rows_a_second === undefined ? '–' : number(told.rows_a_second), told.seconds_left === undefined ? '–' : duration(told.seconds_left), told.stopped ? `stopped: ${told.stopped}` : told.paused ? 'paused' : told.done ? 'done' : 'copying'];
   const section = (title, ...content) => h('section', {}, h('h2', {}, title), ...content);
+  // Every instance of pg-sinker tells the same of these.
+  const jobs = live.map(found => details(found).backfills).find(list => list?.length) ?? [], compared = Object.entries(live.map(found => details(found).reconciliation).find(Boolean) ?? {});
   return [h('div', { class: 'columns' },
     section('Lag by partition', lags.length ? table([['Topic'], ['Read by'], ['Records', N], ['Partition: records', 'wide']], lags, 'Lag by partition') : h('p', { class: 'soft' }, 'No instance owns a partition.')),
     section('Copies of tables', copies.length ? table([['Table'], ['Topic'], [''], ['', N], ['Rows', N], ['Rows / s', N], ['Left'], ['', 'wide']], copies.map(copy), 'Copies of tables') : h('p', { class: 'soft' }, 'No cdc-ingest tells of any.')),
@@ -277,8 +281,34 @@ function details_of(stages) {
       ['until it is in danger', slot.safe_wal_bytes === null ? 'the source sets no bound (max_slot_wal_keep_size)' : `${bytes(slot.safe_wal_bytes)}${slot.minutes_left === null ? '' : `, ${number(slot.minutes_left)} min at this rate`}`], ['WAL a minute', bytes(slot.wal_bytes_a_minute)], ['position', `${slot.confirmed_lsn} of ${slot.server_lsn}`],
     ], 'Replication slot')))),
     when_any(dimensions, section('Dimensions', table([['Name'], ['Rows', N], ['Memory', N], ['Missing', N], ['Oldest missing'], ['Instance']], dimensions, 'Dimensions'))),
+    when_any(compared, section('Compared with the source', comparisons_table(compared))),
+    when_any(jobs, section('Records that are read again', jobs_table(jobs))),
     section('Dead letters', letters.length ? table([['Service'], ['Reason'], ['Count', N], ['Topic']], letters, 'Dead letters') : h('p', { class: 'soft' }, 'None since the services started.'))),
   section('Restarts', restarts.length ? table([['When, UTC'], ['Instance'], ['Kind'], ['Reason', 'wide']], restarts, 'Restarts') : h('p', { class: 'soft' }, 'No chain has been restarted since the services started.'))];
+}
+
+// --- what pg-sinker tells of its tables ------------------------------------------------------------------------------------------------
+
+const JOB_KINDS = { new: 'table is new to its topic', replay: 'read again', rebuild: 'built anew' };
+const JOB_STATES = { open: 'open', done: 'done', stopped: 'stopped', failed: 'failed' };
+
+function jobs_table(jobs, commands) {
+  const row = job => {
+    const percent = job.state === 'done' ? 100 : job.offsets ? Math.floor((job.offsets - job.offsets_remaining) / job.offsets * 100) : 0;
+    return [job.table, JOB_KINDS[job.kind] ?? job.kind, `${JOB_STATES[job.state] ?? job.state}${job.state === 'done' ? '' : `, step ${job.step}`}${job.failure ? `: ${job.failure}` : ''}`,
+      h('progress', { max: '100', value: `${percent}`, 'aria-label': `${job.table}, job ${job.id}` }), `${percent} %`, number(job.records), number(job.rows), job.begun_at, ...(commands ? [commands(job)] : [])];
+  };
+  return table([['Table'], ['Why'], ['State', 'wide'], [''], ['', 'number'], ['Records', 'number'], ['Rows', 'number'], ['Begun, UTC'], ...(commands ? [['Commands', 'wide']] : [])], jobs.map(row), 'Records that are read again');
+}
+
+function comparisons_table(pairs, commands) {
+  const row = ([name, last]) => {
+    const age = last.compared_at ? duration(Math.max(0, pipeline.now_ms - utc(last.compared_at)) / 1000) : 'never', counts = last.counts ?? {};
+    const [kind, words] = last.failure ? ['bad', last.failure] : !last.compared_at ? ['warn', 'not compared yet'] : counts.differ ? ['bad', 'differs'] : counts.rejected ? ['warn', 'short of rejected rows'] : ['', 'equal'];
+    return [name, [h('span', { class: `dot ${kind}`, 'aria-hidden': 'true' }), words], age, number(counts.compared), number(counts.differ), number(counts.rejected), number(counts.changing), ...(commands ? [commands(name, last)] : [])];
+  };
+  const N = 'number';
+  return table([['Pair'], ['Verdict', 'wide'], ['Age'], ['Rows', N], ['Differ', N], ['Rejected', N], ['Changing', N], ...(commands ? [['Commands', 'wide']] : [])], pairs.map(row), 'Compared with the source');
 }
 
 function view_pipeline() {
@@ -327,12 +357,12 @@ const failed = error => h('p', { class: 'note bad', role: 'alert' }, error);
 
 // --- view: follow an order -------------------------------------------------------------------------------------------------------------
 
-const followed = { asked: null, answer: null, error: null, busy: false };
+const followed = { asked: null, answer: null, error: null, rows: null, rows_error: null, busy: false };
 
 function view_follow(query) {
   const asked = query.get('id') ?? query.get('key');
   if (asked !== null && asked !== followed.asked) { followed.asked = asked; follow(query) }
-  show(h('h2', {}, 'Follow an order'), h('p', { class: 'soft' }, 'Its record in every topic on the way to the sink, with times and headers, and its dead letters. A whole key, such as ', h('code', {}, '{"user_id":1001}'), ', is looked for in all topics of rows.'),
+  show(h('h2', {}, 'Follow an order'), h('p', { class: 'soft' }, 'Its record in every topic on the way to the sink, with times and headers, its rows in the sink, and its dead letters. A whole key, such as ', h('code', {}, '{"user_id":1001}'), ', is looked for in all topics of rows.'),
     h('form', { class: 'ask card', id: 'follow-form' }, h('label', {}, 'Id, or key as JSON', h('input', { id: 'follow-id', name: 'asked', required: true, 'data-keep': true, value: asked ?? '', inputmode: 'text', autocomplete: 'off' })), h('button', { class: 'main' }, followed.busy ? 'Looking…' : 'Follow')),
     h('div', { 'aria-live': 'polite', id: 'followed' }, followed.error && failed(followed.error), followed.answer && followed_shown(followed.answer)));
 }
@@ -341,14 +371,30 @@ function followed_shown(answer) {
   const layer = found => h('li', { class: found.records.length ? '' : 'none' }, h('div', { class: 'card' }, h('h3', {}, found.topic), h('p', { class: 'soft small' }, `partition ${found.partition}, key `, h('code', {}, found.key), found.older_left_out ? ` · searched from offset ${found.searched_from} on; older records were left out` : ''), found.records.length ? found.records.map(one => record(one, true)) : h('p', {}, 'not there')));
   return [
     answer.cut && h('p', { class: 'note' }, 'There was more than is shown at a time; the newest is shown.'),
-    answer.layers.length ? h('ol', { class: 'way' }, answer.layers.map(layer)) : h('p', { class: 'note' }, 'No topic has such a key.'),
+    answer.layers.length ? h('ol', { class: 'way' }, answer.layers.map(layer), answer.layers.some(found => found.records.length) && sink_layers()) : h('p', { class: 'note' }, 'No topic has such a key.'),
     h('h2', {}, 'Dead letters'), answer.dead_letters.length ? h('div', { class: 'card' }, answer.dead_letters.map(one => record(one, true))) : h('p', { class: 'soft' }, 'None of this row.'),
   ];
 }
 
+// The rows of the sink: only pg-sinker has a way to it, and other pages lead to its.
+function sink_layers() {
+  const layer = (title, ...content) => h('li', {}, h('div', { class: 'card sunk' }, h('h3', {}, title), ...content));
+  if (pipeline.here.service !== 'pg-sinker') {
+    const sinker = pipeline.instances.find(found => found.service === 'pg-sinker' && !found.gone), url = safe_url(sinker?.told.url);
+    return sinker && layer('The sink', h('p', {}, 'Its rows are on ', h('a', { href: url === '#' ? '#' : `${url}/${location.hash}` }, 'the page of pg-sinker'), '.'));
+  }
+  if (followed.rows_error) return layer('The sink', failed(followed.rows_error));
+  return (followed.rows?.tables ?? []).map(found => layer(`${found.table}, in the sink`, found.problem && failed(found.problem), found.cut && h('p', { class: 'note' }, 'There are more rows than are shown at a time.'),
+    found.rows.length ? found.rows.map(row => h('pre', { tabindex: '0', 'aria-label': `row of ${found.table}` }, pretty(row))) : h('p', {}, 'not there')));
+}
+
 async function follow(query) {
-  Object.assign(followed, { busy: true, error: null, answer: null });
+  Object.assign(followed, { busy: true, error: null, answer: null, rows: null, rows_error: null });
   try { followed.answer = await ask(`api/v1/follow?${query}`) } catch (error) { followed.error = error.message }
+  const key = followed.answer?.layers.findLast(found => found.records.length)?.key;
+  if (key && pipeline.here.service === 'pg-sinker') {
+    try { followed.rows = await ask(`api/v1/rows?${new URLSearchParams({ key })}`) } catch (error) { followed.rows_error = error.message }
+  }
   followed.busy = false;
   draw();
 }
@@ -389,6 +435,39 @@ function view_topics(query) {
 
 let told = null; // what came of the last command
 
+const sink = { jobs: null, comparisons: null, tables: null };
+
+// What only pg-sinker has. A page that is not there, or not yet, is shown as such.
+async function look_at_sink() {
+  const page = path => ask(path).catch(() => null);
+  // A select keeps what it had when it was drawn.
+  const configuration = sink.tables ? null : await page('api/v1/configuration');
+  if (configuration) sink.tables = Object.values(configuration.tables).map(found => found.table);
+  [sink.jobs, sink.comparisons] = await Promise.all([page('api/v1/backfills'), page('api/v1/reconciliation')]);
+}
+
+function difference(found) {
+  const KINDS = { missing: 'missing in the sink', surplus: 'in the sink, and not at the source', other: `other values: ${found.columns.map(one => one.name).join(', ')}` };
+  const key = Object.entries(found.key).map(([name, value]) => `${name}=${value}`).join(' '), place = found.place;
+  return [key, found.healed ? 'healed' : KINDS[found.kind] ?? found.kind, place ? place.rejected ? `rejected by ${place.writer}: dead letter ${place.rejected}` : `${place.first_without} (${place.writer}): ${place.what}` : '–'];
+}
+
+function sink_control(button) {
+  if (sink.tables === null) return h('p', { class: 'soft' }, 'Looking…');
+  const { tables } = sink, jobs = sink.jobs?.jobs ?? [], pairs = Object.entries(sink.comparisons?.pairs ?? {});
+  const field = (label, name, hint) => h('label', {}, label, h('input', { name, 'data-keep': true, autocomplete: 'off', size: '18', placeholder: hint }));
+  const compare = (name, last) => h('button', { type: 'button', 'data-command': 'reconcile', 'data-pair': name, disabled: last.wanted, 'aria-label': `Compare ${name} now` }, last.wanted ? 'Asked for…' : 'Compare now');
+  const found = pairs.filter(([, last]) => last.report?.differences?.length);
+  return [h('h3', {}, 'Tables of the sink'), h('p', { class: 'soft' }, 'Read again: the records of its topic, never over a newer row. Built anew: beside the table, and put in its place in one transaction. Both while live rows flow.'),
+    table([['Table'], ['Commands', 'wide']], tables.map(name => [name, [button('backfill', name, 'Read again'), button('rebuild', name, 'Build anew')]]), 'Tables of the sink'),
+    h('h3', {}, 'A range again'), h('form', { class: 'ask card', id: 'backfill-form' }, h('label', {}, 'Table', h('select', { name: 'table', 'data-keep': true }, tables.map(name => h('option', {}, name)))),
+      field('Since, UTC (the beginning)', 'since', '2025-07-11 10:00:00'), field('Until, UTC (the end)', 'until', '2025-07-11 11:00:00'), field('From key (the first)', 'from', ''), field('To key (the last)', 'to', ''), h('button', { class: 'main' }, 'Read the range again')),
+    h('h3', {}, 'Records that are read again'), jobs.length ? jobs_table(jobs, job => job.state === 'open' ? button('backfill/stop', job.table, 'Stop') : []) : h('p', { class: 'soft' }, 'None so far.'),
+    h('h3', {}, 'Compared with the source'), sink.comparisons?.failure && failed(sink.comparisons.failure),
+    pairs.length ? [comparisons_table(pairs, compare), h('p', { class: 'soft small' }, `By itself every ${duration(sink.comparisons.interval_s)}.`)] : h('p', { class: 'soft' }, 'Nothing is compared: no reconcile.source is set, or nobody has looked yet.'),
+    found.map(([name, last]) => [h('h3', {}, `Rows of ${name} that differ`), last.report.cut_short && h('p', { class: 'note' }, 'The comparison ended at reconcile.differences_max: there may be more.'), table([['Key'], ['How', 'wide'], ['Where it got lost', 'wide']], last.report.differences.map(difference), `Rows of ${name} that differ`)])];
+}
+
 async function command(name, body) {
   try {
     const answer = await ask(`api/v1/${name}`, { method: 'POST', body: JSON.stringify(body) });
@@ -400,7 +479,7 @@ async function command(name, body) {
 function view_control() {
   const here = pipeline.instances.find(found => found.service === pipeline.here.service && found.instance === pipeline.here.instance && found.port === pipeline.here.port);
   const door = found => found.told.control_url ?? found.told.url, doors = new Set(here ? [door(here)] : []);
-  const others = pipeline.instances.filter(found => found !== here && !found.gone && ['cdc-ingest', 'dwd-cleaner'].includes(found.service) && !doors.has(door(found)) && doors.add(door(found)));
+  const others = pipeline.instances.filter(found => found !== here && !found.gone && ['cdc-ingest', 'dwd-cleaner', 'pg-sinker'].includes(found.service) && !doors.has(door(found)) && doors.add(door(found)));
   const button = (name, table, label) => h('button', { type: 'button', 'data-command': name, 'data-table': table, 'aria-label': `${label} ${table}` }, label);
   const copies = Object.entries(details(here ?? { told: {} }).snapshot ?? {}).map(([name, copy]) => [name, `${copy.percent} %`, copy.stopped ? 'stopped' : copy.paused ? 'paused' : copy.done ? 'done' : 'copying', [button('snapshot', name, 'Copy again'), !copy.done && [copy.paused ? button('snapshot/resume', name, 'Resume') : button('snapshot/pause', name, 'Pause'), button('snapshot/cancel', name, 'Cancel')]]]);
   const field = (label, name, attributes) => h('label', {}, label, h('input', { name, 'data-keep': true, autocomplete: 'off', inputmode: 'numeric', size: '10', ...attributes }));
@@ -411,7 +490,8 @@ function view_control() {
     pipeline.here.service === 'cdc-ingest' ? [h('h3', {}, 'Copies of tables'), table([['Table'], ['', 'number'], ['State'], ['Commands', 'wide']], copies, 'Copies of tables'),
       h('h3', {}, 'A range of keys again'), h('form', { class: 'ask card', id: 'range-form' }, h('label', {}, 'Table', h('select', { name: 'table', 'data-keep': true }, copies.map(([name]) => h('option', {}, name)))), field('From key', 'from', { required: true }), field('To key', 'to', { required: true }), h('button', { class: 'main' }, 'Copy the range'))]
       : pipeline.here.service === 'dwd-cleaner' ? [h('h3', {}, 'Put dead letters back in'), h('p', { class: 'soft' }, 'By the rules that this instance runs with, and those of its partitions only.'), h('form', { class: 'ask card', id: 'replay-form' }, field('From offset', 'from', { required: true, value: '0' }), field('To offset (the last)', 'to', {}), field('Input partition (all)', 'partition', {}), h('button', { class: 'main' }, 'Replay'))]
-      : h('p', { class: 'soft' }, pipeline.here.service === 'pg-sinker' ? 'Records are read again, and tables built anew, on command: pg-sinker backfill, pg-sinker rebuild. How far they are: /api/v1/backfills.' : 'This service takes no commands.'),
+      : pipeline.here.service === 'pg-sinker' ? sink_control(button)
+      : h('p', { class: 'soft' }, 'This service takes no commands.'),
     others.length ? [h('h3', {}, 'Others that take commands'), h('ul', {}, others.map(found => h('li', {}, h('a', { href: safe_url(door(found)) === '#' ? '#' : `${door(found)}/#/control` }, behind_one_door(found) ? found.service : `${found.service}, ${found.instance}`))))] : []);
 }
 
@@ -460,13 +540,16 @@ document.addEventListener('submit', event => {
     topics.asked = null;
     if (location.hash === `#/topics?${query}`) draw(); else location.hash = `#/topics?${query}`;
   } else if (form.id === 'range-form') command('snapshot', { table: given.table, from: [whole(given.from)], to: [whole(given.to)] });
-  else if (form.id === 'replay-form') command('replay', Object.fromEntries(Object.entries(given).filter(([, value]) => value !== '').map(([name, value]) => [name, Number(value)])));
+  else if (form.id === 'backfill-form') {
+    const { table, since, until, from, to } = given, key = text => text ? [whole(text)] : undefined;
+    command('backfill', { table, since: since || undefined, until: until || undefined, from: key(from), to: key(to) });
+  } else if (form.id === 'replay-form') command('replay', Object.fromEntries(Object.entries(given).filter(([, value]) => value !== '').map(([name, value]) => [name, Number(value)])));
   else if (form.id === 'token-form') { Object.assign(followed, { asked: null }); Object.assign(topics, { asked: null }); draw() }
 });
 
 document.addEventListener('click', event => {
   const button = event.target.closest('[data-command]');
-  if (button) command(button.dataset.command, { table: button.dataset.table });
+  if (button) command(button.dataset.command, button.dataset.pair ? { pair: button.dataset.pair } : { table: button.dataset.table });
 });
 
 // Who listens to the page is led to the new view; who types in it already is left alone.
@@ -475,7 +558,7 @@ function focus_main() {
   if (!main.contains(document.activeElement)) main.focus({ preventScroll: true });
 }
 
-addEventListener('hashchange', () => { if (place()[0] === 'topics') look_at_topics(); draw(); focus_main() });
+addEventListener('hashchange', () => { if (place()[0] === 'topics') look_at_topics(); if (place()[0] === 'control') look(); draw(); focus_main() });
 addEventListener('resize', draw_lines);
 
 (async function go_on() {

@@ -7,6 +7,7 @@ use shared::kafka::partitioner::partition;
 use crate::busy::rows;
 use crate::database::run;
 use crate::history::order_key;
+use crate::reconciled::prepared;
 use crate::stack::{CDC_INGEST, DIM_JOINER, DWD_CLEANER, PG_SINKER, SERVICES, Stack};
 use crate::table_page::TOKEN;
 use crate::topics::{Foreign, write};
@@ -159,9 +160,51 @@ async fn every_page_fits_its_description() {
             description.assert_answer("get", described, &answer);
         }
     }
+    for page in ["/api/v1/backfills", "/api/v1/rows?key=%7B%22order_id%22%3A2001%7D", "/api/v1/reconciliation"] {
+        let described = page.split('?').next().unwrap();
+        let description = Description::of(&stack, PG_SINKER).await;
+        let answer = ask(&stack, PG_SINKER, "GET", page, None).await;
+        // Nothing is compared in this pipeline.
+        assert_eq!(answer.page.status, if described.ends_with("reconciliation") { 404 } else { 200 }, "{answer:?}");
+        description.assert_answer("get", described, &answer);
+        let elsewhere = ask(&stack, CDC_INGEST, "GET", page, None).await;
+        assert_eq!(elsewhere.page.status, 404, "{elsewhere:?}");
+        description.assert_answer("get", described, &elsewhere);
+    }
     let missing = ask(&stack, DIM_JOINER, "GET", "/api/v1/missing", None).await;
     assert_eq!(missing.page.status, 200);
     Description::of(&stack, DIM_JOINER).await.assert_answer("get", "/api/v1/{name}", &missing);
+}
+
+#[tokio::test]
+async fn comparisons_and_jobs_fit_their_description() {
+    let mut stack = prepared(3_600).await;
+    stack.set(PG_SINKER, "HTTP__CONTROL_TOKEN", TOKEN);
+    stack.start_all().await;
+    let mut sink = stack.sink().await;
+    until_equal("the sink has five rows", 5, async || rows(&mut sink).await).await;
+    let description = Description::of(&stack, PG_SINKER).await;
+    for (body, status) in
+        [(json!({ "pair": "latest" }), 202), (json!({ "pair": "nothing" }), 404), (json!({ "table": "x" }), 400)]
+    {
+        let answer = page::post(&stack.url(PG_SINKER), "/api/v1/reconcile", Some(TOKEN), &body.to_string()).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.page.status, status, "{body}: {answer:?}");
+        description.assert_answer("post", "/api/v1/reconcile", &answer);
+    }
+    let body = json!({ "table": "result.orders_latest" }).to_string();
+    let taken = page::post(&stack.url(PG_SINKER), "/api/v1/backfill", Some(TOKEN), &body).await.unwrap();
+    description.assert_answer("post", "/api/v1/backfill", &taken);
+    for (page, place) in [("reconciliation", "/pairs/latest/compared_at"), ("backfills", "/jobs/0/ended_at")] {
+        let path = format!("/api/v1/{page}");
+        let answer = until(&format!("{page} has one that ended"), async || {
+            let answer = ask(&stack, PG_SINKER, "GET", &path, None).await;
+            let found: Value = serde_json::from_str(&answer.page.body).map_err(|error| error.to_string())?;
+            if found.pointer(place).is_some_and(Value::is_string) { Ok(answer) } else { Err(answer.page.body) }
+        })
+        .await;
+        description.assert_answer("get", &path, &answer);
+    }
 }
 
 #[tokio::test]
@@ -195,6 +238,8 @@ async fn every_error_is_a_problem_document() {
         ("GET", unknown.as_str(), None, 400),
         ("GET", "/api/v1/follow", None, 400),
         ("GET", "/api/v1/follow?id=1&key=2", None, 400),
+        ("GET", "/api/v1/rows", None, 400),
+        ("GET", "/api/v1/rows?key=1", None, 404),
     ] {
         let answer = ask(&stack, CDC_INGEST, method, path, token).await;
         assert_eq!(answer.page.status, status, "{method} {path}: {answer:?}");
@@ -211,7 +256,12 @@ async fn every_error_is_a_problem_document() {
 async fn commands_and_records_are_off_without_a_token() {
     let stack = Stack::started().await;
     let records = format!("/api/v1/topics/{}/records", stack.places.names.ods_topic);
-    for (method, path) in [("POST", "/api/v1/snapshot"), ("GET", records.as_str()), ("GET", "/api/v1/follow?id=2001")] {
+    for (method, path) in [
+        ("POST", "/api/v1/snapshot"),
+        ("GET", records.as_str()),
+        ("GET", "/api/v1/follow?id=2001"),
+        ("GET", "/api/v1/rows?key=%7B%22order_id%22%3A2001%7D"),
+    ] {
         let path = if method == "GET" {
             until(&format!("{path} is known"), async || {
                 let answer = ask(&stack, CDC_INGEST, method, path, None).await;
@@ -241,6 +291,7 @@ async fn a_service_that_does_not_take_a_command_names_the_one_that_does() {
         (DIM_JOINER, "replay", DWD_CLEANER),
         (CDC_INGEST, "replay", DWD_CLEANER),
         (DWD_CLEANER, "snapshot", CDC_INGEST),
+        (DIM_JOINER, "reconcile", PG_SINKER),
     ] {
         let answer = ask(&stack, service, "POST", &format!("/api/v1/{command}"), Some(TOKEN)).await;
         let told = (answer.page.status, answer.content_type.as_str());

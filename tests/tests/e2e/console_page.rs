@@ -22,22 +22,28 @@ async fn on_the_page_of(service: &str, width: u32) -> (Stack, Browser) {
     stack.start_all().await;
     let mut sink = stack.sink().await;
     until_equal("the sink has five rows", 5, async || rows(&mut sink).await).await;
+    let mut browser = browser_on(&stack, service, width);
+    browser.until("the page shows four stages", "document.querySelectorAll('.stage').length === 4").await;
+    (stack, browser)
+}
+
+/// A browser on the page of this service, whatever it shows.
+pub fn browser_on(stack: &Stack, service: &str, width: u32) -> Browser {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("test").replace("::", "-");
     let mut browser = Browser::start(stack.environment.logs.join(format!("{test}-browser")));
     browser.resize(width, 900);
     browser.open(&stack.url(service));
-    browser.until("the page shows four stages", "document.querySelectorAll('.stage').length === 4").await;
-    (stack, browser)
+    browser
 }
 
-fn type_token(browser: &mut Browser) {
+pub fn type_token(browser: &mut Browser, token: &str) {
     browser.click("#token");
-    browser.type_text(TOKEN);
+    browser.type_text(token);
     browser.press("Enter");
 }
 
-fn assert_nothing_complained(browser: &Browser) {
+pub fn assert_nothing_complained(browser: &Browser) {
     assert!(browser.complaints.is_empty(), "{:#?}", browser.complaints);
 }
 
@@ -101,7 +107,7 @@ async fn an_order_is_followed_by_typing_its_id() {
     browser
         .until("it says that a token is wanted", "document.querySelector('[role=alert]')?.innerText.includes('token')")
         .await;
-    type_token(&mut browser);
+    type_token(&mut browser, TOKEN);
     browser
         .until("three layers have it", "document.querySelectorAll('.way > li:not(.none) .record').length >= 3")
         .await;
@@ -129,7 +135,7 @@ async fn commands_are_given_by_click_and_refused_without_the_token() {
     browser.until("the button is there", &format!("document.querySelector(\"{button}\") !== null")).await;
     browser.click(button);
     browser.until("it is refused", "document.querySelector('.note.bad')?.innerText.includes('wrong token')").await;
-    type_token(&mut browser);
+    type_token(&mut browser, TOKEN);
     browser.click(button);
     browser
         .until("it is taken", "document.querySelector('.note.good')?.innerText.includes('snapshot was taken')")
@@ -146,7 +152,7 @@ async fn what_a_record_holds_is_shown_as_text() {
     let value = b"<img src=x onerror=\"document.title='broken into'\"> {\"a\": 12345678901234567890.10}";
     let at = partition(key.as_bytes(), 4);
     write(&stack.places.kafka, &Foreign { topic: &topic, partition: at, key: &key, value: Some(value), header: None });
-    type_token(&mut browser);
+    type_token(&mut browser, TOKEN);
     browser.click("nav a[href='#/topics']");
     let link = format!("a[href='#/topics?topic={topic}']");
     browser.until("the topic is listed", &format!("document.querySelector(\"td {link}\") !== null")).await;
@@ -162,7 +168,7 @@ async fn what_a_record_holds_is_shown_as_text() {
 #[tokio::test]
 async fn no_view_is_wider_than_a_phone_and_dark_is_dark() {
     let (_stack, mut browser) = on_the_page_of(CDC_INGEST, 390).await;
-    type_token(&mut browser);
+    type_token(&mut browser, TOKEN);
     for scheme in ["light", "dark"] {
         browser.prefer(scheme);
         for view in VIEWS {

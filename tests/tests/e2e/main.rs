@@ -131,6 +131,7 @@ mod servers_down;
 // What the services say of themselves.
 mod configuration_page;
 mod console_api;
+mod console_commands;
 mod console_page;
 mod console_pipeline;
 mod counted_commits;

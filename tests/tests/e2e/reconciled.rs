@@ -29,7 +29,7 @@ async fn stack_with(interval_s: u32, rules: Option<&str>) -> Stack {
 }
 
 /// The same; nothing runs.
-async fn prepared(interval_s: u32) -> Stack {
+pub async fn prepared(interval_s: u32) -> Stack {
     let mut stack = Stack::new().await;
     let source = stack.places.source.clone();
     let names = stack.places.names.clone();

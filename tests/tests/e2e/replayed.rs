@@ -35,7 +35,7 @@ async fn started() -> Stack {
     stack
 }
 
-async fn mend(stack: &mut Stack) {
+pub async fn mend(stack: &mut Stack) {
     stack.configure(DWD_CLEANER, &mended());
     stack.process(DWD_CLEANER).kill();
     stack.process(DWD_CLEANER).restart();
@@ -70,7 +70,7 @@ fn clean_ends(stack: &Stack) -> Vec<(i32, i64)> {
 
 /// Orders of the example, after the rule has rejected what it does not know: 2003 went through three statuses, of which one passed; 2001
 /// has a newer version that passed; 2002 was deleted; 2004 and 2005 never came through.
-async fn rejected() -> Stack {
+pub async fn rejected() -> Stack {
     let stack = started().await;
     until_trail(&stack, 2003, "PENDING").await;
     set_status(&stack, 2003, "PAID").await;

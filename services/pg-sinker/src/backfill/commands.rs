@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `backfill` | `{"table":"result.t","since":"2025-07-11T10:00:00Z","until":"…","from":[1],"to":[100]}` | reads the records of the table's topic again, all or a range |
 //! | `rebuild` | `{"table":"result.t"}` | builds the table anew beside itself |
+//! | `reconcile` | `{"pair":"latest"}` | compares the sink with the source now |
 //! | `backfill/stop` | `{"table":"result.t"}` | ends what is open of the table; what was written stays |
 
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ use super::shadow;
 use super::span::Span;
 use crate::catalog;
 use crate::pipeline::PgSinker;
+use crate::reconcile::wanted::Wanted;
+use crate::rows;
 use crate::settings::{OnTombstone, Settings, TableConfig};
 
 /// What is to be read again.
@@ -53,6 +56,7 @@ struct Body {
 /// Carries out the commands of a generation.
 pub struct Commands {
     pub config: Settings,
+    pub comparisons: Wanted,
     pub fate: Fate,
 }
 
@@ -74,6 +78,11 @@ fn unavailable(failure: Failure) -> Problem {
 
 impl Commands {
     async fn carry_out(&self, name: &str, body: Value) -> Reply {
+        match name {
+            "rows" => return rows::of(&self.config, &body).await,
+            "reconcile" => return self.compare(body),
+            _ => {}
+        }
         let body: Body = serde_json::from_value(body).map_err(|error| {
             Problem::bad_request(format!("the body must be like {{\"table\":\"schema.table\"}}: {error}"))
         })?;
@@ -93,6 +102,28 @@ impl Commands {
         let parts = self.parts(self.config.topic_of(table).to_owned(), span.since_ms).await.map_err(unavailable)?;
         let step = if table.on_tombstone == OnTombstone::Delete { Step::Deletions } else { Step::Rows };
         self.enter(&mut connection, table, (Kind::Replay, step, &span), &parts).await
+    }
+
+    /// A comparison may take long: the page `reconciliation` shows what comes of it.
+    fn compare(&self, body: Value) -> Reply {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Body {
+            pair: String,
+        }
+        let Body { pair } = serde_json::from_value(body)
+            .map_err(|error| Problem::bad_request(format!("the body must be like {{\"pair\":\"latest\"}}: {error}")))?;
+        let config = &self.config.reconcile;
+        if !config.is_scheduled() {
+            let off = "this service compares nothing: set reconcile.source, and reconcile.interval_s above 0";
+            return Err(Problem::conflict(off));
+        }
+        if !config.pairs.contains_key(&pair) {
+            let known: Vec<&str> = config.pairs.keys().map(String::as_str).collect();
+            return Err(Problem::not_found(format!("no pair {pair} is compared; there are {}", known.join(", "))));
+        }
+        self.comparisons.ask(&pair);
+        Ok(json!({ "pair": pair, "command": "reconcile" }))
     }
 
     async fn stop(&self, connection: &mut PgConnection, table: &str) -> Reply {

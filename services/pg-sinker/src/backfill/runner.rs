@@ -33,6 +33,8 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// The name of the page: `/api/v1/backfills`.
 const PAGE: &str = "backfills";
+/// So many jobs are in the state of the instance, which every console shows.
+const TOLD_MAX: usize = 5;
 
 /// What the thread needs.
 pub struct Setup {
@@ -270,7 +272,12 @@ impl Runner {
             metrics::BACKFILL_REMAINING.with_label_values(&[table]).set(figures.remaining);
             metrics::BACKFILL_FAILED.with_label_values(&[table]).set(i64::from(figures.is_failing));
         }
-        let jobs: Vec<_> = jobs.iter().map(Job::shown).collect();
+        self.page(jobs.iter().map(Job::shown).collect());
+    }
+
+    /// The page, and the first of them for every console.
+    fn page(&self, jobs: Vec<Value>) {
+        self.setup.health.detail(PAGE, jobs.get(..TOLD_MAX).unwrap_or(&jobs));
         self.setup.health.page(PAGE, json!({ "jobs": jobs }));
     }
 
@@ -286,7 +293,7 @@ impl Runner {
                 },
             )
             .collect();
-        self.setup.health.page(PAGE, json!({ "jobs": jobs }));
+        self.page(jobs);
     }
 }
 

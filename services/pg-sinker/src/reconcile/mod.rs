@@ -40,3 +40,4 @@ pub mod kept;
 pub mod open;
 mod report;
 pub mod schedule;
+pub mod wanted;

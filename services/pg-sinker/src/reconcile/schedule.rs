@@ -18,6 +18,7 @@ use super::kept::{self, Last};
 use super::open;
 use super::report::Counts;
 use super::sides::close;
+use super::wanted::Wanted;
 use crate::parking;
 use crate::settings::Settings;
 
@@ -31,13 +32,13 @@ const AGAIN_AFTER_S: u64 = 60;
 const PAGE: &str = "reconciliation";
 
 /// The thread of a generation; `None` where nothing is to be compared.
-pub fn spawn(config: &Settings, fate: Fate, health: Health) -> Result<Option<JoinHandle<()>>, Failure> {
+pub fn spawn(config: &Settings, wanted: Wanted, fate: Fate, health: Health) -> Result<Option<JoinHandle<()>>, Failure> {
     if !config.reconcile.is_scheduled() {
         return Ok(None);
     }
     let cannot = |error| Failure::new(FailureKind::Broken, "the thread of comparisons cannot start").caused_by(error);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
-    let schedule = Schedule { config: config.clone(), fate, health, said: Said::default() };
+    let schedule = Schedule { config: config.clone(), wanted, fate, health, said: Said::default() };
     let run = move || {
         runtime.block_on(schedule.run());
         // A question to the broker may still wait for its answer.
@@ -48,6 +49,7 @@ pub fn spawn(config: &Settings, fate: Fate, health: Health) -> Result<Option<Joi
 
 struct Schedule {
     config: Settings,
+    wanted: Wanted,
     fate: Fate,
     health: Health,
     said: Said,
@@ -70,7 +72,10 @@ impl Schedule {
                     metrics::RECONCILIATION_FAILURES.inc();
                     self.cannot_look(&failure);
                 }
-                tokio::time::sleep(look_every).await;
+                tokio::select! {
+                    () = tokio::time::sleep(look_every) => {}
+                    () = self.wanted.called() => {}
+                }
             };
             tokio::select! {
                 () = step => {}
@@ -100,27 +105,48 @@ impl Schedule {
     async fn look(&mut self) -> Result<(), Failure> {
         let mut sink = self.config.sink.connect("pg-sinker reconcile").await?;
         let known = kept::read(&mut sink).await?;
-        show(&self.config, &known, &self.health);
+        self.show(&known);
         if !self.due(&known).is_empty() && kept::take_turn(&mut sink, &self.config.input.group).await? {
             // Another instance may have done it between the two.
             let known = kept::read(&mut sink).await?;
             for name in self.due(&known) {
                 self.compare(&mut sink, &name).await?;
             }
-            show(&self.config, &kept::read(&mut sink).await?, &self.health);
+            self.show(&kept::read(&mut sink).await?);
         }
         close(sink).await;
         Ok(())
     }
 
+    /// Sets metrics, page, and what every console shows. Every instance has the same, but for what was asked of it.
+    fn show(&self, known: &[Last]) {
+        let interval_s = self.config.reconcile.interval_s;
+        let (mut pairs, mut briefs) = (BTreeMap::new(), BTreeMap::new());
+        for name in self.config.reconcile.pairs.keys() {
+            let none = Last { pair: name.clone(), ..Last::default() };
+            let last = known.iter().find(|last| last.pair == *name).unwrap_or(&none);
+            measure(last);
+            pairs.insert(name.clone(), page(last, self.wanted.has(name)));
+            briefs.insert(name.clone(), brief(last));
+        }
+        metrics::RECONCILIATION_INTERVAL.set(i64::try_from(interval_s).unwrap_or(i64::MAX));
+        self.health.page(PAGE, json!({ "interval_s": interval_s, "pairs": pairs }));
+        self.health.detail(PAGE, briefs);
+    }
+
     fn due(&self, known: &[Last]) -> Vec<String> {
         let (interval_s, now) = (self.config.reconcile.interval_s, now_ms());
-        let pairs = self.config.reconcile.pairs.keys();
-        pairs.filter(|name| is_due(known.iter().find(|last| last.pair == **name), interval_s, now)).cloned().collect()
+        let is_due = |name: &&String| {
+            self.wanted.has(name) || is_due(known.iter().find(|last| last.pair == **name), interval_s, now)
+        };
+        self.config.reconcile.pairs.keys().filter(is_due).cloned().collect()
     }
 
     async fn compare(&mut self, sink: &mut PgConnection, name: &str) -> Result<(), Failure> {
-        match self.compared(name).await {
+        let compared = self.compared(name).await;
+        // Who asks from here on asks for the next one.
+        self.wanted.done(name);
+        match compared {
             Ok((counts, report, took_ms)) => kept::finished(sink, name, took_ms, (&counts, &report)).await,
             Err(failure) => {
                 metrics::RECONCILIATION_FAILURES.inc();
@@ -174,19 +200,6 @@ fn is_due(last: Option<&Last>, interval_s: u64, now_ms: i64) -> bool {
     is_over(last.finished_ms, interval_s) && is_over(last.failed_ms, interval_s.min(AGAIN_AFTER_S))
 }
 
-/// Sets metrics and page. Every instance shows the same.
-fn show(config: &Settings, known: &[Last], health: &Health) {
-    let mut pairs = BTreeMap::new();
-    for name in config.reconcile.pairs.keys() {
-        let none = Last { pair: name.clone(), ..Last::default() };
-        let last = known.iter().find(|last| last.pair == *name).unwrap_or(&none);
-        measure(last);
-        pairs.insert(name.clone(), page(last));
-    }
-    metrics::RECONCILIATION_INTERVAL.set(i64::try_from(config.reconcile.interval_s).unwrap_or(i64::MAX));
-    health.page(PAGE, json!({ "interval_s": config.reconcile.interval_s, "pairs": pairs }));
-}
-
 fn measure(last: &Last) {
     let pair = last.pair.as_str();
     metrics::RECONCILIATION_FINISHED.with_label_values(&[pair]).set(last.finished_ms.unwrap_or_default() / 1_000);
@@ -200,11 +213,22 @@ fn measure(last: &Last) {
     metrics::RECONCILIATION_MILLISECONDS.with_label_values(&[pair]).set(last.took_ms.unwrap_or_default());
 }
 
-fn page(last: &Last) -> Value {
+/// In the state of the instance: no rows.
+fn brief(last: &Last) -> Value {
+    json!({
+        "compared_at": last.finished_ms.map(time::at_millisecond),
+        "counts": last.counts,
+        "failure": last.failure,
+    })
+}
+
+fn page(last: &Last, is_wanted: bool) -> Value {
     let age_s = last.finished_ms.map(|finished| (now_ms() - finished).max(0) / 1_000);
     json!({
         "compared_at": last.finished_ms.map(time::at_millisecond),
         "age_s": age_s,
+        "took_ms": last.took_ms,
+        "wanted": is_wanted,
         "counts": last.counts,
         "report": last.report,
         "failed_at": last.failed_ms.map(time::at_millisecond),
