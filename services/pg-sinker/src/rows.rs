@@ -124,6 +124,7 @@ mod tests {
         assert!(leads(r#"{"order_id":1}"#) && leads(r#"{"order_status":"x","order_id":1}"#));
         assert!(!leads(r#"{"order_status":"x"}"#) && !leads(r#"{"user_id":1}"#));
         assert!(!leads(r#"{"order_id":1,"order_status":"x","city":"y"}"#));
+        assert!(!leads(r#"{"order_id":1,"city":"y"}"#));
     }
 
     #[test]
