@@ -48,6 +48,7 @@ mod first_copy;
 mod first_orders;
 mod joined;
 mod joined_by_mode;
+mod joined_case_by_case;
 mod many_orders;
 mod source_changes;
 mod user_changes;
