@@ -50,6 +50,7 @@ mod joined;
 mod joined_by_mode;
 mod joined_case_by_case;
 mod many_orders;
+mod missing_users;
 mod source_changes;
 mod user_changes;
 
