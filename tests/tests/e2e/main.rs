@@ -107,6 +107,7 @@ mod rebuilt;
 mod repeats;
 mod replicas;
 mod topic_parts;
+mod two_joiners;
 
 // Nothing lost, nothing twice, whatever happens to the source and its slot.
 mod capture_connection;
