@@ -44,6 +44,7 @@ mod whole_sink;
 mod writer;
 
 // Right: the data comes through.
+mod composite_keys;
 mod first_copy;
 mod first_orders;
 mod joined;
