@@ -71,6 +71,7 @@ mod sink_tombstones;
 mod sink_topics;
 
 // Right: the rules of the settings are in force, and what they rejected comes back.
+mod cleaned_kinds;
 mod cleaned_rows;
 mod cleaned_users;
 mod guide;
