@@ -21,7 +21,8 @@ Stages:
   restore   dim-joiner started on topics that hold many users and orders: seconds until it joins and until it is ready,
             memory
   reemission  a user who owns very many orders changes, twice, while others place orders at a steady rate: how long those
-            take to the sink, before and meanwhile, and whether all is there in the end
+            take to the sink, before and meanwhile, whether the first change stops when the second comes, and whether all is
+            there in the end; also with dim-joiner killed in the middle
   stages    dwd-cleaner and dim-joiner against a process that copies the same records unchanged, pg-sinker (one table; trail
             and latest; these and two roll-ups) against one connection that writes the same rows: rows a second, processor
             time, memory
@@ -86,6 +87,8 @@ Options of reemission:
   --rate R               orders that others place in a second                  1000
   --calm-s SECONDS       before the change, to compare with                    20
   --second-change-s SECONDS   between the two changes                          20
+  --kill-s SECONDS       after the second change dim-joiner is killed and      0
+                         started again; 0: never
 
 Options of stages:
   --stages NAME,...      what is measured                                      cleaner,joiner,sinker

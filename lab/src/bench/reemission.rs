@@ -5,6 +5,9 @@
 //!  the owner changes, and once more ──▶   │                                      ▲
 //!                                         └── all of its orders, again ──────────┘
 //! ```
+//!
+//! The second change comes while the orders are sent again for the first: that must stop. dim-joiner can be killed in the middle of what is
+//! sent for the second.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,8 +21,9 @@ use crate::bench::fresh::Fresh;
 use crate::bench::orders;
 use crate::bench::orders::Owners;
 use crate::bench::questions::{execute, single, until_count};
-use crate::bench::recovery::pipeline::Pipeline;
+use crate::bench::recovery::pipeline::{Name, Pipeline};
 use crate::bench::report::Report;
+use crate::layers::Layers;
 use crate::paper::Paper;
 use crate::percentiles::Summary;
 use crate::places::Places;
@@ -41,6 +45,9 @@ pub struct Plan {
     /// Seconds after which the user changes a second time
     #[arg(long, default_value_t = 20)]
     second_change_s: u64,
+    /// Seconds after the second change when dim-joiner is killed and started again; 0: never
+    #[arg(long, default_value_t = 0)]
+    kill_s: u64,
     /// Folder of the four services
     #[arg(long)]
     programs: PathBuf,
@@ -60,8 +67,11 @@ pub struct Outcome {
     meanwhile: Option<Summary>,
     /// From the second change until all of the owner's orders showed it.
     sent_again_seconds: f64,
-    /// Results that were sent for the owner's orders after the first change.
+    /// Results that were sent for the owner's orders after the first change: when the second came, and in all.
+    sent_for_first: i64,
     sent_again_records: i64,
+    /// Results that were sent for the second change when dim-joiner was killed.
+    sent_when_killed: Option<i64>,
     fresh_placed: u32,
     fresh_at_sink: i64,
     owned_with_last_change: i64,
@@ -75,6 +85,9 @@ const OWNER: i64 = 990_001;
 const PLACED_AT_ONCE: u32 = 5_000;
 
 const CITIES: [&str; 2] = ["成都", "武汉"];
+
+/// Results that may count too much: for the first change until dim-joiner has heard of the second, and fresh orders that were on their way.
+const ON_THEIR_WAY: i64 = 5_000;
 
 async fn place_owned(
     places: &Places,
@@ -106,13 +119,22 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     let changed = fresh.count();
     let users = places.names.users.sql();
     let change = |city: &str| format!("UPDATE {users} SET city = '{city}' WHERE user_id = {OWNER}");
+    let results = Results::since(places, changed)?;
     let [first, second] = CITIES;
     progress.line("  the user changes");
     execute(&mut source, &change(first)).await?;
     tokio::time::sleep(Duration::from_secs(plan.second_change_s)).await;
     progress.line("  the user changes a second time");
+    let sent_for_first = results.sent_again(fresh.count())?;
     let since = Instant::now();
     execute(&mut source, &change(second)).await?;
+    let mut sent_when_killed = None;
+    if plan.kill_s > 0 {
+        tokio::time::sleep(Duration::from_secs(plan.kill_s)).await;
+        progress.line("  dim-joiner is killed");
+        pipeline.kill_and_start(Name::DimJoiner)?;
+        sent_when_killed = Some(results.sent_again(fresh.count())? - sent_for_first);
+    }
     let with_change = format!("{with_owner} AND city = '{second}'");
     until_count(&mut sink, &with_change, i64::from(plan.owned), Duration::from_secs(5)).await?;
     let (sent_again_seconds, sent) = (since.elapsed().as_secs_f64(), fresh.count());
@@ -121,8 +143,7 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     until_count(&mut sink, &all_fresh, i64::from(fresh.count()), Duration::from_millis(200)).await?;
     let before = fresh.latencies(&mut sink, &latest, 0..changed).await?;
     let meanwhile = fresh.latencies(&mut sink, &latest, changed..sent).await?;
-    let layers = crate::layers::Layers::connect(&places.kafka)?;
-    let results: i64 = layers.end(&places.names.result_topic)?.iter().map(|(_, end)| end).sum();
+    let sent_again_records = results.sent_again(fresh.count())?;
     pipeline.stop().await?;
     Ok(Outcome {
         processors: std::thread::available_parallelism().map_or(1, usize::from),
@@ -131,7 +152,9 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
         before: Summary::of(&before),
         meanwhile: Summary::of(&meanwhile),
         sent_again_seconds,
-        sent_again_records: results - i64::from(plan.owned) - i64::from(fresh.count()),
+        sent_for_first,
+        sent_again_records,
+        sent_when_killed,
         fresh_placed: fresh.count(),
         fresh_at_sink: single(&mut sink, &all_fresh).await?,
         owned_with_last_change: single(&mut sink, &with_change).await?,
@@ -139,9 +162,47 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     })
 }
 
+/// The topic of the results since the first change.
+struct Results {
+    layers: Layers,
+    topic: String,
+    before: i64,
+    fresh_before: u32,
+}
+
+impl Results {
+    fn since(places: &Places, fresh_before: u32) -> Result<Self, Failure> {
+        let (layers, topic) = (Layers::connect(&places.kafka)?, places.names.result_topic.clone());
+        let results = Results { layers, topic, before: 0, fresh_before };
+        Ok(Results { before: results.all()?, ..results })
+    }
+
+    fn all(&self) -> Result<i64, Failure> {
+        Ok(self.layers.end(&self.topic)?.iter().map(|(_, end)| end).sum())
+    }
+
+    /// Those of orders that were there before: all but one for each fresh order.
+    fn sent_again(&self, fresh: u32) -> Result<i64, Failure> {
+        Ok(self.all()? - self.before - i64::from(fresh - self.fresh_before))
+    }
+}
+
+impl Outcome {
+    /// Every order was sent for the second change, and no more for the first than when the second came. Where an order is sent twice for one
+    /// change, or all of them for both, there are more.
+    fn is_stopped(&self) -> bool {
+        let owned = i64::from(self.owned);
+        (owned..=owned + self.sent_for_first + ON_THEIR_WAY).contains(&self.sent_again_records)
+    }
+
+    fn all_arrived(&self) -> bool {
+        self.owned_with_last_change == i64::from(self.owned) && self.fresh_at_sink == i64::from(self.fresh_placed)
+    }
+}
+
 impl Report for Outcome {
     fn is_good(&self) -> bool {
-        self.owned_with_last_change == i64::from(self.owned) && self.fresh_at_sink == i64::from(self.fresh_placed)
+        self.all_arrived() && self.is_stopped()
     }
 
     fn write(&self, paper: &mut Paper) {
@@ -163,13 +224,26 @@ impl Report for Outcome {
         paper.table(&table);
         paper.note("  From when an order was due until the sink wrote it.");
         paper.note(format!(
-            "  All of the user's orders showed the second change after {:.1} s; {} results were sent for both.",
-            self.sent_again_seconds, self.sent_again_records
+            "  All of the user's orders showed the second change after {:.1} s.",
+            self.sent_again_seconds
         ));
-        let mark = if self.is_good() { "✓" } else { "✗" };
+        if let Some(sent) = self.sent_when_killed {
+            paper.note(format!("  dim-joiner was killed when {sent} results were sent for it."));
+        }
+        let mark = |is_good| if is_good { "✓" } else { "✗" };
         paper.note(format!(
-            "  {mark} {} of {} orders show it; {} of {} fresh orders are there",
-            self.owned_with_last_change, self.owned, self.fresh_at_sink, self.fresh_placed
+            "  {} {} of {} orders show it; {} of {} fresh orders are there",
+            mark(self.all_arrived()),
+            self.owned_with_last_change,
+            self.owned,
+            self.fresh_at_sink,
+            self.fresh_placed
+        ));
+        paper.note(format!(
+            "  {} {} results were sent for both changes, {} of them before the second: the first has stopped",
+            mark(self.is_stopped()),
+            self.sent_again_records,
+            self.sent_for_first
         ));
     }
 }

@@ -194,9 +194,11 @@ impl Joiner {
     /// Forgets missing rows that no fact names any more.
     pub fn look_through_missing(&mut self) -> Result<(), Failure> {
         let mut failed = None;
-        let Joiner { missing, dimensions, partitions, incomplete, .. } = self;
+        let Joiner { missing, dimensions, intakes, partitions, incomplete, .. } = self;
         missing.retain(|dimension, name| {
             let is_known = dimensions.get(dimension).is_some_and(|rows| rows.is_known(name));
+            // What waits for the row stands among no facts yet.
+            let is_waited_for = intakes.values().any(|intake| intake.waiting.names(dimension, name));
             let mut facts = partitions.values().chain(incomplete.values());
             let named = facts.find_map(|facts| match facts.name(dimension, name) {
                 Ok(named) => named.then_some(()),
@@ -205,7 +207,7 @@ impl Joiner {
                     Some(())
                 }
             });
-            !is_known && named.is_some()
+            !is_known && (is_waited_for || named.is_some())
         });
         failed.map_or(Ok(()), Err)
     }
@@ -525,7 +527,7 @@ impl Joiner {
         let joined: JoinedVersions = chosen.iter().map(Chosen::version).collect();
         let header = Header { joined: joined.clone(), cleaned_bytes: Some(open_row.len()), ..header };
         push_result(out, partition, key, &header, [open_row, time_name], &chosen, text);
-        note_missing(&chosen, missing, &fact, header.commit_time_us.unwrap_or(now.wall_us));
+        note_missing(dimensions, &chosen, missing, &fact, header.commit_time_us.unwrap_or(now.wall_us));
         let kept = Kept::new(key, header.version, fact, &joined, open_row);
         if kept.is_old(now.minute()) { facts.forget(&kept) } else { facts.put(&kept) }
     }
@@ -565,7 +567,7 @@ impl Joiner {
             ..Header::new(Operation::Update, kept.version)
         };
         push_result(out, partition, &kept.key, &header, [&kept.open_row, time_name], &chosen, text);
-        note_missing(&chosen, missing, &fact, now.wall_us);
+        note_missing(dimensions, &chosen, missing, &fact, now.wall_us);
         facts.sent_with(kept, &joined)
     }
 }
@@ -587,10 +589,12 @@ fn choose<'d>(dimensions: &'d [Dimension], fact: &Fact) -> SmallVec<[Chosen<'d>;
     dimensions.iter().zip(&fact.names).map(|(rows, name)| rows.chosen(name.as_deref(), fact.time)).collect()
 }
 
-fn note_missing(chosen: &[Chosen<'_>], missing: &mut Missing, fact: &Fact, since_us: i64) {
+/// In mode `as-of` a fact may carry the defaults though its row is there now: it was not at the fact's time, and none is missing.
+fn note_missing(dimensions: &[Dimension], chosen: &[Chosen<'_>], missing: &mut Missing, fact: &Fact, since_us: i64) {
     for (dimension, (chosen, name)) in chosen.iter().zip(&fact.names).enumerate() {
         if let Some(name) = name
             && !chosen.is_known
+            && !dimensions.get(dimension).is_some_and(|rows| rows.is_known(name))
         {
             missing.note(dimension, name, since_us);
         }

@@ -80,6 +80,11 @@ impl Waiting {
         offsets.filter_map(|offset| self.keys.get(offset).cloned()).collect()
     }
 
+    /// Whether a record waits that names this row.
+    pub fn names(&self, dimension: usize, name: &Name) -> bool {
+        self.by_name.contains_key(&(dimension, name.clone()))
+    }
+
     /// The first record of a key, if it need not wait any longer.
     pub fn pop(&mut self, key: &[u8], is_ready: impl FnOnce(&Waiter) -> bool) -> Option<Waiter> {
         let queue = self.by_key.get_mut(key)?;
@@ -132,11 +137,12 @@ mod tests {
         waiting.push(b"a", waiter(7, None, 0));
         assert_eq!((waiting.len(), waiting.first_offset(), waiting.has(b"a")), (3, Some(5), true));
         assert_eq!(waiting.naming(0, &"7".into()), [b"a"[..].into(), b"b"[..].into()]);
+        assert!(waiting.names(0, &"7".into()) && !waiting.names(1, &"7".into()) && !waiting.names(0, &"8".into()));
         assert_eq!(waiting.overdue(50), [b"a"[..].into(), b"b"[..].into()], "a deadline behind another of its key");
         assert!(waiting.pop(b"a", |first| first.deadline <= 50).is_none(), "the first of the key still waits");
         assert_eq!(waiting.pop(b"b", |first| first.deadline <= 50).map(|out| out.offset), Some(6));
         assert_eq!(waiting.pop(b"a", |_| true).map(|out| out.offset), Some(5));
-        assert!(waiting.naming(0, &"7".into()).is_empty());
+        assert!(waiting.naming(0, &"7".into()).is_empty() && !waiting.names(0, &"7".into()));
         assert_eq!((waiting.first_offset(), waiting.first_key().as_deref()), (Some(7), Some(&b"a"[..])));
         assert_eq!(waiting.pop(b"a", |_| true).map(|out| out.offset), Some(7));
         assert_eq!((waiting.len(), waiting.has(b"a"), waiting.first_offset()), (0, false, None));

@@ -416,7 +416,7 @@ fn compare(of: Slot, view: &View<'_>, is: Relation, other: Slot, out: &mut Vec<u
     }
     out.extend_from_slice(b.raw().as_bytes());
     let words = "does not stand to the other column as the rule says";
-    Err(Fault { has_right_value: true, ..fault("wrong_relation", of, words) })
+    Err(Fault { has_right_value: is.holds_for_equals(), ..fault("wrong_relation", of, words) })
 }
 
 /// Holds a column against what it must be by others. Whatever is NULL says nothing.

@@ -281,7 +281,11 @@ fn first(reads: &[Slot]) -> Slot {
 /// The default as JSON: a number where the rule is about numbers.
 fn default(config: &RuleConfig, action: &Action) -> Result<Option<Box<[u8]>>, Failure> {
     let name = &config.name;
-    let knows_right_value = matches!(action, Action::Product { .. } | Action::Sum { .. } | Action::Compare { .. });
+    let knows_right_value = match action {
+        Action::Product { .. } | Action::Sum { .. } => true,
+        Action::Compare { is, .. } => is.holds_for_equals(),
+        _ => false,
+    };
     match (config.on_fail, &config.default) {
         (OnFail::Default, None) if !knows_right_value => {
             Err(problem(name, "on_fail is \"default\", but there is none", "set default"))

@@ -211,6 +211,13 @@ pub enum Relation {
     NotEqual,
 }
 
+impl Relation {
+    /// Whether two equal values stand so: then the other column has a value that is right.
+    pub fn holds_for_equals(self) -> bool {
+        matches!(self, Relation::LessOrEqual | Relation::Equal | Relation::GreaterOrEqual)
+    }
+}
+
 /// A number or a time, as text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]

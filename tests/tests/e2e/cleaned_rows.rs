@@ -7,6 +7,7 @@ use crate::database::{run, value};
 use crate::history::History;
 use crate::service_page::{get, metric, state};
 use crate::stack::{DWD_CLEANER, Stack};
+use crate::topics;
 use crate::until::{until, until_equal};
 
 const FURTHER: &str = r#"
@@ -135,6 +136,12 @@ async fn check_tries_the_rules_on_the_rows_and_explain_shows_what_each_does() {
     for words in ["no row has the column `amount`; there are order_id, user_id", "already has a column `user_id`"] {
         assert!(bad.output.contains(words), "{words} is not in: {}", bad.output);
     }
+
+    let empty = format!("{}_empty", stack.name);
+    topics::make(&stack.places.kafka, &empty, 4, "compact").await;
+    let untried = stack.command(DWD_CLEANER, &["check"], &[("INPUT__TOPIC", &empty)]).await;
+    let words = format!("warning topic {empty} has no rows yet: the rules are not tried on any");
+    assert!(untried.code == Some(0) && untried.output.contains(&words), "{}", untried.output);
 
     let history = History::read(&stack.layers(), &stack.places.names.ods_topic);
     let row = stack.environment.logs.join(format!("{}-row.json", stack.name));

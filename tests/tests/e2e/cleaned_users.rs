@@ -8,7 +8,7 @@ use crate::stack::{CDC_INGEST, DIM_JOINER, DWD_CLEANER, PG_SINKER, SERVICES, Sta
 use crate::table_page::{command, take_commands};
 use crate::until::until_equal;
 
-const USERS_CLEANER: &str = "dwd-cleaner-users";
+pub const USERS_CLEANER: &str = "dwd-cleaner-users";
 const DOCUMENTED_TOPIC: &str = "topic = \"dwd_users\"";
 const PAGE: &str = include_str!("../../../docs/cleaning.md");
 
@@ -39,16 +39,16 @@ fn clean_users(stack: &mut Stack) -> String {
     clean
 }
 
-/// The pipeline, with the users cleaned.
-async fn started() -> (Stack, String) {
-    let mut stack = Stack::new().await;
-    let clean = clean_users(&mut stack);
+/// Starts the pipeline with the users cleaned, and further settings. The topic of the clean users.
+pub async fn start_with_clean_users(stack: &mut Stack, configure: impl FnOnce(&mut Stack, &str)) -> String {
+    let clean = clean_users(stack);
+    configure(stack, &clean);
     for service in SERVICES {
         stack.start(service);
     }
     stack.start_replica(DWD_CLEANER, USERS_CLEANER);
     stack.ready().await;
-    (stack, clean)
+    clean
 }
 
 async fn until_user(stack: &Stack, order_id: i64, wanted: &str) {
@@ -62,7 +62,8 @@ async fn until_user(stack: &Stack, order_id: i64, wanted: &str) {
 
 #[tokio::test]
 async fn phone_and_address_are_masked_before_the_join_whatever_happens_to_the_user() {
-    let (mut stack, clean) = started().await;
+    let mut stack = Stack::new().await;
+    let clean = start_with_clean_users(&mut stack, |_, _| {}).await;
     until_user(&stack, 2001, "张三|138****5678|z***@example.com|北京").await;
     let mut source = stack.source().await;
     run(&mut source, "UPDATE business.users SET phone = '15987654321', city = '成都' WHERE user_id = 1001").await;

@@ -45,11 +45,14 @@ mod whole_sink;
 mod writer;
 
 // Right: the data comes through.
+mod composite_keys;
 mod first_copy;
 mod first_orders;
 mod joined;
 mod joined_by_mode;
+mod joined_case_by_case;
 mod many_orders;
+mod missing_users;
 mod source_changes;
 mod user_changes;
 
@@ -69,6 +72,7 @@ mod sink_tombstones;
 mod sink_topics;
 
 // Right: the rules of the settings are in force, and what they rejected comes back.
+mod cleaned_kinds;
 mod cleaned_rows;
 mod cleaned_users;
 mod guide;
@@ -106,6 +110,7 @@ mod rebuilt;
 mod repeats;
 mod replicas;
 mod topic_parts;
+mod two_joiners;
 
 // Nothing lost, nothing twice, whatever happens to the source and its slot.
 mod capture_connection;

@@ -13,7 +13,7 @@ use crate::whole_sink::until_sink_is_the_source;
 
 /// Writes all rows that the topic has once more, in the same order, but no tombstone: a writer that died again before it came to them.
 /// How many records that was.
-fn send_again(stack: &Stack, topic: &str) -> usize {
+pub fn send_again(stack: &Stack, topic: &str) -> usize {
     let layers = stack.layers();
     let records: Vec<LayerRecord> = layers.read(topic, &layers.begin(topic).unwrap(), |_| true).unwrap();
     let rows: Vec<_> = records.iter().filter(|record| record.value.is_some()).collect();
@@ -27,7 +27,7 @@ fn send_again(stack: &Stack, topic: &str) -> usize {
     rows.len()
 }
 
-async fn dropped(stack: &Stack, service: &str) -> f64 {
+pub async fn dropped(stack: &Stack, service: &str) -> f64 {
     metric(&get(stack, service, "/metrics").await.body, "tidemill_repeats_dropped_total", "").unwrap_or_default()
 }
 

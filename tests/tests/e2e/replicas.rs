@@ -12,7 +12,7 @@ const PAIRS: [(&str, &str); 3] =
     [(DWD_CLEANER, "dwd-cleaner-second"), (DIM_JOINER, "dim-joiner-second"), (PG_SINKER, "pg-sinker-second")];
 
 /// Waits until these instances own so many partitions each, by their own account.
-async fn until_owned(stack: &Stack, wanted: &[(&str, usize)]) {
+pub async fn until_owned(stack: &Stack, wanted: &[(&str, usize)]) {
     for &(instance, partitions) in wanted {
         let what = format!("{instance} owns {partitions} partitions");
         until_equal(&what, partitions, async || owned_partitions(&state(stack, instance).await)).await;

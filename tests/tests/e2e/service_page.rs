@@ -10,12 +10,22 @@ pub async fn get(stack: &Stack, instance: &str, path: &str) -> Page {
     page::get(&stack.url(instance), path).await.unwrap_or_else(|failure| panic!("{}", failure.chain()))
 }
 
-/// The value of the first series of a metric whose labels hold this text.
-pub fn metric(page: &str, name: &str, labels: &str) -> Option<f64> {
-    let line = page.lines().find(|line| {
+/// The values of the series of a metric whose labels hold this text.
+fn series<'a>(page: &'a str, name: &'a str, labels: &'a str) -> impl Iterator<Item = f64> + 'a {
+    let lines = page.lines().filter(move |line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(labels)
-    })?;
-    line.rsplit(' ').next()?.parse().ok()
+    });
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+}
+
+/// The first of them.
+pub fn metric(page: &str, name: &str, labels: &str) -> Option<f64> {
+    series(page, name, labels).next()
+}
+
+/// All of them together.
+pub fn sum(page: &str, name: &str, labels: &str) -> f64 {
+    series(page, name, labels).sum()
 }
 
 pub async fn state(stack: &Stack, instance: &str) -> Value {

@@ -77,12 +77,23 @@ fn cases() -> Vec<(&'static str, Vec<Step>)> {
             vec![user(1, "北京"), order(2, 1), UserGone { version: 30, user: 1 }, SOON],
         ),
         (
+            "the user is deleted after the order was made, and made again in 杭州",
+            vec![user(1, "北京"), order(2, 1), UserGone { version: 30, user: 1 }, SOON, user(31, "杭州"), SOON],
+        ),
+        (
             "the user was deleted before the order was made",
             vec![user(1, "北京"), UserGone { version: 20, user: 1 }, order(26, 1), SOON],
         ),
         (
-            "the order moves to another user",
-            vec![user(1, "北京"), User { version: 2, user: 2, city: "上海" }, order(3, 1), order(4, 2), SOON],
+            "the order moves to another user; then the first user changes",
+            vec![
+                user(1, "北京"),
+                User { version: 2, user: 2, city: "上海" },
+                order(3, 1),
+                order(4, 2),
+                user(30, "杭州"),
+                SOON,
+            ],
         ),
         (
             "the order moves to a user that is not known, who comes soon after",

@@ -487,6 +487,10 @@ fn as_of_a_fact_has_the_row_as_it_was_at_its_time() {
     assert_eq!(again.len(), 1);
     output.take(&again);
     assert_eq!(output.row(5)["city"], "武汉");
+    // Its row was deleted at its time, and is there now.
+    let late = Topic::from(9).put(110, &order_key(7), Some(&order_at(7, 31)));
+    output.take(&joiner.take_facts(&late.batch, NOW).unwrap());
+    assert_eq!((output.row(7)["username"].as_str(), joiner.missing().len(0)), (Some("Unknown User"), 0));
     output.assert_versions_grow();
 }
 
@@ -567,7 +571,8 @@ fn a_fact_waits_for_its_row_and_what_comes_behind_it_for_its_key_waits_too() {
         .put(3, &order_key(1), Some(&order(1, 1001, "PAID")));
     let out = joiner.take_facts(&orders.batch, at_ms(0)).unwrap();
     assert_eq!((out.len(), out.position.offsets.as_slice()), (0, &[(0, 5)][..]), "a restart begins in front of them");
-    assert_eq!((joiner.facts_waiting(), joiner.missing().len(0)), (3, 2));
+    joiner.look_through_missing().unwrap();
+    assert_eq!((joiner.facts_waiting(), joiner.missing().len(0)), (3, 2), "what is waited for is missing");
     let out = joiner.take_rows(0, &Topic::from(0).put(4, USER, Some(ZHANG)).batch, at_ms(50)).unwrap();
     assert_eq!(out.position.offsets, [(0, 6)], "order 2 still waits");
     output.take(&out);

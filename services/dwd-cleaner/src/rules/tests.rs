@@ -194,6 +194,10 @@ fn a_default_takes_the_place_of_the_value_and_all_else_stays() {
         with(r#""kind":"compare","column":"t","is":">=","other":"a""#, r#"{"t":"2025-01-01","a":"2025-01-02"}"#),
         r#"{"t":"2025-01-02","a":"2025-01-02"}"#
     );
+    assert_eq!(
+        with(r#""kind":"compare","column":"t","is":"<","other":"a","default":0"#, r#"{"t":7,"a":7}"#),
+        r#"{"t":0,"a":7}"#
+    );
     assert_eq!(with(r#""kind":"set","column":"t","values":["a"],"default":"b""#, r#"{"t":"x"}"#), r#"{"t":"b"}"#);
     assert_eq!(with(r#""kind":"hour","column":"t","to":"h","default":-1"#, r#"{"t":"?"}"#), r#"{"t":"?","h":-1}"#);
 }
@@ -287,6 +291,11 @@ fn rules_that_contradict_each_other_are_refused_with_a_cure() {
         ("{\"name\":\"a\",\"kind\":\"pattern\",\"column\":\"x\",\"pattern\":\"a)(b\"}", "cannot be read"),
         ("{\"name\":\"a\",\"kind\":\"product\",\"column\":\"x\",\"factors\":[]}", "at least one"),
         ("{\"name\":\"a\",\"kind\":\"set\",\"column\":\"x\",\"values\":[1],\"on_fail\":\"default\"}", "set default"),
+        // Equal values do not stand so: the other column's value would fail the rule as well.
+        (
+            "{\"name\":\"a\",\"kind\":\"compare\",\"column\":\"x\",\"is\":\"<\",\"other\":\"y\",\"on_fail\":\"default\"}",
+            "set default",
+        ),
         ("{\"name\":\"a\",\"kind\":\"set\",\"column\":\"x\",\"values\":[1],\"default\":1}", "nothing uses"),
         (
             "{\"name\":\"a\",\"kind\":\"range\",\"column\":\"x\",\"min\":1,\"on_fail\":\"default\",\"default\":\"low\"}",
