@@ -116,8 +116,7 @@ async fn at_every_moment_of_a_random_history_with_kills_and_two_instances() {
             stack.process(killed).restart();
             kills += 1;
         }
-        let ends = stack.layers().end(&stack.places.names.result_topic).unwrap();
-        let written: i64 = ends.iter().map(|(_, end)| end).sum();
+        let written = written_of(&stack);
         if writing.is_finished() && come == written { Ok(()) } else { Err(format!("{come} of {written}")) }
     })
     .await;
@@ -170,8 +169,7 @@ async fn a_new_one_is_filled_while_rows_change_and_instances_are_killed() {
                 killed = true;
             }
         }
-        let ends = stack.layers().end(&stack.places.names.result_topic).unwrap();
-        let written: i64 = ends.iter().map(|(_, end)| end).sum();
+        let written = written_of(&stack);
         let come = handled(&mut sink).await;
         if complete && writing.is_finished() && come == written { Ok(()) } else { Err(format!("{come} of {written}")) }
     })
