@@ -140,7 +140,8 @@ impl Trace {
         self.titled(title).map(|told| told.number("tidemill.records")).sum()
     }
 
-    /// One root; every other span has its parent in the trace, and did not begin before it; no id twice; no end before a beginning.
+    /// One root; every other span has its parent in the trace, and ended after that had begun; no id twice; no end before a beginning.
+    /// It may have begun before its parent: a batch begins with its first record, which another partition's span may have brought.
     pub fn assert_is_a_tree(&self) {
         let ids: BTreeSet<&[u8]> = self.0.iter().map(|told| told.span.span_id.as_slice()).collect();
         assert_eq!(ids.len(), self.0.len(), "an id is there twice: {self:#?}");
@@ -153,7 +154,6 @@ impl Trace {
                 continue;
             }
             let parent = self.parent_of(told).unwrap_or_else(|| panic!("no parent of {told:#?} in {self:#?}"));
-            assert!(parent.span.start_time_unix_nano <= told.span.start_time_unix_nano, "{parent:#?} {told:#?}");
             assert!(parent.span.start_time_unix_nano <= told.span.end_time_unix_nano, "{parent:#?} {told:#?}");
         }
     }
