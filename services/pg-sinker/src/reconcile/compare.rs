@@ -1,7 +1,7 @@
 //! A pair from its first range to its last, and what differs judged and traced.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use shared::failure::Failure;
 use shared::generation::Fate;
@@ -13,13 +13,12 @@ use sqlx::postgres::PgConnection;
 use super::capture;
 use super::chain::Waiting;
 use super::judge::{Case, Look, Verdict};
-use super::lost::{Found, Known, Layer, Place};
+use super::lost::Place;
 use super::pair::Pair;
 use super::parts::{Cut, Key, Range, Side, Sides, differing};
+use super::places::{Chain, Searched};
 use super::report::{ColumnShown, Difference, KeyShown, Kind, Report};
-use super::search::{Newest, Wanted, search, writers};
 use super::sides::{Connections, close};
-use super::topic_texts::as_in_the_sink;
 use crate::checkpoint::Place as Offsets;
 use crate::settings::Settings;
 
@@ -44,17 +43,27 @@ pub struct Comparison<'c> {
     pub watch: &'c mut dyn FnMut(&Pair, &Progress),
 }
 
+/// A row that differs, and where it got lost.
+struct Differing {
+    key: Key,
+    look: Look,
+    /// `None` where the topics could not tell.
+    place: Option<Place>,
+}
+
 /// What is known so far.
 #[derive(Default)]
 struct Judged {
     changing: Vec<Key>,
-    differences: Vec<(Key, Look)>,
+    differences: Vec<Differing>,
+    /// Why the topics could not tell.
+    untold: Option<String>,
     cut_short: bool,
     /// The chain has brought the sink what the source had when the comparison began.
     has_waited: bool,
 }
 
-impl Comparison<'_> {
+impl<'c> Comparison<'c> {
     /// Compares all rows. With `heal`, rows that differ are read again, and judged once more.
     pub async fn run(&mut self, heal: bool) -> Result<Report, Failure> {
         let (begin, started_at) = (Instant::now(), time::milliseconds(time::now()));
@@ -67,7 +76,7 @@ impl Comparison<'_> {
         if !judged.has_waited {
             self.passed(at).await?;
         }
-        let (mut differences, untold) = self.explained(&judged.differences).await;
+        let mut differences: Vec<Difference> = judged.differences.iter().map(|row| self.difference(row)).collect();
         if heal {
             self.heal(&judged.differences, &mut differences).await?;
         }
@@ -84,7 +93,7 @@ impl Comparison<'_> {
             candidates: self.progress.candidates,
             changing: judged.changing.iter().map(|key| self.shown(key)).collect(),
             differences,
-            untold,
+            untold: judged.untold,
             cut_short: judged.cut_short,
         })
     }
@@ -103,6 +112,12 @@ impl Comparison<'_> {
         let place = Offsets { group: input.group.clone(), topic: input.topic.clone(), tables };
         let waiting = Waiting { config: &reconcile.chain, kafka, place: &place, fate: self.fate };
         waiting.passed(&mut self.source, &mut self.sink, at).await
+    }
+
+    /// Where rows that differ are searched for, if it is known.
+    fn chain(&self) -> Option<Chain<'c>> {
+        let Comparison { settings, pair, fate, .. } = *self;
+        Some(Chain { settings, pair, fate }).filter(Chain::is_known)
     }
 
     /// How a range is cut.
@@ -139,7 +154,7 @@ impl Comparison<'_> {
             while candidates.len() >= at_a_time || (is_last && !candidates.is_empty()) {
                 let rest = candidates.split_off(at_a_time.min(candidates.len()));
                 let part = std::mem::replace(&mut candidates, rest);
-                self.settle(part, judged).await?;
+                self.settle(part, self.chain(), judged).await?;
                 if judged.cut_short {
                     return Ok((source_rows, sink_rows));
                 }
@@ -153,28 +168,56 @@ impl Comparison<'_> {
         }
     }
 
-    /// Looks at rows until each is judged.
-    async fn settle(&mut self, keys: Vec<Key>, judged: &mut Judged) -> Result<(), Failure> {
+    /// Looks at rows until each is judged. With a chain, its topics are searched for those that differ while they are looked at again.
+    async fn settle(&mut self, keys: Vec<Key>, chain: Option<Chain<'_>>, judged: &mut Judged) -> Result<(), Failure> {
         let differences_max = usize::try_from(self.settings.reconcile.differences_max).unwrap_or(usize::MAX);
         let mut open: Vec<(Key, Case)> = keys.into_iter().map(|key| (key, Case::default())).collect();
         while !open.is_empty() {
             let keys: Vec<Key> = open.iter().map(|(key, _)| key.clone()).collect();
-            let looks = self.look(&keys).await?;
+            let (looks, searched) = tokio::join!(self.look(&keys), searched(chain, &open));
             judged.has_waited = true;
-            let mut still = Vec::new();
-            for ((key, mut case), look) in open.into_iter().zip(looks) {
+            let (mut still, mut differing) = (Vec::new(), Vec::new());
+            for ((key, mut case), look) in open.into_iter().zip(looks?) {
                 match case.judge(&look, self.settings.reconcile.rounds_max) {
                     Verdict::Equal => {}
                     Verdict::Open => still.push((key, case)),
                     Verdict::Changing => judged.changing.push(key),
-                    Verdict::Differs if judged.differences.len() >= differences_max => judged.cut_short = true,
-                    Verdict::Differs => judged.differences.push((key, look)),
+                    Verdict::Differs if judged.differences.len() + differing.len() >= differences_max => {
+                        judged.cut_short = true;
+                    }
+                    Verdict::Differs => differing.push((key, look)),
                 }
             }
             open = still;
+            self.place(differing, searched, judged).await;
             self.progress.differences = judged.differences.len();
         }
         Ok(())
+    }
+
+    /// Notes rows that differ, each with where it got lost. They differ all the same where that cannot be told.
+    async fn place(
+        &mut self,
+        rows: Vec<(Key, Look)>,
+        searched: Option<Result<Searched, Failure>>,
+        judged: &mut Judged,
+    ) {
+        let mut places = HashMap::new();
+        if let Some(chain) = self.chain()
+            && let Some(searched) = searched
+            && !rows.is_empty()
+        {
+            let found = match searched {
+                Ok(searched) => chain.places(&mut self.sink, searched, &rows).await,
+                Err(failure) => Err(failure),
+            };
+            match found {
+                Ok(found) => places = found,
+                Err(failure) => judged.untold = Some(failure.chain()),
+            }
+        }
+        let with_place = |(key, look): (Key, Look)| Differing { place: places.remove(&key), key, look };
+        judged.differences.extend(rows.into_iter().map(with_place));
     }
 
     /// One look at rows on both sides, with the pipeline's whole way between. The source rests behind it.
@@ -192,67 +235,16 @@ impl Comparison<'_> {
         Ok(looks.map(|((source_before, sink), source_after)| Look { source_before, sink, source_after }).collect())
     }
 
-    /// The differences with where each got lost, or why the topics could not tell.
-    async fn explained(&mut self, found: &[(Key, Look)]) -> (Vec<Difference>, Option<String>) {
+    fn difference(&self, row: &Differing) -> Difference {
+        let Differing { key, look, place } = row;
         let names: Vec<String> = self.pair.columns.iter().map(|column| column.name.clone()).collect();
-        let (places, untold) = match found.is_empty() || self.settings.reconcile.chain.slot.is_empty() {
-            true => (HashMap::new(), None),
-            // The rows differ all the same.
-            false => match self.places(found, &names).await {
-                Ok(places) => (places, None),
-                Err(failure) => (HashMap::new(), Some(failure.chain())),
-            },
-        };
-        let difference = |(number, (key, look)): (usize, &(Key, Look))| Difference {
+        Difference {
             key: self.shown(key),
             kind: kind(look),
             columns: columns(&names, look),
-            place: places.get(&number).cloned(),
+            place: place.clone(),
             healed: false,
-        };
-        (found.iter().enumerate().map(difference).collect(), untold)
-    }
-
-    async fn places(&mut self, found: &[(Key, Look)], names: &[String]) -> Result<HashMap<usize, Place>, Failure> {
-        let Settings { input, writer, kafka, reconcile, .. } = self.settings;
-        let chain = &reconcile.chain;
-        let topics = writers(&chain.topics, &chain.groups, &input.topic);
-        let wanted = Wanted {
-            key: self.pair.key.clone(),
-            keys: found.iter().map(|(key, _)| key.clone()).collect(),
-            columns: names.to_vec(),
-            topics: topics.iter().map(|(topic, _)| (*topic).to_owned()).collect(),
-            dead_letter_topics: chain.dead_letter_topics.iter().chain([&writer.dead_letter_topic]).cloned().collect(),
-            timeout: Duration::from_millis(chain.search_timeout_ms),
-        };
-        let sightings = search(kafka, self.fate, wanted).await?;
-        let mut layers: Vec<HashMap<usize, Newest>> = Vec::new();
-        for newest in sightings.newest {
-            layers.push(as_in_the_sink(&mut self.sink, self.pair, newest).await?);
         }
-        // What cleaning makes is not in the topic in front of it.
-        if let Some(first) = layers.first_mut() {
-            let rows = first.values_mut().filter_map(|newest| newest.row.as_mut());
-            rows.for_each(|row| {
-                let made = row.iter_mut().zip(&self.pair.columns).filter(|(_, column)| column.is_made);
-                made.for_each(|(value, _)| *value = None);
-            });
-        }
-        let sink_table = self.pair.sink_table.to_string();
-        let place = |(number, (_, look)): (usize, &(Key, Look))| {
-            let layers: Vec<Layer<'_>> =
-                topics.iter().zip(&layers).map(|(stage, newest)| layer(*stage, newest.get(&number))).collect();
-            let known = Known {
-                columns: names,
-                source: look.source_after.as_ref().map(|row| &row.texts),
-                layers: &layers,
-                rejected: sightings.rejected.get(&number).map_or(&[], Vec::as_slice),
-                sink_table: &sink_table,
-                sink: look.sink.as_ref().map(|row| &row.texts),
-            };
-            (number, known.place())
-        };
-        Ok(found.iter().enumerate().map(place).collect())
     }
 
     /// Roll-ups do not know what was done to their table by hand, and would refuse what mends it: they are filled from the table as it is.
@@ -273,9 +265,9 @@ impl Comparison<'_> {
     }
 
     /// Has the rows read again, but for those that a stage would reject again, and marks those that are equal then.
-    async fn heal(&mut self, found: &[(Key, Look)], differences: &mut [Difference]) -> Result<(), Failure> {
+    async fn heal(&mut self, found: &[Differing], differences: &mut [Difference]) -> Result<(), Failure> {
         let to_heal = found.iter().zip(differences.iter()).filter(|(_, difference)| !difference.is_rejected());
-        let keys: Vec<Key> = to_heal.map(|((key, _), _)| key.clone()).collect();
+        let keys: Vec<Key> = to_heal.map(|(row, _)| row.key.clone()).collect();
         if keys.is_empty() {
             return Ok(());
         }
@@ -290,13 +282,21 @@ impl Comparison<'_> {
         let table = self.pair.source_table.to_string();
         capture::read_again(&self.settings.reconcile.capture, &table, &keys).await?;
         let mut again = Judged::default();
-        self.settle(keys.clone(), &mut again).await?;
-        let is_open =
-            |key: &Key| again.changing.contains(key) || again.differences.iter().any(|(differs, _)| differs == key);
-        for ((key, _), difference) in found.iter().zip(differences) {
+        self.settle(keys.clone(), None, &mut again).await?;
+        let is_open = |key: &Key| again.changing.contains(key) || again.differences.iter().any(|row| row.key == *key);
+        for (Differing { key, .. }, difference) in found.iter().zip(differences) {
             difference.healed = keys.contains(key) && !is_open(key);
         }
         Ok(())
+    }
+}
+
+/// What the topics have of the rows that differed at the last look.
+async fn searched(chain: Option<Chain<'_>>, open: &[(Key, Case)]) -> Option<Result<Searched, Failure>> {
+    let suspects: Vec<Key> = open.iter().filter(|(_, case)| case.has_differed()).map(|(key, _)| key.clone()).collect();
+    match chain {
+        Some(chain) if !suspects.is_empty() => Some(chain.search(suspects).await),
+        _ => None,
     }
 }
 
@@ -317,16 +317,6 @@ async fn next_parts(
     }
     let upto = if is_full(&marks) { marks.last().cloned() } else { None };
     Ok(Range { upto, ..from }.cut(marks))
-}
-
-fn layer<'t>((topic, writer): (&'t str, &'t str), newest: Option<&Newest>) -> Layer<'t> {
-    let found = newest.map(|newest| Found {
-        partition: newest.partition,
-        offset: newest.offset,
-        version: newest.version.fact,
-        row: newest.row.clone(),
-    });
-    Layer { topic, writer, found }
 }
 
 fn kind(look: &Look) -> Kind {

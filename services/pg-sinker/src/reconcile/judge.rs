@@ -43,6 +43,11 @@ pub struct Case {
 }
 
 impl Case {
+    /// At the last look, and it did not change meanwhile.
+    pub fn has_differed(&self) -> bool {
+        self.differed.is_some()
+    }
+
     pub fn judge(&mut self, look: &Look, looks_max: u32) -> Verdict {
         self.looks += 1;
         let texts = |row: &Option<Row>| row.as_ref().map(|row| row.texts.clone());

@@ -30,9 +30,10 @@ mod chain;
 mod judge;
 
 // Where they got lost.
-mod lost;
 mod search;
 mod topic_texts;
+mod lost;
+mod places;
 
 // Who does it, and what is said of it.
 mod compare;
