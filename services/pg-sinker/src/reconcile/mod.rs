@@ -30,10 +30,10 @@ mod chain;
 mod judge;
 
 // Where they got lost.
-mod search;
-mod topic_texts;
 mod lost;
 mod places;
+mod search;
+mod topic_texts;
 
 // Who does it, and what is said of it.
 mod compare;
