@@ -318,7 +318,8 @@ async fn commands_are_taken_at_another_port_where_one_is_set() {
     let taken = page::post(&control, "/api/v1/snapshot", Some(TOKEN), &body).await.unwrap();
     assert_eq!(taken.page.status, 202, "{taken:?}");
     Description::of(&stack, CDC_INGEST).await.assert_answer("post", "/api/v1/snapshot", &taken);
-    assert_eq!(page::get(&control, "/health/ready").await.unwrap().status, 200, "the pages are there as well");
+    let ready = page::request("GET", &control, "/health/ready", None).await.unwrap();
+    assert_eq!(ready.page.status, 200, "the pages are there as well");
 }
 
 #[tokio::test]

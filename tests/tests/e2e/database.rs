@@ -1,17 +1,30 @@
 //! Databases of a test's own on the shared servers, made by the SQL files of the checkout.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use shared::pg::PostgresConfig;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 
-/// A connection to a server that must be there.
+use crate::until::PATIENCE;
+
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// A connection to a server that must be there: one that is busy is asked again.
 pub async fn connect(config: &PostgresConfig) -> PgConnection {
-    let failed = |failure: shared::failure::Failure| -> PgConnection {
-        panic!("{}. Run ./scripts/test.sh, which starts the servers", failure.chain())
-    };
-    config.connect("tidemill-e2e").await.unwrap_or_else(failed)
+    let begin = Instant::now();
+    loop {
+        match config.connect("tidemill-e2e").await {
+            Ok(connection) => return connection,
+            Err(failure) => assert!(
+                begin.elapsed() < PATIENCE,
+                "{}. Run ./scripts/test.sh, which starts the servers",
+                failure.chain()
+            ),
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
 }
 
 /// Runs statements without parameters.

@@ -1,8 +1,7 @@
 //! No secret of the configuration is seen anywhere, and nothing personal in a log.
 
-use lab::page;
-
 use crate::database::{run, value};
+use crate::service_page::get;
 use crate::stack::{CDC_INGEST, DIM_JOINER, DWD_CLEANER, PG_SINKER, SERVICES, Stack};
 use crate::topics::{Foreign, write};
 use crate::until::{until, until_equal};
@@ -59,7 +58,7 @@ async fn no_password_is_in_a_log_or_on_a_page() {
     for service in SERVICES {
         let mut seen = stack.process(service).log_text();
         for path in ["/api/v1/state", "/api/v1/configuration", "/api/v1/pipeline", "/metrics", "/health/ready", "/"] {
-            seen.push_str(&page::get(&stack.url(service), path).await.unwrap().body);
+            seen.push_str(&get(&stack, service, path).await.body);
         }
         seen.push_str(&stack.command(service, &["check"], &[]).await.output);
         for secret in [&reader.password, &writer.password, &token] {

@@ -2,7 +2,7 @@
 
 use cdc_ingest::wal_stream;
 use lab::paper::Paper;
-use lab::{page, validate};
+use lab::validate;
 use shared::pg::PostgresConfig;
 use shared::pg::tls::SslMode;
 
@@ -11,6 +11,7 @@ use crate::database::value;
 use crate::further_server::{FurtherServer, LOGICAL};
 use crate::refused_settings::assert_refused;
 use crate::secured_broker::{PASSWORD, SecuredBroker, USER};
+use crate::service_page::get;
 use crate::stack::{CDC_INGEST, DIM_JOINER, DWD_CLEANER, PG_SINKER, SERVICES, Stack};
 use crate::until::PATIENCE;
 
@@ -107,7 +108,7 @@ async fn the_whole_pipeline_goes_over_tls() {
         assert_eq!(checked.code, Some(0), "{}", checked.output);
         let mut seen = stack.process(service).log_text() + &checked.output;
         for path in ["/api/v1/state", "/api/v1/configuration", "/api/v1/pipeline"] {
-            seen.push_str(&page::get(&stack.url(service), path).await.unwrap().body);
+            seen.push_str(&get(&stack, service, path).await.body);
         }
         assert!(!seen.contains(PASSWORD), "{service} shows the password of Kafka");
     }

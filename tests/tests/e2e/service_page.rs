@@ -6,8 +6,12 @@ use serde_json::Value;
 use crate::stack::Stack;
 use crate::until::until;
 
+/// A page, good or bad. Where the machine is busy, or the process has just been started, the first try may have no answer.
 pub async fn get(stack: &Stack, instance: &str, path: &str) -> Page {
-    page::get(&stack.url(instance), path).await.unwrap_or_else(|failure| panic!("{}", failure.chain()))
+    until(&format!("{instance} answers {path}"), async || {
+        page::get(&stack.url(instance), path).await.map_err(|failure| failure.chain())
+    })
+    .await
 }
 
 /// The values of the series of a metric whose labels hold this text.
@@ -43,7 +47,7 @@ pub async fn until_all_is_handled(stack: &Stack, instance: &str, topic: &str) {
     until(&format!("{instance} has handled all of {topic}"), async || {
         let state = state(stack, instance).await;
         let ends = layers.end(topic).unwrap();
-        let partitions = state["details"]["input"]["partitions"].as_array().unwrap();
+        let partitions = state["details"]["input"]["partitions"].as_array().cloned().unwrap_or_default();
         let at_end = |(partition, end): &(i32, i64)| {
             partitions.iter().any(|found| found["partition"] == *partition && found["next_offset"] == *end)
         };

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Longest wait for a state that the pipeline must come to. Far beyond what it takes: only a failing test waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
