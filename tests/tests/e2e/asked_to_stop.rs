@@ -1,10 +1,10 @@
 //! SIGTERM in the middle of a load: a service finishes what it has in hand and goes, and its successor repeats nothing.
 
-use crate::busy::{assert_whole, further_rows, load, make_users_known};
+use crate::busy::{assert_whole, further_rows, loads_during, make_users_known};
 use crate::stack::{SERVICES, Stack};
 
 const BETWEEN: i64 = 150;
-const ORDERS: u32 = 1_000;
+const ORDERS: u32 = 500;
 const CHANGES_A_SECOND: u32 = 300;
 
 #[tokio::test]
@@ -24,6 +24,7 @@ async fn each_service_drains_and_exits_well_when_it_is_asked_to_stop() {
             stack.process(service).restart();
         }
     };
-    let (outcome, ()) = tokio::join!(load(&places, ORDERS, CHANGES_A_SECOND), stop_one_after_the_other);
-    assert_whole(&stack, &outcome);
+    for outcome in loads_during(stop_one_after_the_other, &places, ORDERS, CHANGES_A_SECOND).await {
+        assert_whole(&stack, &outcome);
+    }
 }

@@ -1,5 +1,6 @@
 //! The pipeline under load: lab's orders through their three statuses, and what must hold afterwards.
 
+use std::cell::Cell;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -32,6 +33,23 @@ pub async fn load_within(timeout: Duration, places: &Places, orders: u32, rate: 
     let plan = Plan { orders, rate, users: USERS, timeout };
     let outcome = measure(places, &plan, &mut Paper::plain(std::io::sink())).await;
     outcome.unwrap_or_else(|failure| panic!("{}", failure.chain()))
+}
+
+/// One load after the other for as long as `work` takes, however long that is; what came of each.
+pub async fn loads_during(work: impl Future<Output = ()>, places: &Places, orders: u32, rate: u32) -> Vec<Outcome> {
+    let is_done = Cell::new(false);
+    let loads = async {
+        let mut outcomes = Vec::new();
+        while !is_done.get() {
+            outcomes.push(load(places, orders, rate).await);
+        }
+        outcomes
+    };
+    let work = async {
+        work.await;
+        is_done.set(true);
+    };
+    tokio::join!(loads, work).0
 }
 
 /// Every row there and right by value, every change in each topic once.

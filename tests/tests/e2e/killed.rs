@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use crate::busy::{assert_whole, further_rows, load, make_users_known, new_change_comes_through};
+use crate::busy::{assert_whole, further_rows, loads_during, make_users_known, new_change_comes_through};
 use crate::stack::{SERVICES, Stack};
 
 /// Rows that the load brings to the sink between two kills.
 const BETWEEN: i64 = 150;
 
-/// Enough for all kills, and slow enough that each falls into it.
-const ORDERS: u32 = 1_500;
+/// Of a load: enough, and slow enough, that a kill falls into it.
+const ORDERS: u32 = 600;
 const CHANGES_A_SECOND: u32 = 300;
 
 #[tokio::test]
@@ -30,8 +30,9 @@ async fn each_service_is_killed_in_the_middle_of_a_load_and_nothing_is_lost_or_t
             );
         }
     };
-    let (outcome, ()) = tokio::join!(load(&places, ORDERS, CHANGES_A_SECOND), kill_one_after_the_other);
-    assert_whole(&stack, &outcome);
+    for outcome in loads_during(kill_one_after_the_other, &places, ORDERS, CHANGES_A_SECOND).await {
+        assert_whole(&stack, &outcome);
+    }
 }
 
 #[tokio::test]
@@ -51,6 +52,7 @@ async fn all_services_are_killed_at_once_in_the_middle_of_a_load_and_nothing_is_
             new_change_comes_through(&stack).await;
         }
     };
-    let (outcome, ()) = tokio::join!(load(&places, ORDERS / 2, CHANGES_A_SECOND), kill_all);
-    assert_whole(&stack, &outcome);
+    for outcome in loads_during(kill_all, &places, ORDERS, CHANGES_A_SECOND).await {
+        assert_whole(&stack, &outcome);
+    }
 }
