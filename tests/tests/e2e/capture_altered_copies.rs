@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::captured_table::CapturedTable;
+use crate::capturing::copy_slowly;
 use crate::database::run;
 use crate::stack::{CDC_INGEST, Stack};
 use crate::table_page::{until_goes_on, until_table};
@@ -15,7 +16,7 @@ async fn amid_copy() -> (Stack, CapturedTable, Writer) {
     let rows = "INSERT INTO business.items SELECT n, 0, n, 'c' || n FROM generate_series(1, 12000) n;
                 ALTER TABLE business.items ALTER code SET NOT NULL";
     run(&mut stack.source().await, rows).await;
-    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", 50);
+    copy_slowly(&mut stack, 50, 20);
     let writer = Writer::start(&stack, writes).await;
     stack.start(CDC_INGEST);
     (stack, items, writer)

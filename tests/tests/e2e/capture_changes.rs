@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::capturing::copy_slowly;
 use crate::database::{run, value};
 use crate::further_server::{FurtherServer, LOGICAL};
 use crate::history::header;
@@ -66,7 +67,7 @@ async fn a_table_that_is_truncated_while_it_is_copied_has_only_the_rows_that_cam
     let items = table(&mut stack, "items", "").await;
     let fill = "INSERT INTO business.items SELECT n, 'first' FROM generate_series(1, 3000) n";
     run(&mut source, fill).await;
-    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", 20);
+    copy_slowly(&mut stack, 20, 20);
     stack.start(CDC_INGEST);
     until_copy_is_under_way(&stack, "business.items").await;
     run(&mut source, "TRUNCATE business.items").await;
@@ -130,7 +131,7 @@ async fn a_prepared_transaction_is_carried_when_it_is_committed() {
     let mut source = stack.source().await;
     let items = table(&mut stack, "items", "").await;
     run(&mut source, "INSERT INTO business.items SELECT n, 'first' FROM generate_series(1, 3000) n").await;
-    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", 20);
+    copy_slowly(&mut stack, 20, 20);
     stack.start(CDC_INGEST);
     until_copy_is_under_way(&stack, "business.items").await;
     for (name, remainder) in [("soon", 1), ("late", 2), ("never", 3), ("restarted", 4)] {
@@ -179,7 +180,7 @@ async fn prepared_transactions_that_are_committed_between_the_chunks_of_a_copy_a
     let mut source = stack.source().await;
     let items = table(&mut stack, "items", "").await;
     run(&mut source, "INSERT INTO business.items SELECT n, 'first' FROM generate_series(1, 5000) n").await;
-    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", 20);
+    copy_slowly(&mut stack, 20, 20);
     stack.start(CDC_INGEST);
     until_copy_is_under_way(&stack, "business.items").await;
     let mut round = 0;

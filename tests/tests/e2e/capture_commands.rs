@@ -7,6 +7,7 @@ use shared::position::Version;
 use shared::record::header::{Header, Operation};
 
 use crate::captured_table::CapturedTable;
+use crate::capturing::copy_slowly;
 use crate::database::{run, value};
 use crate::history::header;
 use crate::stack::{CDC_INGEST, Stack};
@@ -179,7 +180,7 @@ async fn amid_copy() -> (Stack, CapturedTable) {
     let mut stack = Stack::new().await;
     let items = CapturedTable::make(&mut stack, "items", "mark int").await;
     run(&mut stack.source().await, "INSERT INTO business.items SELECT n, 0 FROM generate_series(1, 20000) n").await;
-    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", 50);
+    copy_slowly(&mut stack, 50, 10);
     take_commands(&mut stack);
     stack.start(CDC_INGEST);
     let has_begun = |shown: &Value| shown["rows"].as_u64().is_some_and(|rows| rows >= 200);

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::captured_table::CapturedTable;
+use crate::capturing::copy_slowly;
 use crate::database::{run, value};
 use crate::history::History;
 use crate::service_page::{get, metric};
@@ -237,7 +238,7 @@ async fn copies_that_are_killed_at_any_moment_go_on_at_their_chunks() {
         tables.push(table);
     }
     stack.set(CDC_INGEST, "SNAPSHOT__TABLES_AT_ONCE", 3);
-    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", CHUNK_ROWS);
+    copy_slowly(&mut stack, CHUNK_ROWS, 100);
     let writer = Writer::start(&stack, |dice| {
         changes_of(&format!("business.{}", TABLES[usize::try_from(dice.below(3)).unwrap()]))(dice)
     })
@@ -277,7 +278,7 @@ async fn a_copy_shows_how_far_it_has_come() {
     let items = CapturedTable::make(&mut stack, "items", "mark int").await;
     let rows = "INSERT INTO business.items SELECT n, 0 FROM generate_series(1, 20000) n; ANALYZE business.items";
     run(&mut stack.source().await, rows).await;
-    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", 100);
+    copy_slowly(&mut stack, 100, 20);
     take_commands(&mut stack);
     stack.start(CDC_INGEST);
     let is_amid = |shown: &Value| shown["percent"].as_u64().is_some_and(|percent| percent > 1);

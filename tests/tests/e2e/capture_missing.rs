@@ -1,6 +1,7 @@
 //! A table that is dropped, not published, or not readable for a while: it alone stops, with what to do, and goes on by itself.
 
 use crate::captured_table::{CapturedTable, until_judged_equal};
+use crate::capturing::copy_slowly;
 use crate::database::run;
 use crate::history::History;
 use crate::stack::{CDC_INGEST, Stack};
@@ -93,7 +94,7 @@ async fn a_gap_in_the_publication_that_nobody_saw_is_found_as_well() {
 async fn a_table_that_may_not_be_read_during_its_copy_goes_on_when_it_may_again() {
     let mut stack = Stack::new().await;
     let items = CapturedTable::make(&mut stack, "items", "mark int").await;
-    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", 50);
+    copy_slowly(&mut stack, 50, 10);
     take_commands(&mut stack);
     let mut source = stack.source().await;
     run(&mut source, "INSERT INTO business.items SELECT n, 0 FROM generate_series(1, 20000) n").await;

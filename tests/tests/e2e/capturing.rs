@@ -24,6 +24,14 @@ pub async fn table_with_rows(stack: &mut Stack) -> CapturedTable {
     table
 }
 
+/// From its next start on cdc-ingest copies in chunks of so many rows, of which each takes so long at the least: a test is quick enough to do
+/// something in the middle of a copy.
+pub fn copy_slowly(stack: &mut Stack, chunk_rows: u64, chunk_ms: u64) {
+    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", chunk_rows);
+    // A chunk comes to its end when the broker has it.
+    stack.set(CDC_INGEST, "KAFKA__LINGER_MS", chunk_ms);
+}
+
 /// Starts cdc-ingest, and waits until the topic is the table.
 pub async fn start(stack: &mut Stack, table: &CapturedTable) {
     stack.start(CDC_INGEST);
@@ -105,6 +113,15 @@ pub async fn slot(stack: &Stack, column: &str) -> Option<String> {
         stack.places.names.slot
     );
     value(&mut stack.source().await, &sql).await
+}
+
+/// Waits until nobody uses the slot: the server hears a little later that a process is gone.
+pub async fn until_slot_is_free(stack: &Stack) {
+    until("the slot is free", async || match slot(stack, "active_pid").await {
+        Some(pid) if !pid.is_empty() => Err(pid),
+        _ => Ok(()),
+    })
+    .await;
 }
 
 /// Waits until the state of cdc-ingest is as wanted.

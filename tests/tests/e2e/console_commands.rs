@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::browser::Browser;
 use crate::busy::rows;
 use crate::captured_table::CapturedTable;
+use crate::capturing::copy_slowly;
 use crate::console_page::{assert_nothing_complained, browser_on, type_token};
 use crate::database::{run, value};
 use crate::stack::{CDC_INGEST, DIM_JOINER, DWD_CLEANER, PG_SINKER, SERVICES, Stack};
@@ -43,14 +44,14 @@ async fn a_copy_is_paused_and_goes_on_by_click() {
     const ITEMS: &str = "business.items";
     let mut stack = Stack::new().await;
     CapturedTable::make(&mut stack, "items", "mark int").await;
-    run(&mut stack.source().await, "INSERT INTO business.items SELECT n, 0 FROM generate_series(1, 50000) n").await;
+    run(&mut stack.source().await, "INSERT INTO business.items SELECT n, 0 FROM generate_series(1, 20000) n").await;
     stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", 2_000);
     take_commands(&mut stack);
     stack.start(CDC_INGEST);
     stack.ready().await;
     stack.process(CDC_INGEST).kill();
     // From here on a copy takes its time.
-    stack.set_of(CDC_INGEST, CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", 20);
+    copy_slowly(&mut stack, 20, 10);
     stack.start(CDC_INGEST);
     stack.ready().await;
     let mut browser = browser_on(&stack, CDC_INGEST, 1440);
@@ -59,10 +60,12 @@ async fn a_copy_is_paused_and_goes_on_by_click() {
     click_when_there(&mut browser, &button("snapshot", ITEMS)).await;
     click_when_there(&mut browser, &button("snapshot/pause", ITEMS)).await;
     until_told(&mut browser, "good", "snapshot/pause was taken").await;
-    let paused =
-        until_table(&stack, ITEMS, "is paused", |shown| shown["paused"] == true && shown["done"] == false).await;
+    until_table(&stack, ITEMS, "is paused", |shown| shown["paused"] == true && shown["done"] == false).await;
     until_there(&mut browser, &button("snapshot/resume", ITEMS)).await;
     browser.picture("copy-paused");
+    // What was on its way has come by then.
+    orders_go_on(&stack).await;
+    let paused = table_state(&stack, ITEMS).await;
     orders_go_on(&stack).await;
     assert_eq!(table_state(&stack, ITEMS).await["rows"], paused["rows"], "it stands still");
     click_when_there(&mut browser, &button("snapshot/resume", ITEMS)).await;

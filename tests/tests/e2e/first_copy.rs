@@ -7,6 +7,7 @@ use serde_json::Value;
 use sqlx::postgres::PgConnection;
 
 use crate::captured_table::CapturedTable;
+use crate::capturing::copy_slowly;
 use crate::database::run;
 use crate::stack::{CDC_INGEST, Stack};
 use crate::until::until;
@@ -101,7 +102,7 @@ async fn follow(stack: &Stack, progress: &Progress, wanted: i64) -> Result<(), S
 async fn a_table_that_is_written_to_while_it_is_copied_and_the_copy_killed_is_in_the_topic_value_by_value() {
     let mut stack = Stack::new().await;
     let items = CapturedTable::make(&mut stack, "items", "v int, note text, amount numeric(10,2)").await;
-    stack.set(CDC_INGEST, "SNAPSHOT__CHUNK_ROWS", CHUNK_ROWS);
+    copy_slowly(&mut stack, CHUNK_ROWS.unsigned_abs(), 100);
     let (mut one, mut other) = (stack.source().await, stack.source().await);
     run(
         &mut one,
