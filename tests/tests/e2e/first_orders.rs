@@ -1,6 +1,6 @@
 //! The guide's five orders come through, and then the guide's own validation.
 
-use lab::compare::{EVERYTHING, Part, compare};
+use lab::compare::{self, EVERYTHING, Part};
 use lab::paper::Paper;
 use lab::{sightings, validate};
 
@@ -19,7 +19,8 @@ async fn five_orders_become_five_rows_and_the_validation_makes_them_eight() {
     until_equal("the sink has five rows", 5, async || trail_rows(&stack).await).await;
     let (mut source, mut sink) = (stack.source().await, stack.sink().await);
     for part in [Part::Latest, Part::TrailNow] {
-        let compared = compare(&mut source, &mut sink, &stack.places.names, part, EVERYTHING).await.unwrap();
+        let (names, bound) = (&stack.places.names, PATIENCE);
+        let compared = compare::until_equal(&mut source, &mut sink, names, part, EVERYTHING, bound).await.unwrap();
         assert!(compared.is_equal() && compared.expected == 5, "{part:?}: {compared:?}");
     }
 
@@ -62,7 +63,7 @@ const GUIDE_SAMPLE: [&str; 19] = [
 
 #[tokio::test]
 async fn a_result_record_is_the_guides_own_to_the_letter() {
-    let stack = Stack::started().await;
+    let stack = Stack::started_behind_the_copy().await;
     until_equal("the sink has five rows", 5, async || trail_rows(&stack).await).await;
     let history = History::read(&stack.layers(), &stack.places.names.result_topic);
     let [record] = history.of_order(2001) else { panic!("{:?}", history.of_order(2001)) };

@@ -132,7 +132,7 @@ async fn pg_sinker_shows_how_large_its_database_is() {
 
 #[tokio::test]
 async fn records_in_and_out_are_counted_by_table_and_operation() {
-    let stack = Stack::started().await;
+    let stack = Stack::started_behind_the_copy().await;
     let (mut source, mut sink) = (stack.source().await, stack.sink().await);
     until_equal("the sink has five rows", 5, async || rows(&mut sink).await).await;
     run(&mut source, "UPDATE business.orders SET quantity = 2 WHERE order_id = 2001").await;

@@ -1,12 +1,17 @@
 //! A sink that cannot be written: `pg-sinker check` says so with the statement, and the statement is the right one.
 
+use crate::busy::rows;
 use crate::database::run;
 use crate::refused_settings::assert_refused;
 use crate::stack::{PG_SINKER, SERVICES, Stack};
+use crate::until::until_equal;
 
 #[tokio::test]
 async fn check_finds_nothing_wrong_where_everything_is_in_place() {
     let mut stack = Stack::started().await;
+    // A topic without a row is worth a warning.
+    let mut sink = stack.sink().await;
+    until_equal("the sink has five rows", 5, async || rows(&mut sink).await).await;
     for service in SERVICES {
         let ended = stack.command(service, &["check"], &[]).await;
         assert_eq!(ended.code, Some(0), "{}", ended.output);

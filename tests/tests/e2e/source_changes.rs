@@ -19,7 +19,7 @@ const ORDER: &str =
 
 #[tokio::test]
 async fn an_order_with_a_new_key_is_under_the_new_key_only() {
-    let stack = Stack::started().await;
+    let stack = Stack::started_behind_the_copy().await;
     until_latest_has(&stack, "2001 2002 2003 2004 2005").await;
     run(&mut stack.source().await, "UPDATE business.orders SET order_id = 3001 WHERE order_id = 2001").await;
     until_latest_has(&stack, "2002 2003 2004 2005 3001").await;

@@ -103,10 +103,27 @@ impl Stack {
         stack
     }
 
+    /// [`Stack::start_all_behind_the_copy`] with nothing set.
+    pub async fn started_behind_the_copy() -> Self {
+        let mut stack = Stack::new().await;
+        stack.start_all_behind_the_copy().await;
+        stack
+    }
+
     pub async fn start_all(&mut self) {
         for service in SERVICES {
             self.start(service);
         }
+        self.ready().await;
+    }
+
+    /// The same, but dim-joiner begins when the copy is in the topics: no order goes out before its user is known, and none twice.
+    pub async fn start_all_behind_the_copy(&mut self) {
+        for service in [CDC_INGEST, DWD_CLEANER, PG_SINKER] {
+            self.start(service);
+        }
+        self.ready_alone(CDC_INGEST).await;
+        self.start(DIM_JOINER);
         self.ready().await;
     }
 
