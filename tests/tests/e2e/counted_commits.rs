@@ -35,7 +35,7 @@ async fn offsets_that_the_broker_does_not_take_are_counted_as_failed() {
     let broker = FurtherBroker::start(&stack);
     stack.places.kafka = broker.client();
     for service in READERS {
-        stack.set(service, "KAFKA__REQUEST_TIMEOUT_MS", 2_000);
+        stack.set(service, "KAFKA__REQUEST_TIMEOUT_MS", 5_000);
     }
     stack.start_all().await;
     for service in READERS {

@@ -3,7 +3,7 @@
 use crate::database::value;
 use crate::stack::PG_SINKER;
 use crate::sunk::Sunk;
-use crate::until::until;
+use crate::until::{until, until_equal};
 
 /// More than the five executions after which the server keeps a plan.
 const BATCHES: u64 = 12;
@@ -25,6 +25,9 @@ async fn no_batch_reads_a_whole_table() {
         }
     })
     .await;
+    // The server counts what the filling read by the end of its session.
+    let filling = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pg-sinker-fill'";
+    until_equal("the filling is over", 0, async || value::<i64>(&mut sink, filling).await).await;
     let before = value::<String>(&mut sink, READINGS).await;
     let before: u64 = before.split(' ').next().unwrap().parse().unwrap();
     for version in 1..=BATCHES {

@@ -179,6 +179,10 @@ async fn no_reader_sees_a_gap_and_a_kill_and_a_reader_that_stays_only_delay_it()
             }
         }
     };
+    // Somebody reads the old table for long: the swap waits, and neither other readers nor live rows wait for it.
+    let mut reader = sunk.stack.sink().await;
+    run(&mut reader, "BEGIN; SELECT count(*) FROM result.t").await;
+    let old = sunk.rows("SELECT 'result.t'::regclass::oid AS o").await;
     live(&mut sunk, 200);
     until_last_job(&sunk.stack, PG_SINKER, "is on its way", |job| job["records"].as_u64() > Some(100)).await;
     sunk.stack.process(PG_SINKER).kill();
@@ -189,10 +193,6 @@ async fn no_reader_sees_a_gap_and_a_kill_and_a_reader_that_stays_only_delay_it()
         job["state"] == "open" && job["records"].as_u64() > Some(100)
     })
     .await;
-    // Somebody reads the old table for long: the swap waits, and neither other readers nor live rows wait for it.
-    let mut reader = sunk.stack.sink().await;
-    run(&mut reader, "BEGIN; SELECT count(*) FROM result.t").await;
-    let old = sunk.rows("SELECT 'result.t'::regclass::oid AS o").await;
     until("the swap is tried", async || {
         let log = sunk.stack.process(PG_SINKER).log_text();
         if log.contains("read again later") && log.contains("lock timeout") {
@@ -235,7 +235,7 @@ async fn what_ends_a_rebuild_leaves_the_table_as_it_is() {
             END IF;
             RETURN true; END $$;
         ALTER TABLE result.t ADD CONSTRAINT room CHECK (result.has_room(id));";
-    let mut sunk = filled("delete", 300, room).await;
+    let mut sunk = filled("delete", 200, room).await;
     let (before, rows) = (likeness(&sunk.stack, "result.t").await, sunk.rows(ROWS).await);
     let untouched = async |sunk: &Sunk| {
         until("the table beside is gone", async || {

@@ -114,6 +114,7 @@ async fn a_sink_that_is_right_is_equal_while_both_are_written_to() {
     }
     writer.stop().await;
     assert!(looked_at_again > 0, "no row changed during a comparison: the test tells nothing");
+    until_sink_is_the_source(&stack).await;
     let (code, report) = report(&mut stack, &[]).await;
     let rows: i64 = value(&mut stack.source().await, "SELECT count(*) FROM business.orders").await;
     assert_eq!((code, report["source_rows"].as_i64(), report["sink_rows"].as_i64()), (Some(0), Some(rows), Some(rows)));
@@ -284,7 +285,12 @@ async fn the_service_compares_by_itself_and_says_what_it_found() {
     until_metric(&stack, "tidemill_reconciliation_rows_compared", "latest", |rows| rows == 5.0).await;
     run(&mut stack.sink().await, "UPDATE result.orders_latest SET quantity = 77777 WHERE order_id = 2001").await;
     until_metric(&stack, ROWS, "differ", |rows| rows == 1.0).await;
-    let page = get(&stack, PG_SINKER, "/api/v1/reconciliation").await.body;
+    // The page comes a moment after the metric.
+    let page = until("the page shows the row", async || {
+        let page = get(&stack, PG_SINKER, "/api/v1/reconciliation").await.body;
+        if page.contains("2001") { Ok(page) } else { Err(page) }
+    })
+    .await;
     let pages: Value = serde_json::from_str(&page).unwrap();
     let report = &pages["pairs"]["latest"]["report"];
     assert_eq!(columns(of(report, "2001")), ["quantity"], "{pages:#}");

@@ -143,7 +143,7 @@ async fn a_new_one_is_filled_while_rows_change_and_instances_are_killed() {
         assert!(stack.process(instance).terminate().await.success());
     }
 
-    stack.configure(PG_SINKER, "[fill]\nchunk_rows = 40\npause_ms = 4\n");
+    stack.configure(PG_SINKER, "[fill]\nchunk_rows = 40\npause_ms = 15\n");
     let writing = std::thread::spawn(move || {
         for _ in 0..200 {
             results.write_steps(20);

@@ -95,10 +95,16 @@ async fn a_large_batch_is_written_side_by_side_and_a_small_one_at_once() {
     for id in 1..=400 {
         put(&mut sunk, id, "");
     }
-    sunk.start(&format!("{TABLE}\n[writer]\nbatch_wait_ms = 1000\n")).await;
+    // A batch is as large as it may be, however slowly its records come.
+    let when_full = format!("{TABLE}\n[writer]\nbatch_wait_ms = 3600000\n");
+    sunk.stack.set(PG_SINKER, "KAFKA__BATCH_RECORDS_MAX", 400);
+    sunk.start(&when_full).await;
     sunk.settled().await;
     let transactions = "SELECT count(*) AS rows, count(DISTINCT xmin::text) AS transactions FROM result.t";
     assert_eq!(sunk.rows(transactions).await, "400|2");
+    sunk.stack.process(PG_SINKER).kill();
+    sunk.stack.set(PG_SINKER, "KAFKA__BATCH_RECORDS_MAX", 50);
+    sunk.start(&when_full).await;
     for id in 401..=450 {
         put(&mut sunk, id, "");
     }

@@ -7,7 +7,7 @@ use crate::refused_settings::assert_refused;
 use crate::service_page::{owned_partitions, state};
 use crate::stack::PG_SINKER;
 use crate::sunk::{PARTITIONS, Sunk};
-use crate::until::until;
+use crate::until::{until, until_equal};
 
 const MAY_CREATE: &str = "GRANT CREATE ON SCHEMA result TO tidemill_writer";
 /// A table of the writer's own, with one column beside the key.
@@ -54,8 +54,10 @@ async fn a_table_is_made_from_the_first_record() {
     let rows = "SELECT id, n::text AS n, s, b::text AS b, o::text AS o, at, z, deleted_at IS NULL AS there FROM result.t ORDER BY id";
     let wanted = "1|-12345678901234567890.10|订单|true|{\"x\": 1.0}|2025-07-11T17:25:55.143|NULL|false\n2|1000|x|NULL|\"text\"|NULL|late|true";
     assert_eq!(sunk.rows(rows).await, wanted);
-    let shown = state(&sunk.stack, PG_SINKER).await;
-    assert_eq!(shown["details"]["tables"][0]["columns"], 7, "{shown:#}");
+    until_equal("columns that are shown", 7.into(), async || {
+        state(&sunk.stack, PG_SINKER).await["details"]["tables"][0]["columns"].clone()
+    })
+    .await;
     // The next start finds it as any other.
     sunk.stack.process(PG_SINKER).kill();
     sunk.start(&settings).await;
