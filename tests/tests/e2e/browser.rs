@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -148,10 +148,20 @@ impl Browser {
         .await;
     }
 
-    /// Clicks in the middle of the first element of a selector, as a mouse does.
+    /// Clicks in the middle of the first element of a selector, as a mouse does. The page is drawn anew all the while: where it has moved
+    /// just then, it is clicked at once more.
     pub fn click(&mut self, selector: &str) {
+        let begin = Instant::now();
+        while !self.try_click(selector) {
+            assert!(begin.elapsed() < PATIENCE, "no click comes to {selector}");
+        }
+    }
+
+    fn try_click(&mut self, selector: &str) -> bool {
         let place = format!(
             "(() => {{ const element = document.querySelector({}); element.scrollIntoView({{ block: 'center' }}); \
+             window.is_clicked = false; \
+             addEventListener('click', event => {{ window.is_clicked ||= element.contains(event.target) }}, {{ capture: true, once: true }}); \
              const box = element.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2] }})()",
             json!(selector)
         );
@@ -160,6 +170,7 @@ impl Browser {
             let event = json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
             self.ask("Input.dispatchMouseEvent", event);
         }
+        self.value("window.is_clicked") == true
     }
 
     /// Types into whatever has the focus.
@@ -196,7 +207,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         self.session = None;
         let _ = self.requests.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0");
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && begin.elapsed() < Duration::from_secs(5) {
             std::thread::sleep(Duration::from_millis(20));
         }
