@@ -2,7 +2,9 @@
 
 use lab::page;
 use lab::random::Random;
+use sqlx::postgres::PgConnection;
 
+use crate::busy::rows;
 use crate::cleaning::config;
 use crate::database::run;
 use crate::history::{History, assert_nothing_twice};
@@ -10,7 +12,7 @@ use crate::late_server::LateServer;
 use crate::refused_settings::assert_refused;
 use crate::stack::{DIM_JOINER, SERVICES, Stack};
 use crate::table_of_fluss::{BUCKETS, Fluss, User, Users, section_at, servers};
-use crate::until::until;
+use crate::until::{until, until_equal};
 use crate::user_changes::until_latest;
 
 /// dim-joiner with the documented settings, its users from Fluss, and one column more.
@@ -50,6 +52,11 @@ fn results(stack: &Stack) -> i64 {
     stack.layers().end(&stack.places.names.result_topic).unwrap().iter().map(|(_, end)| end).sum()
 }
 
+/// Waits until every order of the example is there: nothing more is sent by itself.
+async fn until_sink_has_all(sink: &mut PgConnection) {
+    until_equal("the sink has five rows", 5, async || rows(sink).await).await;
+}
+
 /// Starts dim-joiner again. A further change goes behind all that it would send again by itself: how many records that was.
 async fn restart(stack: &mut Stack, users: &Users, city: &str) -> i64 {
     let before = results(stack);
@@ -70,6 +77,7 @@ async fn users_of_a_fluss_table_are_joined_followed_and_read_again_with_nothing_
     until_latest(&mut sink, 2005, columns, "赵福|深圳|一线城市|2025-07-11 17:25:55.143").await;
     let history = History::read(&stack.layers(), &stack.places.names.result_topic);
     let result = history.of_order(2001).last().unwrap().value.clone().unwrap();
+    until_sink_has_all(&mut sink).await;
     assert!(result.contains("\"user_credit\":5999.00,") && result.contains("\"phone\":null,"), "{result}");
 
     // A change is in all orders of the user, and in no other.
@@ -129,6 +137,7 @@ async fn servers_that_are_away_are_waited_for_and_read_anew() {
     until_latest(&mut sink, 2001, "username, city", "张福|北京").await;
 
     // Away later.
+    until_sink_has_all(&mut sink).await;
     let before = results(&stack);
     servers("kill");
     until_says(&stack, &words).await;
