@@ -180,4 +180,24 @@ mod tests {
         }
         assert_eq!(authorised(&Secret::default(), Some("Bearer ")).unwrap_err().status, 403);
     }
+
+    /// A comparison that stops at the first wrong byte takes no time where that is the first of all, and a whole pass where it is the last.
+    #[test]
+    fn how_much_of_a_guess_is_right_is_not_seen_in_the_time() {
+        const BYTES: usize = 1 << 20;
+        let token = Secret::new("a".repeat(BYTES));
+        let fastest = |wrong_at: usize| {
+            let mut guess = "a".repeat(BYTES);
+            guess.replace_range(wrong_at..=wrong_at, "b");
+            let header = format!("Bearer {guess}");
+            let times = (0..20).map(|_| {
+                let begin = std::time::Instant::now();
+                assert!(authorised(&token, Some(&header)).is_err());
+                begin.elapsed()
+            });
+            times.min().unwrap_or_default()
+        };
+        let (first, last) = (fastest(0), fastest(BYTES - 1));
+        assert!(first * 2 > last && last * 2 > first, "wrong at once: {first:?}, wrong at last: {last:?}");
+    }
 }

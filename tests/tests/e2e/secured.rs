@@ -54,15 +54,21 @@ async fn secure_source(stack: &mut Stack, authority: &Authority) -> FurtherServe
     server
 }
 
+/// A further server that has the sink.
+async fn secure_sink(stack: &mut Stack, authority: &Authority, who_comes_in: &str) -> FurtherServer {
+    let folder = authority.folder_of_server("localhost", who_comes_in);
+    let server = FurtherServer::start_secured(stack, "sink", &folder, verified(stack, authority), &[]);
+    server.become_sink(stack).await;
+    server
+}
+
 #[tokio::test]
 async fn the_whole_pipeline_goes_over_tls() {
     let mut stack = Stack::new().await;
     let trusted = authority(&stack, "trusted");
     let _source = secure_source(&mut stack, &trusted).await;
-    let folder = trusted.folder_of_server("localhost", BY_PASSWORD);
-    let sink = FurtherServer::start_secured(&stack, "sink", &folder, verified(&stack, &trusted), &[]);
-    sink.become_sink(&mut stack).await;
-    let broker = SecuredBroker::start(&stack, &folder);
+    let _sink = secure_sink(&mut stack, &trusted, BY_PASSWORD).await;
+    let broker = SecuredBroker::start(&stack, &trusted.folder_of_server("localhost", BY_PASSWORD));
     stack.places.kafka = broker.client(&trusted.file);
 
     let own = trusted.sign("tidemill");
@@ -183,40 +189,62 @@ async fn who_is_refused_by_kafka_is_told_what_to_do() {
     }
 }
 
+/// How a service is refused by a database that asks for certificates. `section` is that of the database, `plain_port` one without TLS.
+async fn assert_refusals_are_told(
+    stack: &mut Stack,
+    (service, section): (&str, &str),
+    (trusted, other): (&Authority, &Authority),
+    plain_port: u16,
+) {
+    let own = trusted.sign(service);
+    let plain_port = plain_port.to_string();
+    let right = [
+        ("SSLMODE", "verify-full"),
+        ("CA_FILE", trusted.file.as_str()),
+        ("CERTIFICATE_FILE", &own.certificate),
+        ("KEY_FILE", &own.key),
+    ];
+    let no_certificate = [("CERTIFICATE_FILE", ""), ("KEY_FILE", "")];
+    let plaintext = [&no_certificate[..], &[("SSLMODE", "disable"), ("CA_FILE", "")]].concat();
+    let cases: [Case<'_>; 6] = [
+        (&[("PASSWORD", "wrong-horse")], "password authentication failed", "correct user and password"),
+        (&[("CA_FILE", &other.file)], "invalid peer certificate: UnknownIssuer", "set ca_file"),
+        (&[("HOST", "127.0.0.1")], "not valid for name \"127.0.0.1\"", "set host to a name"),
+        (&no_certificate, "requires a valid client certificate", "set certificate_file and key_file"),
+        (&plaintext, "no encryption", "set sslmode to verify-full"),
+        (&[("PORT", &plain_port)], "server does not support TLS", "or set sslmode to disable"),
+    ];
+    let settings = |change: &[(&str, &str)]| -> Vec<(String, String)> {
+        let of_section = |(key, value): &(&str, &str)| (format!("{section}__{key}"), (*value).to_owned());
+        right.iter().chain(change).map(of_section).collect()
+    };
+    for change in [&[][..], &[("SSLMODE", "verify-ca"), ("HOST", "127.0.0.1")]] {
+        let checked = stack.command(service, &["check"], &borrowed(&settings(change))).await;
+        let is_let_in = |line: &str| line.starts_with("ok") && line.contains('@') && line.contains("answers");
+        assert!(checked.output.lines().any(is_let_in), "{}", checked.output);
+    }
+    for (change, words, cure) in cases {
+        for arguments in [&[][..], &["check"]] {
+            let ended = stack.command(service, arguments, &borrowed(&settings(change))).await;
+            assert_refused(&ended, &["PostgreSQL", words, cure]);
+            assert!(!ended.output.contains("wrong-horse"), "{}", ended.output);
+        }
+    }
+}
+
+fn borrowed(settings: &[(String, String)]) -> Vec<(&str, &str)> {
+    settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
 #[tokio::test]
 async fn who_is_refused_by_postgresql_is_told_what_to_do() {
     let mut stack = Stack::new().await;
     let (trusted, other) = (authority(&stack, "trusted"), authority(&stack, "other"));
-    let plain_port = stack.environment.places.source.port.to_string();
+    let plain = stack.environment.places.clone();
     let _source = secure_source(&mut stack, &trusted).await;
-    let own = trusted.sign("tidemill");
-    let right = [
-        ("SOURCE__SSLMODE", "verify-full"),
-        ("SOURCE__CA_FILE", trusted.file.as_str()),
-        ("SOURCE__CERTIFICATE_FILE", &own.certificate),
-        ("SOURCE__KEY_FILE", &own.key),
-    ];
-    let no_certificate = [("SOURCE__CERTIFICATE_FILE", ""), ("SOURCE__KEY_FILE", "")];
-    let plaintext = [&no_certificate[..], &[("SOURCE__SSLMODE", "disable"), ("SOURCE__CA_FILE", "")]].concat();
-    let cases: [Case<'_>; 6] = [
-        (&[("SOURCE__PASSWORD", "wrong-horse")], "password authentication failed", "correct user and password"),
-        (&[("SOURCE__CA_FILE", &other.file)], "invalid peer certificate: UnknownIssuer", "set ca_file"),
-        (&[("SOURCE__HOST", "127.0.0.1")], "not valid for name \"127.0.0.1\"", "set host to a name"),
-        (&no_certificate, "requires a valid client certificate", "set certificate_file and key_file"),
-        (&plaintext, "no encryption", "set sslmode to verify-full"),
-        (&[("SOURCE__PORT", &plain_port)], "server does not support TLS", "or set sslmode to disable"),
-    ];
-    for change in [&[][..], &[("SOURCE__SSLMODE", "verify-ca"), ("SOURCE__HOST", "127.0.0.1")]] {
-        let checked = stack.command(CDC_INGEST, &["check"], &[&right[..], change].concat()).await;
-        assert_eq!(checked.code, Some(0), "{}", checked.output);
-    }
-    for (change, words, cure) in cases {
-        let settings = [&right[..], change].concat();
-        for arguments in [&[][..], &["check"]] {
-            let ended = stack.command(CDC_INGEST, arguments, &settings).await;
-            assert_refused(&ended, &["PostgreSQL", words, cure]);
-            assert!(!ended.output.contains("wrong-horse"), "{}", ended.output);
-        }
+    let _sink = secure_sink(&mut stack, &trusted, BY_CERTIFICATE).await;
+    for (section, plain_port) in [((CDC_INGEST, "SOURCE"), plain.source.port), ((PG_SINKER, "SINK"), plain.sink.port)] {
+        assert_refusals_are_told(&mut stack, section, (&trusted, &other), plain_port).await;
     }
 }
 
