@@ -21,6 +21,9 @@ pub struct Broker {
 /// Longest wait for one answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// How often something that is awaited is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Longest wait until a group is empty: a member that is gone belongs to it until its session is over.
 const EMPTY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -60,6 +63,22 @@ impl Broker {
         match metadata.topics().first().map_or(0, |found| found.partitions().len()) {
             0 => Err(Failure::new(FailureKind::Data, format!("topic `{topic}` is not there"))),
             count => Ok(i32::try_from(count).unwrap_or(i32::MAX)),
+        }
+    }
+
+    /// Waits until a topic that was made just now is shown with its partitions. This client may remember one of that name with fewer until it asks.
+    pub async fn until_shown(&self, topic: &str, partitions: i32) -> Result<(), Failure> {
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        loop {
+            match self.partitions(topic) {
+                Ok(shown) if shown == partitions => return Ok(()),
+                Ok(shown) if Instant::now() >= deadline => {
+                    let what = format!("topic `{topic}` has {shown} partitions and should have {partitions}");
+                    return Err(Failure::new(FailureKind::Data, what));
+                }
+                Err(failure) if Instant::now() >= deadline => return Err(failure),
+                _ => tokio::time::sleep(LOOK_EVERY).await,
+            }
         }
     }
 

@@ -108,7 +108,8 @@ impl Course<'_> {
 
     async fn anew(&self, topic: &str, partitions: i32) -> Result<(), Failure> {
         self.broker.forget_topic(topic).await?;
-        TopicWriter::connect(self.places, partitions)?.make(topic).await
+        TopicWriter::connect(self.places, partitions)?.make(topic).await?;
+        self.broker.until_shown(topic, partitions).await
     }
 
     async fn forward(&self, hop: &Hop, instances: u32, way: Way) -> Result<Figures, Failure> {
