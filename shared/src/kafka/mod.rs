@@ -335,3 +335,24 @@ impl KafkaConfig {
         client
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_held_with_a_cure() {
+        assert!(KafkaConfig::default().validate().is_ok());
+        let refused = |change: fn(&mut KafkaConfig)| {
+            let mut config = KafkaConfig::default();
+            change(&mut config);
+            config.validate().err().map(|failure| failure.chain()).unwrap_or_default()
+        };
+        let none = refused(|config| config.requests_in_flight_max = 0);
+        assert!(none.contains("kafka.requests_in_flight_max is 0") && none.contains("at least 1"), "{none}");
+        let many = refused(|config| config.requests_in_flight_max = 6);
+        assert!(many.contains("kafka.requests_in_flight_max is 6") && many.contains("at most 5"), "{many}");
+        let far = refused(|config| config.batch_interval_ms = 10_001);
+        assert!(far.contains("kafka.batch_interval_ms is 10001") && far.contains("at most 10000"), "{far}");
+    }
+}

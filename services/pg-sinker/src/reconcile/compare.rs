@@ -16,7 +16,7 @@ use super::judge::{Case, Look, Verdict};
 use super::lost::Place;
 use super::pair::Pair;
 use super::parts::{Cut, Key, Range, Side, Sides, differing};
-use super::places::{Chain, Searched};
+use super::places::{PlaceFinder, Searched};
 use super::report::{ColumnShown, Difference, KeyShown, Kind, Report};
 use super::sides::{Connections, close};
 use crate::checkpoint::Place as Offsets;
@@ -115,9 +115,9 @@ impl<'c> Comparison<'c> {
     }
 
     /// Where rows that differ are searched for, if it is known.
-    fn chain(&self) -> Option<Chain<'c>> {
+    fn finder(&self) -> Option<PlaceFinder<'c>> {
         let Comparison { settings, pair, fate, .. } = *self;
-        Some(Chain { settings, pair, fate }).filter(Chain::is_known)
+        Some(PlaceFinder { settings, pair, fate }).filter(PlaceFinder::has_chain)
     }
 
     /// How a range is cut.
@@ -154,7 +154,7 @@ impl<'c> Comparison<'c> {
             while candidates.len() >= at_a_time || (is_last && !candidates.is_empty()) {
                 let rest = candidates.split_off(at_a_time.min(candidates.len()));
                 let part = std::mem::replace(&mut candidates, rest);
-                self.settle(part, self.chain(), judged).await?;
+                self.settle(part, self.finder(), judged).await?;
                 if judged.cut_short {
                     return Ok((source_rows, sink_rows));
                 }
@@ -168,13 +168,18 @@ impl<'c> Comparison<'c> {
         }
     }
 
-    /// Looks at rows until each is judged. With a chain, its topics are searched for those that differ while they are looked at again.
-    async fn settle(&mut self, keys: Vec<Key>, chain: Option<Chain<'_>>, judged: &mut Judged) -> Result<(), Failure> {
+    /// Looks at rows until each is judged. With a finder, the topics are searched for those that differ while they are looked at again.
+    async fn settle(
+        &mut self,
+        keys: Vec<Key>,
+        finder: Option<PlaceFinder<'_>>,
+        judged: &mut Judged,
+    ) -> Result<(), Failure> {
         let differences_max = usize::try_from(self.settings.reconcile.differences_max).unwrap_or(usize::MAX);
         let mut open: Vec<(Key, Case)> = keys.into_iter().map(|key| (key, Case::default())).collect();
         while !open.is_empty() {
             let keys: Vec<Key> = open.iter().map(|(key, _)| key.clone()).collect();
-            let (looks, searched) = tokio::join!(self.look(&keys), searched(chain, &open));
+            let (looks, searched) = tokio::join!(self.look(&keys), searched(finder, &open));
             judged.has_waited = true;
             let (mut still, mut differing) = (Vec::new(), Vec::new());
             for ((key, mut case), look) in open.into_iter().zip(looks?) {
@@ -199,16 +204,13 @@ impl<'c> Comparison<'c> {
     async fn place(
         &mut self,
         rows: Vec<(Key, Look)>,
-        searched: Option<Result<Searched, Failure>>,
+        searched: Option<Result<Searched<'_>, Failure>>,
         judged: &mut Judged,
     ) {
         let mut places = HashMap::new();
-        if let Some(chain) = self.chain()
-            && let Some(searched) = searched
-            && !rows.is_empty()
-        {
+        if let Some(searched) = searched.filter(|_| !rows.is_empty()) {
             let found = match searched {
-                Ok(searched) => chain.places(&mut self.sink, searched, &rows).await,
+                Ok(searched) => searched.places(&mut self.sink, &rows).await,
                 Err(failure) => Err(failure),
             };
             match found {
@@ -292,10 +294,10 @@ impl<'c> Comparison<'c> {
 }
 
 /// What the topics have of the rows that differed at the last look.
-async fn searched(chain: Option<Chain<'_>>, open: &[(Key, Case)]) -> Option<Result<Searched, Failure>> {
+async fn searched<'c>(finder: Option<PlaceFinder<'c>>, open: &[(Key, Case)]) -> Option<Result<Searched<'c>, Failure>> {
     let suspects: Vec<Key> = open.iter().filter(|(_, case)| case.has_differed()).map(|(key, _)| key.clone()).collect();
-    match chain {
-        Some(chain) if !suspects.is_empty() => Some(chain.search(suspects).await),
+    match finder {
+        Some(finder) if !suspects.is_empty() => Some(finder.search(suspects).await),
         _ => None,
     }
 }

@@ -15,28 +15,29 @@ use super::search::{Newest, Sightings, Wanted, search, writers};
 use super::topic_texts::as_in_the_sink;
 use crate::settings::Settings;
 
-/// The topics of the chain that leads to the sink's table.
+/// Searches the topics of the chain that leads to the sink's table.
 #[derive(Clone, Copy)]
-pub struct Chain<'c> {
+pub struct PlaceFinder<'c> {
     pub settings: &'c Settings,
     pub pair: &'c Pair,
     pub fate: &'c Fate,
 }
 
 /// What the topics have of some keys, once everything that the sink should have is in them.
-pub struct Searched {
+pub struct Searched<'c> {
+    finder: PlaceFinder<'c>,
     keys: Vec<Key>,
     sightings: Sightings,
 }
 
-impl Chain<'_> {
+impl<'c> PlaceFinder<'c> {
     /// The topics that lead to the sink are named in the settings.
-    pub fn is_known(&self) -> bool {
+    pub fn has_chain(&self) -> bool {
         !self.settings.reconcile.chain.slot.is_empty()
     }
 
     /// One pass over the topics.
-    pub async fn search(&self, keys: Vec<Key>) -> Result<Searched, Failure> {
+    pub async fn search(self, keys: Vec<Key>) -> Result<Searched<'c>, Failure> {
         let Settings { writer, kafka, reconcile, .. } = self.settings;
         let chain = &reconcile.chain;
         let wanted = Wanted {
@@ -47,31 +48,29 @@ impl Chain<'_> {
             dead_letter_topics: chain.dead_letter_topics.iter().chain([&writer.dead_letter_topic]).cloned().collect(),
             timeout: Duration::from_millis(chain.search_timeout_ms),
         };
-        Ok(Searched { keys, sightings: search(kafka, self.fate, wanted).await? })
+        Ok(Searched { sightings: search(kafka, self.fate, wanted).await?, finder: self, keys })
     }
 
     fn writers(&self) -> Vec<(&str, &str)> {
         let Settings { input, reconcile, .. } = self.settings;
         writers(&reconcile.chain.topics, &reconcile.chain.groups, &input.topic)
     }
+}
 
+impl Searched<'_> {
     /// The place of each row that was searched for.
-    pub async fn places(
-        &self,
-        sink: &mut PgConnection,
-        searched: Searched,
-        rows: &[(Key, Look)],
-    ) -> Result<HashMap<Key, Place>, Failure> {
+    pub async fn places(self, sink: &mut PgConnection, rows: &[(Key, Look)]) -> Result<HashMap<Key, Place>, Failure> {
+        let (finder, pair) = (self.finder, self.finder.pair);
         let mut layers: Vec<HashMap<usize, Newest>> = Vec::new();
-        for newest in searched.sightings.newest {
-            layers.push(as_in_the_sink(sink, self.pair, newest).await?);
+        for newest in self.sightings.newest {
+            layers.push(as_in_the_sink(sink, pair, newest).await?);
         }
         if let Some(first) = layers.first_mut() {
-            self.leave_out_what_cleaning_makes(first);
+            leave_out_what_cleaning_makes(pair, first);
         }
-        let names: Vec<String> = self.pair.columns.iter().map(|column| column.name.clone()).collect();
-        let (writers, sink_table) = (self.writers(), self.pair.sink_table.to_string());
-        let numbers: HashMap<&Key, usize> = searched.keys.iter().zip(0..).collect();
+        let names: Vec<String> = pair.columns.iter().map(|column| column.name.clone()).collect();
+        let (writers, sink_table) = (finder.writers(), pair.sink_table.to_string());
+        let numbers: HashMap<&Key, usize> = self.keys.iter().zip(0..).collect();
         let place = |(key, look): &(Key, Look)| {
             let number = numbers.get(key)?;
             let layers: Vec<Layer<'_>> =
@@ -80,7 +79,7 @@ impl Chain<'_> {
                 columns: &names,
                 source: look.source_after.as_ref().map(|row| &row.texts),
                 layers: &layers,
-                rejected: searched.sightings.rejected.get(number).map_or(&[], Vec::as_slice),
+                rejected: self.sightings.rejected.get(number).map_or(&[], Vec::as_slice),
                 sink_table: &sink_table,
                 sink: look.sink.as_ref().map(|row| &row.texts),
             };
@@ -88,13 +87,13 @@ impl Chain<'_> {
         };
         Ok(rows.iter().filter_map(place).collect())
     }
+}
 
-    /// It is not in the topic in front of cleaning.
-    fn leave_out_what_cleaning_makes(&self, first: &mut HashMap<usize, Newest>) {
-        for row in first.values_mut().filter_map(|newest| newest.row.as_mut()) {
-            let made = row.iter_mut().zip(&self.pair.columns).filter(|(_, column)| column.is_made);
-            made.for_each(|(value, _)| *value = None);
-        }
+/// It is not in the topic in front of cleaning.
+fn leave_out_what_cleaning_makes(pair: &Pair, first: &mut HashMap<usize, Newest>) {
+    for row in first.values_mut().filter_map(|newest| newest.row.as_mut()) {
+        let made = row.iter_mut().zip(&pair.columns).filter(|(_, column)| column.is_made);
+        made.for_each(|(value, _)| *value = None);
     }
 }
 
