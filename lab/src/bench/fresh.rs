@@ -17,6 +17,22 @@ use crate::places::Places;
 /// Connections to the source.
 const WORKERS: usize = 8;
 
+/// A stage that notes in each row when it had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    Joined,
+    Written,
+}
+
+impl Until {
+    fn column(self) -> &'static str {
+        match self {
+            Until::Joined => "join_time",
+            Until::Written => "processed_time",
+        }
+    }
+}
+
 /// The running load.
 pub struct Fresh {
     first_order: i64,
@@ -67,15 +83,17 @@ impl Fresh {
         }
     }
 
-    /// For some of them the microseconds from when each was due until the sink wrote it.
+    /// For some of them the microseconds from when each was due until a stage had it.
     pub async fn latencies(
         &self,
         sink: &mut PgConnection,
         latest: &str,
+        until: Until,
         numbers: Range<u32>,
     ) -> Result<Vec<i64>, Failure> {
+        let time = until.column();
         let sql = format!(
-            "SELECT (extract(epoch FROM processed_time - updated_at) * 1000000)::bigint FROM {latest}
+            "SELECT (extract(epoch FROM {time} - updated_at) * 1000000)::bigint FROM {latest}
              WHERE order_id >= $1 AND order_id < $2"
         );
         sqlx::query_scalar(AssertSqlSafe(sql))

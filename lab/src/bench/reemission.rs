@@ -9,6 +9,7 @@
 //! The second change comes while the orders are sent again for the first: that must stop. dim-joiner can be killed in the middle of what is
 //! sent for the second.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use serde::Serialize;
 use shared::failure::Failure;
 use sqlx::postgres::PgConnection;
 
-use crate::bench::fresh::Fresh;
+use crate::bench::fresh::{Fresh, Until};
 use crate::bench::orders;
 use crate::bench::orders::Owners;
 use crate::bench::questions::{execute, single, until_count};
@@ -62,9 +63,10 @@ pub struct Outcome {
     processors: usize,
     owned: u32,
     rate: u32,
-    /// From when an order was due until the sink wrote it, before the change and while the owner's orders were sent again.
-    before: Option<Summary>,
-    meanwhile: Option<Summary>,
+    /// From when an order was due until it was joined, and until the sink wrote it: before the change and while the owner's orders were
+    /// sent again.
+    before: Waits,
+    meanwhile: Waits,
     /// From the second change until all of the owner's orders showed it.
     sent_again_seconds: f64,
     /// Results that were sent for the owner's orders after the first change: when the second came, and in all.
@@ -76,6 +78,21 @@ pub struct Outcome {
     fresh_at_sink: i64,
     owned_with_last_change: i64,
     load_average: Option<f64>,
+}
+
+/// How long fresh orders took, from when each was due.
+#[derive(Debug, Clone, Serialize)]
+struct Waits {
+    joined: Option<Summary>,
+    written: Option<Summary>,
+}
+
+impl Waits {
+    async fn read(fresh: &Fresh, sink: &mut PgConnection, latest: &str, numbers: Range<u32>) -> Result<Self, Failure> {
+        let joined = fresh.latencies(sink, latest, Until::Joined, numbers.clone()).await?;
+        let written = fresh.latencies(sink, latest, Until::Written, numbers).await?;
+        Ok(Waits { joined: Summary::of(&joined), written: Summary::of(&written) })
+    }
 }
 
 /// The user who owns them.
@@ -141,16 +158,16 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     fresh.stop().await;
     let all_fresh = format!("SELECT count(*) FROM {latest} WHERE order_id > {last_owned}");
     until_count(&mut sink, &all_fresh, i64::from(fresh.count()), Duration::from_millis(200)).await?;
-    let before = fresh.latencies(&mut sink, &latest, 0..changed).await?;
-    let meanwhile = fresh.latencies(&mut sink, &latest, changed..sent).await?;
+    let before = Waits::read(&fresh, &mut sink, &latest, 0..changed).await?;
+    let meanwhile = Waits::read(&fresh, &mut sink, &latest, changed..sent).await?;
     let sent_again_records = results.sent_again(fresh.count())?;
     pipeline.stop().await?;
     Ok(Outcome {
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         owned: plan.owned,
         rate: plan.rate,
-        before: Summary::of(&before),
-        meanwhile: Summary::of(&meanwhile),
+        before,
+        meanwhile,
         sent_again_seconds,
         sent_for_first,
         sent_again_records,
@@ -214,7 +231,13 @@ impl Report for Outcome {
             self.load_average.unwrap_or_default()
         ));
         let mut table = Table::new(&["fresh orders", "n", "average ms", "p50 ms", "p95 ms", "p99 ms", "max ms"]);
-        for (name, summary) in [("before the change", &self.before), ("meanwhile", &self.meanwhile)] {
+        let rows = [
+            ("before the change, until joined", &self.before.joined),
+            ("meanwhile, until joined", &self.meanwhile.joined),
+            ("before the change, until written", &self.before.written),
+            ("meanwhile, until written", &self.meanwhile.written),
+        ];
+        for (name, summary) in rows {
             if let Some(summary) = summary {
                 let cells = summary.cells();
                 let row: Vec<String> = std::iter::once(name.to_owned()).chain(cells).collect();
@@ -222,7 +245,7 @@ impl Report for Outcome {
             }
         }
         paper.table(&table);
-        paper.note("  From when an order was due until the sink wrote it.");
+        paper.note("  From when an order was due until dim-joiner joined it, and until the sink wrote it.");
         paper.note(format!(
             "  All of the user's orders showed the second change after {:.1} s.",
             self.sent_again_seconds

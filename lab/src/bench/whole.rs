@@ -17,7 +17,7 @@ use shared::failure::{Failure, FailureKind};
 use sqlx::postgres::PgConnection;
 
 use self::loads::{Load, Used};
-use crate::bench::fresh::Fresh;
+use crate::bench::fresh::{Fresh, Until};
 use crate::bench::orders;
 use crate::bench::questions::{execute, single, until_count};
 use crate::bench::recovery::pipeline::{Name, Pipeline};
@@ -217,7 +217,7 @@ async fn latency_at(
     until_count(sink, &all, i64::from(fresh.count()), Duration::from_millis(200)).await?;
     let (warm_s, all_s) = (u64::from(plan.warm_s), u64::from(plan.warm_s) + plan.rate_s);
     let warm = u32::try_from(u64::from(fresh.count()) * warm_s / all_s.max(1)).unwrap_or_default();
-    let times = fresh.latencies(sink, &latest, warm..fresh.count()).await?;
+    let times = fresh.latencies(sink, &latest, Until::Written, warm..fresh.count()).await?;
     Ok(Summary::of(&times).map(|summary| Latency { rate, until: "written by the sink", summary }))
 }
 
