@@ -62,6 +62,14 @@ async fn secure_sink(stack: &mut Stack, authority: &Authority, who_comes_in: &st
     server
 }
 
+/// The comparison reads the secured source.
+fn set_compared_source(stack: &mut Stack) {
+    let (port, database) = (stack.places.source.port, stack.places.source.database.clone());
+    stack.set(PG_SINKER, "RECONCILE__SOURCE__HOST", "localhost");
+    stack.set(PG_SINKER, "RECONCILE__SOURCE__PORT", port);
+    stack.set(PG_SINKER, "RECONCILE__SOURCE__DATABASE", database);
+}
+
 #[tokio::test]
 async fn the_whole_pipeline_goes_over_tls() {
     let mut stack = Stack::new().await;
@@ -89,10 +97,7 @@ async fn the_whole_pipeline_goes_over_tls() {
             stack.set(service, &format!("KAFKA__SECURITY__{key}"), value);
         }
     }
-    stack.set(PG_SINKER, "RECONCILE__SOURCE__HOST", "localhost");
-    let (port, database) = (stack.places.source.port, stack.places.source.database.clone());
-    stack.set(PG_SINKER, "RECONCILE__SOURCE__PORT", port);
-    stack.set(PG_SINKER, "RECONCILE__SOURCE__DATABASE", database);
+    set_compared_source(&mut stack);
     stack.set(PG_SINKER, "KAFKA__BROKERS", format!("localhost:{}", broker.certificate_port));
     for (key, value) in
         [("PROTOCOL", "ssl"), ("CERTIFICATE_FILE", own.certificate.as_str()), ("KEY_FILE", own.key.as_str())]
@@ -189,10 +194,11 @@ async fn who_is_refused_by_kafka_is_told_what_to_do() {
     }
 }
 
-/// How a service is refused by a database that asks for certificates. `section` is that of the database, `plain_port` one without TLS.
+/// How a service is refused by a database that asks for certificates: where it runs with these arguments, which then ends with that code, and where it
+/// checks. `section` is that of the database, `plain_port` one without TLS.
 async fn assert_refusals_are_told(
     stack: &mut Stack,
-    (service, section): (&str, &str),
+    (service, (runs, code), section): (&str, (&[&str], i32), &str),
     (trusted, other): (&Authority, &Authority),
     plain_port: u16,
 ) {
@@ -224,9 +230,11 @@ async fn assert_refusals_are_told(
         assert!(checked.output.lines().any(is_let_in), "{}", checked.output);
     }
     for (change, words, cure) in cases {
-        for arguments in [&[][..], &["check"]] {
+        for (arguments, code) in [(runs, code), (&["check"], 1)] {
             let ended = stack.command(service, arguments, &borrowed(&settings(change))).await;
-            assert_refused(&ended, &["PostgreSQL", words, cure]);
+            assert_eq!(ended.code, Some(code), "{}", ended.output);
+            let told = ["PostgreSQL", words, cure];
+            assert!(told.iter().all(|word| ended.output.contains(word)), "{told:?} is not in: {}", ended.output);
             assert!(!ended.output.contains("wrong-horse"), "{}", ended.output);
         }
     }
@@ -243,9 +251,24 @@ async fn who_is_refused_by_postgresql_is_told_what_to_do() {
     let plain = stack.environment.places.clone();
     let _source = secure_source(&mut stack, &trusted).await;
     let _sink = secure_sink(&mut stack, &trusted, BY_CERTIFICATE).await;
-    for (section, plain_port) in [((CDC_INGEST, "SOURCE"), plain.source.port), ((PG_SINKER, "SINK"), plain.sink.port)] {
+    let runs = (&[][..], 1);
+    for (section, plain_port) in
+        [((CDC_INGEST, runs, "SOURCE"), plain.source.port), ((PG_SINKER, runs, "SINK"), plain.sink.port)]
+    {
         assert_refusals_are_told(&mut stack, section, (&trusted, &other), plain_port).await;
     }
+}
+
+/// The comparison reads the source with a role of its own.
+#[tokio::test]
+async fn who_compares_is_refused_by_the_source_in_the_same_words() {
+    let mut stack = Stack::new().await;
+    let (trusted, other) = (authority(&stack, "trusted"), authority(&stack, "other"));
+    let plain_port = stack.environment.places.source.port;
+    let _source = secure_source(&mut stack, &trusted).await;
+    set_compared_source(&mut stack);
+    let section = (PG_SINKER, (&["reconcile"][..], 2), "RECONCILE__SOURCE");
+    assert_refusals_are_told(&mut stack, section, (&trusted, &other), plain_port).await;
 }
 
 /// The client of the WAL stream has TLS of its own.
