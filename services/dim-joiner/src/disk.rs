@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use shared::failure::{Failure, FailureKind};
@@ -26,7 +27,9 @@ pub struct Disk {
     database: Database,
     folder: Arc<PathBuf>,
     shelves: Arc<AtomicU64>,
+    /// A part of a partition's rows that are not written yet is full with so much.
     write_bytes: u64,
+    write_timeout: Duration,
 }
 
 /// The facts of one partition. They are gone when it is dropped.
@@ -35,6 +38,8 @@ pub struct Shelf {
     keyspace: Keyspace,
     /// How many facts stand here.
     len: usize,
+    /// Bytes of the part that is being filled.
+    unwritten_bytes: AtomicU64,
 }
 
 /// How large the file system of the store is, in bytes, and how much of it this process may still take.
@@ -44,10 +49,16 @@ pub struct FileSystem {
     pub free: u64,
 }
 
-/// Half of the disk's memory is for blocks that were read, and so much of it for rows of each partition that are not written yet.
+/// Half of the disk's memory is for blocks that were read, the rest for rows that are not written yet: a part of them for each partition, and
+/// some that are full and wait to be written.
 const CACHE_SHARE: u64 = 2;
 const WRITE_SHARE: u64 = 16;
 const WRITE_BYTES_MIN: u64 = 1 << 20;
+const PARTS_WAITING_MAX: usize = 3;
+/// One thread writes rows while another merges what was written: behind a merge they would pile up in memory.
+const THREADS: usize = 2;
+/// How long a look at rows that wait to be written sleeps before the next one.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// The least that the store takes for its journal.
 const JOURNAL_BYTES: u64 = 64 << 20;
 
@@ -66,12 +77,18 @@ impl Disk {
         let database = Database::builder(&folder)
             .cache_size(memory / CACHE_SHARE)
             .max_journaling_size(JOURNAL_BYTES)
-            .worker_threads(1)
+            .worker_threads(THREADS)
             .temporary(true)
             .open()
             .map_err(|error| trouble(&folder, error))?;
         let write_bytes = (memory / WRITE_SHARE).max(WRITE_BYTES_MIN);
-        Ok(Some(Disk { database, folder: Arc::new(folder), shelves: Arc::default(), write_bytes }))
+        Ok(Some(Disk {
+            database,
+            folder: Arc::new(folder),
+            shelves: Arc::default(),
+            write_bytes,
+            write_timeout: Duration::from_millis(config.write_timeout_ms),
+        }))
     }
 
     /// A place for the facts of a partition.
@@ -80,7 +97,7 @@ impl Disk {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(self.write_bytes);
         let made = self.database.keyspace(&format!("shelf-{number}"), options);
         let keyspace = made.map_err(|error| self.trouble(error))?;
-        Ok(Shelf { disk: self.clone(), keyspace, len: 0 })
+        Ok(Shelf { disk: self.clone(), keyspace, len: 0, unwritten_bytes: AtomicU64::new(0) })
     }
 
     /// `None` where the system does not say it.
@@ -96,6 +113,21 @@ impl Disk {
 
     fn trouble(&self, error: fjall::Error) -> Failure {
         trouble(&self.folder, error)
+    }
+
+    /// Waits while more parts than may wait are to be written.
+    fn await_room(&self) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.write_timeout;
+        while self.database.outstanding_flushes() > PARTS_WAITING_MAX {
+            if Instant::now() > deadline {
+                let within = self.write_timeout.as_millis();
+                let what = format!("{} did not take what was to be written within {within} ms", self.folder.display());
+                let cure = "look at the disk, or raise facts.disk.write_timeout_ms";
+                return Err(Failure::new(FailureKind::Unreachable, what).cure(cure));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
     }
 }
 
@@ -140,20 +172,39 @@ impl Shelf {
     /// Takes in a fact that is not here.
     pub fn put(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
         let mut batch = self.disk.database.batch();
-        batch.insert(&self.keyspace, fact_key(&fact.key), encode(fact));
+        let mut bytes = 0;
+        let mut insert = |key: Vec<u8>, value: Vec<u8>| {
+            bytes += entry_bytes(&key, &value);
+            batch.insert(&self.keyspace, key, value);
+        };
+        insert(fact_key(&fact.key), encode(fact));
         for (dimension, (name, _)) in fact.links.iter().enumerate() {
             if let Some(name) = name {
-                batch.insert(&self.keyspace, [names_of(dimension, name), fact.key.to_vec()].concat(), []);
+                insert([names_of(dimension, name), fact.key.to_vec()].concat(), Vec::new());
             }
         }
         batch.commit().map_err(|error| self.disk.trouble(error))?;
         self.len += 1;
-        Ok(())
+        self.written(bytes)
     }
 
     /// Writes a fact that is here with other versions: what it names stays.
     pub fn replace(&self, fact: &Kept<'_>) -> Result<(), Failure> {
-        self.keyspace.insert(fact_key(&fact.key), encode(fact)).map_err(|error| self.disk.trouble(error))
+        let (key, value) = (fact_key(&fact.key), encode(fact));
+        let bytes = entry_bytes(&key, &value);
+        self.keyspace.insert(key, value).map_err(|error| self.disk.trouble(error))?;
+        self.written(bytes)
+    }
+
+    /// So much more waits in memory to be written. The store looks at that by itself, but only asks its threads to go on with the next part: the
+    /// one before grows without a bound until they come to it.
+    fn written(&self, bytes: u64) -> Result<(), Failure> {
+        if self.unwritten_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes < self.disk.write_bytes {
+            return Ok(());
+        }
+        self.unwritten_bytes.store(0, Ordering::Relaxed);
+        self.keyspace.rotate_memtable().map_err(|error| self.disk.trouble(error))?;
+        self.disk.await_room()
     }
 
     /// Takes out a fact. False where it was not here.
@@ -166,8 +217,10 @@ impl Shelf {
         if !self.keyspace.contains_key(&key).map_err(trouble)? {
             return Ok(false);
         }
+        let bytes = entry_bytes(&key, &[]);
         self.keyspace.remove(key).map_err(trouble)?;
         self.len -= 1;
+        self.written(bytes)?;
         Ok(true)
     }
 
@@ -222,6 +275,13 @@ impl Shelf {
 
 const FACT: u8 = b'f';
 const NAMES: u8 = b'n';
+
+/// What an entry takes in memory until it is written, beside its own bytes: a node, two counted slices, what the allocator adds.
+const ENTRY_BYTES: usize = 160;
+
+fn entry_bytes(key: &[u8], value: &[u8]) -> u64 {
+    (key.len() + value.len() + ENTRY_BYTES) as u64
+}
 
 fn fact_key(key: &[u8]) -> Vec<u8> {
     [&[FACT], key].concat()
@@ -300,6 +360,7 @@ fn version(rest: &mut &[u8]) -> Option<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fjall::AbstractTree as _;
     use proptest::prelude::*;
 
     fn kept<'a>(key: &'a [u8], names: &[Option<&str>], row: &'a [u8]) -> Kept<'a> {
@@ -329,7 +390,11 @@ mod tests {
     #[test]
     fn facts_are_found_by_key_and_by_what_they_name() {
         let folder = std::env::temp_dir().join(format!("tidemill-disk-{}", std::process::id()));
-        let config = DiskConfig { folder: folder.to_string_lossy().into_owned(), memory_megabytes_max: 2 };
+        let config = DiskConfig {
+            folder: folder.to_string_lossy().into_owned(),
+            memory_megabytes_max: 2,
+            ..DiskConfig::default()
+        };
         let disk = Disk::open(&config).unwrap().unwrap();
         let room = disk.file_system().unwrap();
         assert!(room.free > 0 && room.free <= room.size, "{room:?}");
@@ -359,5 +424,26 @@ mod tests {
         drop((shelf, other, disk));
         assert!(!folder.join("facts").exists(), "it is a cache: nothing is left");
         let _ = std::fs::remove_dir(&folder);
+    }
+
+    /// A writer that is faster than the disk waits, and what is not written yet does not grow.
+    #[test]
+    fn what_is_not_written_yet_stays_within_its_bound() {
+        let folder = std::env::temp_dir().join(format!("tidemill-disk-bound-{}", std::process::id()));
+        let folder = folder.to_string_lossy().into_owned();
+        let disk = Disk::open(&DiskConfig { folder: folder.clone(), memory_megabytes_max: 4, ..DiskConfig::default() });
+        let disk = disk.unwrap().unwrap();
+        let mut shelves: Vec<Shelf> = (0..4).map(|_| disk.shelf().unwrap()).collect();
+        let row = vec![b'x'; 400];
+        let mut largest = 0;
+        for number in 0..100_000_u32 {
+            let (key, name) = (number.to_string(), (number % 5_000).to_string());
+            let shelf = &mut shelves[number as usize % 4];
+            shelf.put(&kept(key.as_bytes(), &[Some(&name)], &row)).unwrap();
+            largest = largest.max(shelf.keyspace.tree.active_memtable().size());
+        }
+        assert!(largest <= disk.write_bytes, "{largest} of {}", disk.write_bytes);
+        drop((shelves, disk));
+        let _ = std::fs::remove_dir_all(folder);
     }
 }

@@ -61,6 +61,8 @@ pub struct DiskConfig {
     pub folder: String,
     /// Memory for blocks that were read and for rows that are not written yet.
     pub memory_megabytes_max: u64,
+    /// Longest wait until the disk has taken what was to be written.
+    pub write_timeout_ms: u64,
 }
 
 /// Facts that will change no more, and are forgotten.
@@ -241,7 +243,7 @@ impl Default for FactsConfig {
 
 impl Default for DiskConfig {
     fn default() -> Self {
-        DiskConfig { folder: String::new(), memory_megabytes_max: 64 }
+        DiskConfig { folder: String::new(), memory_megabytes_max: 64, write_timeout_ms: 30_000 }
     }
 }
 

@@ -19,7 +19,11 @@ pub(crate) fn room() -> Room {
 fn room_on_disk() -> Room {
     static DISK: LazyLock<Disk> = LazyLock::new(|| {
         let folder = std::env::temp_dir().join(format!("tidemill-facts-{}", std::process::id()));
-        let config = DiskConfig { folder: folder.to_string_lossy().into_owned(), memory_megabytes_max: 2 };
+        let config = DiskConfig {
+            folder: folder.to_string_lossy().into_owned(),
+            memory_megabytes_max: 2,
+            ..DiskConfig::default()
+        };
         Disk::open(&config).unwrap().unwrap()
     });
     let config = FactsConfig { memory_megabytes_max: 0, ..FactsConfig::default() };
