@@ -7,7 +7,7 @@ usage() {
 Usage: scripts/audit.sh [--install]
 
 Runs "cargo deny check" with deny.toml: the licences of all crates, crates that are not wanted, where crates come from, and the
-advisories of RustSec (those that cargo audit reads). Licences, bans and sources need no network.
+advisories of RustSec (those that cargo audit reads). Licences, bans and sources need no network but for crates that no build has fetched.
 
 The advisories are fetched from https://github.com/RustSec/advisory-db. Where they cannot be had, this says NOT CHECKED, and the exit
 code is 0 all the same; with TIDEMILL_AUDIT=strict it is 3. Anything that is found is exit code 1.
@@ -50,6 +50,8 @@ main() {
     not_checked "cargo-deny is not installed, so nothing was looked at: scripts/audit.sh --install"
     return 0
   fi
+  # What no build has wanted so far, of features that are off, is not on a fresh machine.
+  cargo fetch --quiet --locked || fail "the crates of Cargo.lock cannot be fetched, see above"
   headline "licences, bans, sources"
   deny --offline check --hide-inclusion-graph licenses bans sources || fail "a dependency is not what deny.toml allows, see above"
   headline "advisories"
