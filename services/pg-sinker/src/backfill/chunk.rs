@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use shared::batch::Record;
+use shared::batch::{Batch, Record};
 use shared::failure::Failure;
 use shared::record::dead_letter::Rejection;
 use sqlx::postgres::PgConnection;
@@ -32,16 +32,23 @@ pub struct Writing<'w> {
 pub struct SetAside(BTreeSet<(i64, i32, i64)>);
 
 impl SetAside {
-    fn contains(&self, job: &Job, record: &Record<'_>) -> bool {
-        self.0.contains(&(job.id, record.partition, record.offset))
+    fn contains(&self, job: i64, record: &Record<'_>) -> bool {
+        self.0.contains(&(job, record.partition, record.offset))
     }
 
-    fn enter(&mut self, job: &Job, record: &Record<'_>) {
-        self.0.insert((job.id, record.partition, record.offset));
+    fn enter(&mut self, job: i64, record: &Record<'_>) {
+        self.0.insert((job, record.partition, record.offset));
     }
 
-    fn forget(&mut self, job: &Job) {
-        self.0.retain(|(id, ..)| *id != job.id);
+    /// A chunk is written. Where it was tried before it may have held other records as well, which are still to come.
+    fn written(&mut self, job: i64, chunk: &Batch) {
+        for record in chunk.records() {
+            self.0.remove(&(job, record.partition, record.offset));
+        }
+    }
+
+    fn forget(&mut self, job: i64) {
+        self.0.retain(|(id, ..)| *id != job);
     }
 }
 
@@ -71,8 +78,10 @@ impl Writing<'_> {
         set_aside: &mut SetAside,
     ) -> Result<u64, Unwritten> {
         let written = self.write_all(connection, chunk, refusing, set_aside).await;
-        if matches!(written, Ok(_) | Err(Unwritten::Lost)) {
-            set_aside.forget(self.job);
+        match &written {
+            Ok(_) => set_aside.written(self.job.id, &chunk.batch),
+            Err(Unwritten::Lost) => set_aside.forget(self.job.id),
+            Err(Unwritten::Trouble(_) | Unwritten::Failure(_)) => {}
         }
         written
     }
@@ -120,10 +129,10 @@ impl Writing<'_> {
 
     async fn set_aside(&self, items: &[Item<'_>], set_aside: &mut SetAside) -> Result<(), Unwritten> {
         let rejected = items.iter().filter_map(|item| Some((item.record, item.content.as_ref().err()?)));
-        let new = rejected.filter(|(record, _)| !set_aside.contains(self.job, record));
+        let new = rejected.filter(|(record, _)| !set_aside.contains(self.job.id, record));
         let new: Vec<(Record<'_>, &Rejection)> = new.collect();
         self.letters.post(&new).await.map_err(Unwritten::Failure)?;
-        new.iter().for_each(|(record, _)| set_aside.enter(self.job, record));
+        new.iter().for_each(|(record, _)| set_aside.enter(self.job.id, record));
         Ok(())
     }
 
@@ -182,5 +191,34 @@ impl Writing<'_> {
         }
         let tally = transaction::write(connection, self.plan, &taken).await?;
         Ok(tally.written.values().sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_set_aside_is_known_until_its_own_chunk_is_written() {
+        let record = |offset| Record { partition: 2, offset, key: None, value: None, header: None };
+        let chunk = |offsets: &[i64]| {
+            let mut chunk = Batch::default();
+            offsets.iter().for_each(|offset| chunk.push(record(*offset)));
+            chunk
+        };
+        let mut set_aside = SetAside::default();
+        for (job, offset) in [(1, 3), (1, 4), (7, 3)] {
+            set_aside.enter(job, &record(offset));
+        }
+        let known = |set_aside: &SetAside| {
+            [(1, 3), (1, 4), (7, 3)].map(|(job, offset)| set_aside.contains(job, &record(offset)))
+        };
+        // The chunk that failed held both; the records come again in two.
+        set_aside.written(1, &chunk(&[2, 3]));
+        assert_eq!(known(&set_aside), [false, true, true]);
+        set_aside.written(1, &chunk(&[4, 5]));
+        assert_eq!(known(&set_aside), [false, false, true]);
+        set_aside.forget(7);
+        assert_eq!(known(&set_aside), [false; 3]);
     }
 }
