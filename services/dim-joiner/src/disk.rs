@@ -443,6 +443,14 @@ mod tests {
             largest = largest.max(shelf.keyspace.tree.active_memtable().size());
         }
         assert!(largest <= disk.write_bytes, "{largest} of {}", disk.write_bytes);
+        // Each of these parts is full with one row, so that they come faster than they are written.
+        for number in 0..200_u32 {
+            let shelf = &mut shelves[number as usize % 4];
+            shelf.put(&kept(format!("full-{number}").as_bytes(), &[], &row)).unwrap();
+            shelf.written(disk.write_bytes).unwrap();
+            let waiting = disk.database.outstanding_flushes();
+            assert!(waiting <= PARTS_WAITING_MAX, "{waiting} parts wait");
+        }
         drop((shelves, disk));
         let _ = std::fs::remove_dir_all(folder);
     }
