@@ -23,9 +23,9 @@ Stages:
   reemission  a user who owns very many orders changes, twice, while others place orders at a steady rate: how long those
             take to the sink, before and meanwhile, whether the first change stops when the second comes, and whether all is
             there in the end; also with dim-joiner killed in the middle
-  stages    dwd-cleaner and dim-joiner against a process that copies the same records unchanged, pg-sinker (one table; trail
-            and latest; these and two roll-ups) against one connection that writes the same rows: rows a second, processor
-            time, memory
+  stages    dwd-cleaner and dim-joiner against a process that copies the same records unchanged, beside one that only reads them
+            and one that only writes them; pg-sinker (one table; trail and latest; these and two roll-ups) against one connection
+            that writes the same rows: rows a second, processor time, memory
   profile   STAGE (cleaner, joiner or sinker): what the service does with its time, as a flame graph and a list of functions;
             the options of stages go behind it
   micro     what a row costs in the plain functions of each stage, without Kafka and without PostgreSQL (criterion; the options
@@ -92,7 +92,7 @@ Options of reemission:
 
 Options of stages:
   --stages NAME,...      what is measured                                      cleaner,joiner,sinker
-  --rows N               orders in the first topic                             500000
+  --rows N               orders in the first topic                             2000000
   --users N                                                                    100000
   --sink-rows N          results that are written to the sink                  200000
   --rounds N             how often each takes its turn                         5
@@ -121,6 +121,7 @@ Options of growth:
 Options of --against flink:
   --rounds N           how often each takes its turn                           1
   --rows N             orders of each load                                     200000
+  --copied N           orders that are there at the start, at most a million   as --rows
 
 Options of scale: --rows, --users, --rounds (3), --calm-s, as of stages
 
@@ -373,23 +374,25 @@ reconcile() { # OPTION...
 # --- against -----------------------------------------------------------------------------------------------------------
 
 against() { # flink OPTION...
-  local rounds=1 rows=200000 round here="$CHECKOUT/lab/flink" folder
+  local rounds=1 rows=200000 copied round here="$CHECKOUT/lab/flink" folder
   [ "${1:-}" = flink ] || fail "there is nothing to compare with but flink"
   shift
   while [ $# -gt 0 ]; do
     case $1 in
       --rounds) rounds=${2:?a number} ;;
       --rows) rows=${2:?a number} ;;
+      --copied) copied=${2:?a number} ;;
       *) fail "--against flink has no option '$1': see scripts/bench.sh --help" ;;
     esac
     shift 2
   done
+  copied=${copied:-$rows}
   export TIDEMILL_DOWNLOADS=${TIDEMILL_DOWNLOADS:-$CHECKOUT/.tidemill/downloads}
   export FLINKBASE=$TIDEMILL_DOWNLOADS/flink PYTHONDONTWRITEBYTECODE=1
   [ -x "$FLINKBASE/venv/bin/python" ] || { headline "Flink is brought" && "$here/get.sh"; } || fail "Flink could not be brought, see above"
   folder=$(mktemp -d)
   for round in $(seq "$rounds"); do
-    "$CHECKOUT/scripts/bench.sh" whole --one-table --copied "$rows" --inserts "$rows" --updates 50000 --user-changes 0 --rates 5 \
+    "$CHECKOUT/scripts/bench.sh" whole --one-table --copied "$copied" --inserts "$rows" --updates 50000 --user-changes 0 --rates 5 \
       --rate-s 40 --json "$folder/tidemill-$round.json"
     headline "Flink, throughput"
     flink throughput "$rows" --loads-only
@@ -403,7 +406,7 @@ against() { # flink OPTION...
 flink() { # VARIANT ROWS OPTION...
   local variant=$1 rows=$2
   shift 2
-  "$FLINKBASE/venv/bin/python" "$here/bench.py" "$variant" --rows "$rows" --updates 50000 --quiet-wait 20 \
+  "$FLINKBASE/venv/bin/python" "$here/bench.py" "$variant" --rows "$rows" --copied "$copied" --updates 50000 --quiet-wait 20 \
     --out "$folder/$variant-$round.json" "$@" >/dev/null
 }
 

@@ -561,7 +561,7 @@ def versions():
 
 
 def measure(P, s, a):
-    """Loads, and single changes where they are wanted: the pipeline is up, and takes a thousand orders with it."""
+    """Loads, and single changes where they are wanted: the pipeline is up, and has copied the orders that were there."""
     P["slots_active_after_startup_s"] = wait_slots()
     time.sleep(5)
     new, changed = 10_000_001, 1
@@ -590,6 +590,7 @@ def main():
     ap.add_argument("--rows", type=int, default=200000)
     ap.add_argument("--updates", type=int, default=50000)
     ap.add_argument("--users", type=int, default=10000)
+    ap.add_argument("--copied", type=int, default=1000, help="orders that are there at the start, at most a million")
     ap.add_argument("--changes", type=int, default=200)
     ap.add_argument("--warmup", type=int, default=50)
     ap.add_argument("--loads-only", action="store_true")
@@ -602,12 +603,12 @@ def main():
          "versions": versions(), "args": vars(a), "load_average_at_start": os.getloadavg()}
     try:
         pg_up()
-        preload(a.users, 1000)
+        preload(a.users, a.copied)
         P["kafka_start_s"] = kafka_up()
         topics()
         s = Sampler()
         with Phase(s, "startup", P):
-            P["startup"] = flink_up(v, 1000)
+            P["startup"] = flink_up(v, a.copied)
         measure(P, s, a)
     except Exception as e:
         P["error"] = f"{type(e).__name__}: {e}"

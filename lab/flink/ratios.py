@@ -40,6 +40,12 @@ def flink_memory(record):
     return max((peak for peak in peaks if peak), default=None)
 
 
+def flink_copy(record):
+    """From the first row in the sink to the last."""
+    startup, copied = find(record, "startup"), find(record, "args", "copied")
+    return startup and copied and (copied - 1) / (startup["all_rows_counted_s"] - startup["first_row_s"])
+
+
 def flink_idle(record):
     idle = find(record, "idle") or {}
     return idle.get("flink_cpu_s") and 100 * idle["flink_cpu_s"] / idle["seconds"]
@@ -47,6 +53,7 @@ def flink_idle(record):
 
 # Figure, unit, ours, Flink's, whether more is better.
 FIGURES = [
+    ("copy of what is there", "rows/s", lambda r: speed(r, "copy of what was there"), flink_copy, True),
     ("inserts, warm", "rows/s", lambda r: speed(r, "inserts"), lambda r: find(r, "load_warm", "rows_per_s"), True),
     ("updates of a status", "rows/s", lambda r: speed(r, "updates of a status"), lambda r: find(r, "update_load", "rows_per_s"), True),
     ("processor time of a row", "µs", lambda r: cpu(r, "inserts"), flink_cpu, False),

@@ -15,7 +15,7 @@ mod spread;
 mod topic_writer;
 mod variant;
 
-pub use self::hop::forward;
+pub use self::hop::raw;
 
 pub mod capture;
 pub mod growth;

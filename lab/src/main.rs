@@ -127,9 +127,9 @@ enum Stage {
     Scale(bench::scale::Plan),
     /// How long pg-sinker takes to compare the sink with the source
     Reconcile(bench::reconciliation::Plan),
-    /// Copy a topic unchanged; the other stages start it
+    /// Read or write a topic with nothing but the client; the other stages start it
     #[command(hide = true)]
-    Forward(bench::forward::Order),
+    Raw(bench::raw::Order),
 }
 
 fn main() -> ExitCode {
@@ -194,7 +194,7 @@ async fn measure(
         Stage::Growth(plan) => tell(&bench::growth::measure(places, &plan, progress).await?, json, paper),
         Stage::Scale(plan) => tell(&bench::scale::measure(places, &plan, progress).await?, json, paper),
         Stage::Reconcile(plan) => tell(&bench::reconciliation::measure(places, &plan, progress).await?, json, paper),
-        Stage::Forward(order) => bench::forward::run(places, &order),
+        Stage::Raw(order) => bench::raw::run(places, &order),
     }
 }
 

@@ -97,7 +97,7 @@ async fn stages(course: &mut Course<'_>, load: Load, rounds: u32) -> Result<Vec<
     }
     users(course.places, USERS_TOPIC, load, course.progress).await?;
     orders(course.places, Hop::CLEANER.input, load, course.progress).await?;
-    let entrants = [Entrant::Forward { instances: 1 }, Entrant::Service { variant: Variant::default(), instances: 1 }];
+    let entrants = [Entrant::FORWARD, Entrant::Service { variant: Variant::default(), instances: 1 }];
     let mut stages = Vec::new();
     for hop in [Hop::CLEANER, Hop::JOINER] {
         stages.push(Results::new(hop.service, course.rounds(&hop, &entrants, rounds).await?));

@@ -1,8 +1,9 @@
-//! One way from a topic to the next: a service that takes it, and what the way costs at least, a process that only copies.
+//! One way from a topic to the next: a service that takes it, and raw clients that read it, write it, and copy it unchanged: what the
+//! way costs at least.
 //!
 //! ```text
 //!  prefill ──▶ ods_orders ──▶ dwd-cleaner ──▶ dwd_orders ──▶ dim-joiner ──▶ results ──▶ pg-sinker (see `stages/sink`)
-//!                  └──▶ forward ──▶ bench_copy    └──▶ forward ──▶ bench_copy
+//!                  └────▶ raw ────▶ bench_copy    └────▶ raw ────▶ bench_copy
 //!                            └ watch: rows a second, processor time, memory ┘
 //! ```
 //!
@@ -11,8 +12,9 @@
 mod broker;
 mod watch;
 
-pub mod forward;
+pub mod raw;
 
+mod consumed;
 mod course;
 mod entrant;
 mod prefill;
@@ -23,6 +25,7 @@ pub use self::broker::Broker;
 pub use self::course::{Course, Hop, stop};
 pub use self::entrant::{Entrant, ServiceVariant};
 pub use self::prefill::{Load, orders, users};
+pub use self::raw::Task;
 pub use self::results::{LEGEND, Results, Run, ratio};
 pub use self::watch::Figures;
 pub(crate) use self::watch::{Through, watch};

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use shared::failure::Failure;
 
-use crate::bench::hop::{self, Entrant, Hop, Load, Results, orders, ratio, users};
+use crate::bench::hop::{self, Entrant, Hop, Load, Results, Task, orders, ratio, users};
 use crate::bench::report::Report;
 use crate::bench::spread::Spread;
 use crate::bench::stages::Means;
@@ -73,7 +73,7 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
 
 fn entrants() -> [Entrant; 4] {
     let service = |instances| Entrant::Service { variant: Variant::default(), instances };
-    [Entrant::Forward { instances: 1 }, Entrant::Forward { instances: 2 }, service(1), service(2)]
+    [Entrant::FORWARD, Entrant::Raw { task: Task::Forward, instances: 2 }, service(1), service(2)]
 }
 
 impl Report for Outcome {

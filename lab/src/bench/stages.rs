@@ -1,6 +1,7 @@
 //! Stage by stage: each service on a topic that is full, against what its way costs at least, in the same run.
 //!
-//! dwd-cleaner and dim-joiner are held against a process that copies the same records unchanged (see `hop`), pg-sinker against one
+//! dwd-cleaner and dim-joiner are held against a process that copies the same records unchanged (see `hop`), with one beside it that
+//! only reads them and one that only writes them, pg-sinker against one
 //! connection that writes the same rows from memory (see `sink`). They take turns; what one stage has written is what the next one reads.
 
 mod sink;
@@ -13,7 +14,7 @@ use serde::Serialize;
 use shared::failure::Failure;
 
 use crate::bench::hop;
-use crate::bench::hop::{Broker, Course, Entrant, Hop, Load, Results, ServiceVariant, orders, users};
+use crate::bench::hop::{Broker, Course, Entrant, Hop, Load, Results, ServiceVariant, Task, orders, users};
 use crate::bench::report::Report;
 use crate::paper::Paper;
 use crate::percentiles::Summary;
@@ -24,7 +25,7 @@ use crate::processes::load_average;
 #[derive(Debug, Clone, Args)]
 pub struct Plan {
     /// Orders in the first topic
-    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1_000..))]
+    #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(1_000..))]
     rows: u32,
     /// Results that are written to the sink, the last ones
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1_000..))]
@@ -117,10 +118,12 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     Ok(Outcome { processors, load_average_before, rows: plan.rows, users: plan.users, stages, seen })
 }
 
-/// A service and its variants against the forwarder. The service as it is comes last, and what it has written stays.
+/// A service and its variants, and the two halves of the way, against the forwarder. The service as it is comes last, and what it has written stays.
 async fn way(course: &mut Course<'_>, hop: &Hop, plan: &Plan) -> Result<Results, Failure> {
     let services = ServiceVariant::of_service(&plan.variant, hop.service).into_iter();
-    let mut entrants = vec![Entrant::Forward { instances: 1 }];
+    let ceilings = [Task::Consume, Task::Produce].map(|task| Entrant::Raw { task, instances: 1 });
+    let mut entrants = vec![Entrant::FORWARD];
+    entrants.extend(ceilings);
     entrants.extend(services.map(|variant| Entrant::Service { variant, instances: 1 }));
     let runs = course.rounds(hop, &entrants, plan.rounds).await?;
     Ok(Results::new(format!("{}: {} records of {}, 4 partitions", hop.service, plan.rows, hop.input), runs))

@@ -6,6 +6,7 @@
 //! ```
 
 mod goals;
+mod hops;
 mod loads;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use shared::failure::{Failure, FailureKind};
 use sqlx::postgres::PgConnection;
 
+use self::hops::{Hop, Said};
 use self::loads::{Load, Used};
 use crate::bench::fresh::{Fresh, Until};
 use crate::bench::orders;
@@ -92,6 +94,8 @@ struct Latency {
     until: &'static str,
     #[serde(flatten)]
     summary: Summary,
+    /// Where the time goes.
+    hops: Vec<Hop>,
 }
 
 /// Of one service.
@@ -164,7 +168,7 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     let mut latencies = Vec::new();
     for &rate in &plan.rates {
         progress.line(format!("  single changes at {rate} a second"));
-        latencies.extend(latency_at(places, (&mut source, &mut sink), plan, rate).await?);
+        latencies.extend(latency_at(places, (&mut source, &mut sink), &pipeline, plan, rate).await?);
     }
     tokio::time::sleep(REST / 2).await;
     let before = used.cpu_seconds();
@@ -199,18 +203,24 @@ fn memory(pipeline: &Pipeline, which: Memory) -> Vec<(Name, f64)> {
 async fn latency_at(
     places: &Places,
     (source, sink): (&mut PgConnection, &mut PgConnection),
+    pipeline: &Pipeline,
     plan: &Plan,
     rate: u32,
 ) -> Result<Option<Latency>, Failure> {
     if rate <= SEEN_RATE_MAX {
+        let before = Said::now(pipeline).await?;
         let changes = u32::try_from(plan.rate_s).unwrap_or(u32::MAX).saturating_mul(rate);
         let plan = latency::Plan { changes, rate, orders: 5, patience: Duration::from_secs(10) };
         let summary = latency::measure(places, &plan).await?.from_due;
-        return Ok(summary.map(|summary| Latency { rate, until: "seen by a select", summary }));
+        let hops = Said::now(pipeline).await?.since(&before);
+        return Ok(summary.map(|summary| Latency { rate, until: "seen by a select", summary, hops }));
     }
     let first = orders::next_id(source, &places.names).await?;
     let mut fresh = Fresh::start(places, rate, first);
-    tokio::time::sleep(Duration::from_secs(u64::from(plan.warm_s) + plan.rate_s)).await;
+    tokio::time::sleep(Duration::from_secs(u64::from(plan.warm_s))).await;
+    let before = Said::now(pipeline).await?;
+    tokio::time::sleep(Duration::from_secs(plan.rate_s)).await;
+    let hops = Said::now(pipeline).await?.since(&before);
     fresh.stop().await;
     let latest = places.names.latest.sql();
     let all = format!("SELECT count(*) FROM {latest} WHERE order_id >= {first}");
@@ -218,7 +228,7 @@ async fn latency_at(
     let (warm_s, all_s) = (u64::from(plan.warm_s), u64::from(plan.warm_s) + plan.rate_s);
     let warm = u32::try_from(u64::from(fresh.count()) * warm_s / all_s.max(1)).unwrap_or_default();
     let times = fresh.latencies(sink, &latest, Until::Written, warm..fresh.count()).await?;
-    Ok(Summary::of(&times).map(|summary| Latency { rate, until: "written by the sink", summary }))
+    Ok(Summary::of(&times).map(|summary| Latency { rate, until: "written by the sink", summary, hops }))
 }
 
 impl Report for Outcome {
@@ -237,12 +247,15 @@ impl Report for Outcome {
         paper.note("  From the first row or commit until the sink had all. CPU: of the four services.");
         paper.line("");
         let mut table = Table::new(&[&["changes a second", "until"][..], &Summary::HEADINGS].concat());
-        for Latency { rate, until, summary } in &self.latencies {
+        for Latency { rate, until, summary, .. } in &self.latencies {
             let own = [rate.to_string(), (*until).to_owned()];
             table.row(&[&own[..], &summary.cells()].concat());
         }
         paper.table(&table);
         paper.note("  From when a change was due.");
+        paper.line("");
+        paper.table(&hops::table(self.latencies.iter().map(|Latency { rate, hops, .. }| (*rate, hops.as_slice()))));
+        paper.note("  From the commit until the stage's output is acknowledged by the broker, or committed in the sink; averages.");
         paper.line("");
         let mut table = Table::new(&["memory, MB", "at the start", "peak"]);
         for Megabytes { service, at_rest, peak } in &self.memory {

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::io::Write as _;
 use std::ops::Range;
 
+use hashbrown::HashMap;
 use regex::Regex;
 use shared::record::row::{Field, Fields, write_string};
 
@@ -292,14 +292,17 @@ fn date(from: Slot, field: Field<'_>, zones: Option<&Zones>, out: &mut Vec<u8>) 
         return Ok(Done::Made);
     };
     let moment = Moment::parse(&text).ok_or_else(|| wrong_type(from, NO_TIME))?;
-    // Writing to memory cannot fail.
-    let _ = match zones {
+    match zones {
         None => {
             let (date, era) = moment.date();
-            write!(out, "\"{date}{era}\"")
+            [b"\"", date.as_bytes(), era.as_bytes(), b"\""].into_iter().for_each(|part| out.extend_from_slice(part));
         }
-        Some(zones) => write!(out, "\"{}\"", moment.in_zone(zones).ok_or_else(|| wrong_type(from, NO_ZONE))?.date()),
-    };
+        Some(zones) => {
+            let there = moment.in_zone(zones).ok_or_else(|| wrong_type(from, NO_ZONE))?;
+            // Writing to memory cannot fail.
+            let _ = write!(out, "\"{}\"", there.date());
+        }
+    }
     Ok(Done::Made)
 }
 
@@ -313,7 +316,7 @@ fn hour(from: Slot, field: Field<'_>, zones: Option<&Zones>, out: &mut Vec<u8>) 
         None => moment.hour().ok_or_else(|| wrong_type(from, NO_TIME))?,
         Some(zones) => moment.in_zone(zones).ok_or_else(|| wrong_type(from, NO_ZONE))?.hour(),
     };
-    let _ = write!(out, "{hour}");
+    out.extend_from_slice(itoa::Buffer::new().format(hour).as_bytes());
     Ok(Done::Made)
 }
 

@@ -1,6 +1,6 @@
 //! The worker: a batch of ODS records in, DWD records and dead letters out, in the same order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use shared::batch::{Batch, Outgoing, Record};
@@ -83,13 +83,13 @@ pub struct Cleaner {
     quality: Quality,
     topic: String,
     /// By partition that is owned.
-    standings: HashMap<i32, Standing>,
+    standings: BTreeMap<i32, Standing>,
 }
 
 impl Cleaner {
     pub fn new(plan: Plan, quality: &QualityConfig, topic: String) -> Self {
         let quality = Quality::new(&plan, quality);
-        Cleaner { plan, desk: Desk::default(), quality, topic, standings: HashMap::new() }
+        Cleaner { plan, desk: Desk::default(), quality, topic, standings: BTreeMap::new() }
     }
 
     pub fn assigned(&mut self, partitions: Vec<(i32, Standing)>) {
@@ -125,7 +125,7 @@ impl Cleaner {
         let now_text = time::milliseconds(now);
         let mut out = Outgoing::at(Acknowledged::Batch(batch.next_offsets()));
         out.begin(batch, COLUMNS_BYTES);
-        let mut taken: HashMap<Operation, u64> = HashMap::new();
+        let mut taken: BTreeMap<Operation, u64> = BTreeMap::new();
         let mut rejected: Option<Rejected> = None;
         for record in batch.records() {
             match self.record(&record, &now_text, &mut out) {

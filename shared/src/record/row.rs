@@ -78,7 +78,8 @@ impl<'a> Field<'a> {
         let Some(inner) = self.0.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
             return Some(Cow::Borrowed(self.0));
         };
-        if !inner.contains('\\') {
+        // In a string of JSON nothing but a backslash is not plain.
+        if scan::plain_len(inner.as_bytes()) == inner.len() {
             return Some(Cow::Borrowed(inner));
         }
         // The text was validated as JSON when the row was parsed. A lone surrogate is valid JSON and no text: kept as written.
@@ -111,13 +112,32 @@ fn mark_of(name: &str) -> u64 {
 /// What [`Columns::read`] found, by the index of the name.
 #[derive(Debug)]
 pub struct Fields<'a> {
-    found: Vec<Option<Field<'a>>>,
+    first: [Option<Field<'a>>; FIRST],
+    /// Those behind: few plans read so many columns, and so most rows take no memory of their own.
+    others: Vec<Option<Field<'a>>>,
 }
+
+const FIRST: usize = 16;
 
 impl<'a> Fields<'a> {
     /// The field at `index` of the list of names; `None` where the row does not have it.
     pub fn get(&self, index: usize) -> Option<Field<'a>> {
-        self.found.get(index).copied().flatten()
+        let found = self.first.get(index).or_else(|| self.others.get(index.checked_sub(FIRST)?));
+        found.copied().flatten()
+    }
+
+    fn none(names: usize) -> Self {
+        Fields { first: [None; FIRST], others: vec![None; names.saturating_sub(FIRST)] }
+    }
+
+    fn put(&mut self, index: usize, field: Field<'a>) {
+        let place = match index.checked_sub(FIRST) {
+            None => self.first.get_mut(index),
+            Some(behind) => self.others.get_mut(behind),
+        };
+        if let Some(place) = place {
+            *place = Some(field);
+        }
     }
 }
 
@@ -133,7 +153,7 @@ impl Columns {
 
     /// Reads the named fields of one JSON object in one pass over its bytes.
     pub fn read<'a>(&self, value: &'a [u8]) -> Result<Fields<'a>, RowError> {
-        let mut found = vec![None; self.names.len()];
+        let mut fields = Fields::none(self.names.len());
         let mut from = 0;
         for_each_field(value, |name, field| {
             if self.marks & mark_of(name) == 0 {
@@ -143,14 +163,12 @@ impl Columns {
             let at = (from..self.names.len())
                 .chain(0..from)
                 .find(|&index| self.names.get(index).is_some_and(|wanted| wanted == name));
-            if let Some(index) = at
-                && let Some(slot) = found.get_mut(index)
-            {
-                *slot = Some(field);
+            if let Some(index) = at {
+                fields.put(index, field);
                 from = index + 1;
             }
         })?;
-        Ok(Fields { found })
+        Ok(fields)
     }
 }
 
@@ -325,6 +343,19 @@ mod tests {
         let fields = columns.read(br#"{"b":"x","c":{"a":3},"a":1e400,"a":2}"#).unwrap();
         assert_eq!(fields.get(0).unwrap().raw(), "2");
         assert_eq!(fields.get(1).unwrap().text().unwrap(), "x");
+    }
+
+    #[test]
+    fn as_many_columns_are_read_as_are_named() {
+        let names: Vec<String> = (0..FIRST * 2 + 1).map(|number| format!("column{number}")).collect();
+        let members: Vec<String> = names.iter().enumerate().map(|(at, name)| format!("\"{name}\":{at}")).collect();
+        let row = format!("{{{}}}", members.join(","));
+        let columns = Columns::new(&names);
+        let fields = columns.read(row.as_bytes()).unwrap();
+        for at in 0..names.len() {
+            assert_eq!(fields.get(at).unwrap().raw(), at.to_string());
+        }
+        assert!(fields.get(names.len()).is_none());
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 use shared::failure::{Failure, FailureKind};
 
 use super::broker::Broker;
+use super::consumed::Consumed;
 use super::entrant::{Entrant, program};
-use super::forward::Order;
 use super::profile::Profile;
+use super::raw::{Order, Task};
 use super::results::Run;
 use super::watch::{Figures, Through, watch};
 use crate::bench::calm;
@@ -32,7 +33,7 @@ impl Hop {
     pub const JOINER: Hop = Hop { service: "dim-joiner", input: "dwd_orders", output: "result_orders_with_user_info" };
 }
 
-/// Where the forwarder copies to.
+/// Where raw clients write to.
 const COPY: &str = "bench_copy";
 
 /// All that a measurement works with.
@@ -73,7 +74,7 @@ impl Through for TopicEnd<'_> {
 
 impl Course<'_> {
     /// Rounds in which each entrant takes the way once; every second round begins at the other end. What the last one that is not a
-    /// forwarder has written is there afterwards.
+    /// raw client has written is there afterwards.
     pub async fn rounds(&mut self, hop: &Hop, entrants: &[Entrant], rounds: u32) -> Result<Vec<Run>, Failure> {
         let mut runs = Vec::new();
         for round in 1..=rounds {
@@ -101,7 +102,7 @@ impl Course<'_> {
         let partitions = self.broker.partitions(hop.input)?;
         let way = Way { partitions, rows: self.broker.rows(hop.input, partitions)? };
         match entrant {
-            Entrant::Forward { instances } => self.forward(hop, *instances, way).await,
+            Entrant::Raw { task, instances } => self.raw(*task, hop, *instances, way).await,
             Entrant::Service { variant, instances } => self.serve(hop, variant, *instances, way).await,
         }
     }
@@ -112,19 +113,25 @@ impl Course<'_> {
         self.broker.until_shown(topic, partitions).await
     }
 
-    async fn forward(&self, hop: &Hop, instances: u32, way: Way) -> Result<Figures, Failure> {
+    async fn raw(&self, task: Task, hop: &Hop, instances: u32, way: Way) -> Result<Figures, Failure> {
         self.anew(COPY, way.partitions).await?;
         let lab = std::env::current_exe().map_err(|error| {
             Failure::new(FailureKind::Broken, "the path of this program is unknown").caused_by(error)
         })?;
-        let mut children = Vec::new();
+        let (mut children, mut consumed) = (Vec::new(), Consumed::default());
         for instance in 0..instances {
             let mine = (0..way.partitions).filter(|partition| partition.unsigned_abs() % instances == instance);
-            let order = Order::new(hop.input, COPY, mine.collect());
-            children.push(Child::start(order.program(&lab, self.places, &self.log("forward", instance)))?);
+            let order = Order::new(task, hop.input, COPY, mine.collect());
+            let (child, out) = Child::start_piped(order.program(&lab, self.places, &self.log("raw", instance)))?;
+            consumed.listen(out);
+            children.push(child);
         }
-        let mut end = TopicEnd { broker: &self.broker, topic: COPY, partitions: way.partitions };
-        let figures = watch(&children, &mut end, way.rows, self.broker.process).await?;
+        let figures = if task == Task::Consume {
+            watch(&children, &mut consumed, way.rows, self.broker.process).await?
+        } else {
+            let mut end = TopicEnd { broker: &self.broker, topic: COPY, partitions: way.partitions };
+            watch(&children, &mut end, way.rows, self.broker.process).await?
+        };
         children.iter_mut().try_for_each(Child::expect_success)?;
         self.broker.forget_topic(COPY).await?;
         Ok(figures)

@@ -3,28 +3,31 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::raw::Task;
 use crate::bench::variant::Variant;
 
 /// One who takes it, in one process or several that share the partitions.
 #[derive(Debug, Clone)]
 pub enum Entrant {
-    Forward { instances: u32 },
+    Raw { task: Task, instances: u32 },
     Service { variant: Variant, instances: u32 },
 }
 
-/// What its figures stand under where nothing is changed on the way.
-const FORWARD: &str = "forward unchanged";
-
 impl Entrant {
+    /// What the others are held against.
+    pub const FORWARD: Entrant = Entrant::Raw { task: Task::Forward, instances: 1 };
+
     pub fn instances(&self) -> u32 {
         match self {
-            Entrant::Forward { instances } | Entrant::Service { instances, .. } => *instances,
+            Entrant::Raw { instances, .. } | Entrant::Service { instances, .. } => *instances,
         }
     }
 
     pub fn title(&self, service: &str) -> String {
         let title = match self {
-            Entrant::Forward { .. } => FORWARD.to_owned(),
+            Entrant::Raw { task: Task::Forward, .. } => "forward unchanged".to_owned(),
+            Entrant::Raw { task: Task::Consume, .. } => "consume alone".to_owned(),
+            Entrant::Raw { task: Task::Produce, .. } => "produce alone".to_owned(),
             Entrant::Service { variant, .. } => variant.title(service),
         };
         if self.instances() == 1 { title } else { format!("{title} x{}", self.instances()) }

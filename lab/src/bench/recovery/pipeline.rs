@@ -102,6 +102,11 @@ impl Pipeline {
         self.0.iter().filter_map(|service| Some((service.name, service.child.as_ref()?.id())))
     }
 
+    /// Their pages, in the order of the data.
+    pub fn places(&self) -> impl Iterator<Item = &ServicePlace> {
+        self.0.iter().map(|service| &service.place)
+    }
+
     fn of(&mut self, name: Name) -> impl Iterator<Item = &mut Service> {
         self.0.iter_mut().filter(move |service| service.name == name)
     }
