@@ -46,6 +46,7 @@ Options of whole:
   --copied N             orders that are copied at the start                   1000000
   --users N                                                                    10000
   --inserts N            orders that are placed then, 5,000 in a transaction   500000
+  --warm-inserts N       orders that are placed before those and do not count  0
   --updates N            orders whose status changes                           200000
   --user-changes N       users whose city changes; 0: none                     1000
   --rates N,...          single changes a second                               5,100,1000,5000
@@ -392,7 +393,7 @@ against() { # flink OPTION...
   [ -x "$FLINKBASE/venv/bin/python" ] || { headline "Flink is brought" && "$here/get.sh"; } || fail "Flink could not be brought, see above"
   folder=$(mktemp -d)
   for round in $(seq "$rounds"); do
-    "$CHECKOUT/scripts/bench.sh" whole --one-table --copied "$copied" --inserts "$rows" --updates 50000 --user-changes 0 --rates 5 \
+    "$CHECKOUT/scripts/bench.sh" whole --one-table --copied "$copied" --warm-inserts "$rows" --inserts "$rows" --updates 50000 --user-changes 0 --rates 5 \
       --rate-s 40 --json "$folder/tidemill-$round.json"
     headline "Flink, throughput"
     flink throughput "$rows" --loads-only

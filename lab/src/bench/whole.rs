@@ -42,6 +42,9 @@ pub struct Plan {
     /// Orders that are placed then, 5,000 in a transaction
     #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..))]
     inserts: u32,
+    /// Orders that are placed before those, in the same way, and do not count: the broker's compiler is at work till then
+    #[arg(long, default_value_t = 0)]
+    warm_inserts: u32,
     /// Orders whose status changes
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
     updates: u32,
@@ -160,6 +163,9 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     progress.line(format!("  {}", copy.text()));
     pipeline.ready().await?;
     let mut measured = vec![copy];
+    if let Some(warm) = loads::warm(plan.users, plan.warm_inserts) {
+        warm.run(places, (&mut source, &mut sink), &used, progress).await?;
+    }
     for load in loads::all(plan.users, plan.inserts, plan.updates, plan.user_changes) {
         let done = load.run(places, (&mut source, &mut sink), &used, progress).await?;
         progress.line(format!("  {}", done.text()));

@@ -11,6 +11,7 @@ use pgwire_replication::{
 use shared::failure::{Failure, FailureKind};
 use shared::generation::Fate;
 use shared::kafka::progress::Progress;
+use shared::kafka::{KafkaConfig, distance};
 use shared::metrics;
 use shared::pg::tls::{SslMode, refused_connection};
 use shared::pg::{PostgresConfig, TEXT_FORM};
@@ -159,6 +160,7 @@ impl Actor for WalReader {
             asked: Lsn(0),
             next_ask: Instant::now(),
             next_batch: Instant::now(),
+            pieces: Pieces::default(),
             progress: self.progress.clone(),
             fate: self.fate.clone(),
         };
@@ -178,9 +180,24 @@ async fn event_from(begin: Instant, client: &mut ReplicationClient) -> Result<Op
     client.recv().await
 }
 
-/// Whether the next batch keeps its distance: many small transactions then become one. One that comes in pieces is not held up.
-fn ends_a_transaction(batch: &[ReplicationEvent]) -> bool {
-    batch.iter().any(|event| matches!(event, ReplicationEvent::Commit { .. }))
+/// So many pieces of a transaction go on at once. A small one comes in fewer.
+const PIECES_AT_ONCE: u32 = 4;
+
+/// Which batches are followed at a distance: many small transactions then become one, and a large one that trickles in does not become a
+/// batch for each of its rows. The few pieces of a small one are not held up.
+#[derive(Debug, Default)]
+struct Pieces(u32);
+
+impl Pieces {
+    /// From this batch to the next; `None` where that follows at once.
+    fn distance_after(&mut self, gathered: &Gathered, config: &KafkaConfig) -> Option<Duration> {
+        let ends_a_transaction = |event: &ReplicationEvent| matches!(event, ReplicationEvent::Commit { .. });
+        let ends_one = gathered.batch.iter().any(ends_a_transaction);
+        self.0 = if ends_one || gathered.is_full { 0 } else { self.0.saturating_add(1) };
+        let is_row = |event: &&ReplicationEvent| matches!(event, ReplicationEvent::XLogData { .. });
+        let is_followed_at_once = gathered.is_full || (!ends_one && self.0 < PIECES_AT_ONCE);
+        if is_followed_at_once { None } else { distance::after(gathered.batch.iter().filter(is_row).count(), config) }
+    }
 }
 
 /// What was there at once.
@@ -200,8 +217,9 @@ struct Reading {
     /// The last position that was to be written down, and when the next may be.
     asked: Lsn,
     next_ask: Instant,
-    /// Small transactions in quick succession become one batch.
+    /// When the next batch begins at the soonest.
     next_batch: Instant,
+    pieces: Pieces,
     progress: Progress,
     fate: Fate,
 }
@@ -220,11 +238,11 @@ impl Reading {
                 Ok(()) = self.durable.confirmed.changed(), if !asks => {}
                 event = event_from(self.next_batch, &mut self.client) => {
                     let begun = Instant::now();
-                    let Gathered { batch, is_full } = self.gather(event)?;
-                    if !is_full && ends_a_transaction(&batch) {
-                        self.next_batch = begun + Duration::from_millis(self.settings.kafka.batch_interval_ms);
+                    let gathered = self.gather(event)?;
+                    if let Some(distance) = self.pieces.distance_after(&gathered, &self.settings.kafka) {
+                        self.next_batch = begun + distance;
                     }
-                    self.send(batch, begun).await?;
+                    self.send(gathered.batch, begun).await?;
                 }
             }
         }
@@ -327,8 +345,21 @@ mod tests {
         let (lsn, commit_time_micros) = (WireLsn::from_u64(1), 0);
         let begin = || ReplicationEvent::Begin { final_lsn: lsn, xid: 1, commit_time_micros };
         let commit = || ReplicationEvent::Commit { lsn, end_lsn: lsn, commit_time_micros };
-        assert!(!ends_a_transaction(&[]) && !ends_a_transaction(&[begin()]));
-        assert!(ends_a_transaction(&[begin(), commit()]));
-        assert!(ends_a_transaction(&[commit(), begin()]), "also where the next one has begun already");
+        let config = KafkaConfig::default();
+        let keeps = |batch| Pieces::default().distance_after(&Gathered { batch, is_full: false }, &config).is_some();
+        assert!(!keeps(vec![]) && !keeps(vec![begin()]));
+        assert!(keeps(vec![begin(), commit()]));
+        assert!(keeps(vec![commit(), begin()]), "also where the next one has begun already");
+    }
+
+    #[test]
+    fn a_transaction_that_trickles_in_keeps_its_distance_too() {
+        let lsn = WireLsn::from_u64(1);
+        let row = |is_full| Gathered { batch: vec![ReplicationEvent::Begin { final_lsn: lsn, xid: 1, commit_time_micros: 0 }], is_full };
+        let (config, mut pieces) = (KafkaConfig::default(), Pieces::default());
+        let mut keeps = |is_full| pieces.distance_after(&row(is_full), &config).is_some();
+        assert_eq!([false; 6].map(&mut keeps), [false, false, false, true, true, true]);
+        assert!(!keeps(true), "a backlog is not held up");
+        assert!(!keeps(false), "and the pieces are counted from there");
     }
 }

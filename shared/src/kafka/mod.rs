@@ -3,6 +3,7 @@
 pub mod bounds;
 mod client_log;
 mod commits;
+pub mod distance;
 pub mod groups;
 pub mod partitioner;
 pub mod parts;
@@ -38,6 +39,8 @@ pub struct KafkaConfig {
     pub request_timeout_ms: u64,
     /// A member that is silent for this long loses its partitions.
     pub session_timeout_ms: u64,
+    /// How often a member gives a sign of life; so soon it hears that partitions are to change hands. At most a third of the session.
+    pub heartbeat_interval_ms: u64,
     /// How often acknowledged positions are committed to the group.
     pub commit_interval_ms: u64,
     /// Longest wait for records in flight when partitions are given up or taken over.
@@ -46,9 +49,10 @@ pub struct KafkaConfig {
     pub batch_records_max: usize,
     /// Most bytes of one batch.
     pub batch_bytes_max: usize,
-    /// Least time from one batch to the next, where it is not full: under load fewer and larger ones. What comes after a quiet time or a
-    /// large batch goes at once.
+    /// Least time from a batch of few records to the next. What comes after a quiet time or a large batch goes at once.
     pub batch_interval_ms: u64,
+    /// The same where they are many and yet no backlog: fewer and larger batches.
+    pub batch_interval_busy_ms: u64,
     /// Batches that wait between two threads of a chain.
     pub queue_batches_max: usize,
     /// Bytes that librdkafka fetches ahead.
@@ -107,11 +111,13 @@ impl Default for KafkaConfig {
             keeps_place: true,
             request_timeout_ms: 10_000,
             session_timeout_ms: 10_000,
+            heartbeat_interval_ms: 500,
             commit_interval_ms: 1_000,
             rebalance_drain_timeout_ms: 30_000,
             batch_records_max: 1_000,
             batch_bytes_max: 1 << 20,
             batch_interval_ms: 5,
+            batch_interval_busy_ms: 20,
             queue_batches_max: 2,
             prefetch_kilobytes_max: 16_384,
             linger_ms: 0,
@@ -148,11 +154,13 @@ impl KafkaConfig {
             keeps_place: Option<bool>,
             request_timeout_ms: Option<u64>,
             session_timeout_ms: Option<u64>,
+            heartbeat_interval_ms: Option<u64>,
             commit_interval_ms: Option<u64>,
             rebalance_drain_timeout_ms: Option<u64>,
             batch_records_max: Option<usize>,
             batch_bytes_max: Option<usize>,
             batch_interval_ms: Option<u64>,
+            batch_interval_busy_ms: Option<u64>,
             queue_batches_max: Option<usize>,
             prefetch_kilobytes_max: Option<usize>,
             linger_ms: Option<u64>,
@@ -171,11 +179,13 @@ impl KafkaConfig {
             keeps_place: given.keeps_place.unwrap_or(self.keeps_place),
             request_timeout_ms: given.request_timeout_ms.unwrap_or(self.request_timeout_ms),
             session_timeout_ms: given.session_timeout_ms.unwrap_or(self.session_timeout_ms),
+            heartbeat_interval_ms: given.heartbeat_interval_ms.unwrap_or(self.heartbeat_interval_ms),
             commit_interval_ms: given.commit_interval_ms.unwrap_or(self.commit_interval_ms),
             rebalance_drain_timeout_ms: given.rebalance_drain_timeout_ms.unwrap_or(self.rebalance_drain_timeout_ms),
             batch_records_max: given.batch_records_max.unwrap_or(self.batch_records_max),
             batch_bytes_max: given.batch_bytes_max.unwrap_or(self.batch_bytes_max),
             batch_interval_ms: given.batch_interval_ms.unwrap_or(self.batch_interval_ms),
+            batch_interval_busy_ms: given.batch_interval_busy_ms.unwrap_or(self.batch_interval_busy_ms),
             queue_batches_max: given.queue_batches_max.unwrap_or(self.queue_batches_max),
             prefetch_kilobytes_max: given.prefetch_kilobytes_max.unwrap_or(self.prefetch_kilobytes_max),
             linger_ms: given.linger_ms.unwrap_or(self.linger_ms),
@@ -191,9 +201,10 @@ impl KafkaConfig {
 
     /// What can be seen to be wrong without asking the broker.
     pub fn validate(&self) -> Result<(), Failure> {
-        let least: [(&str, u64, u64); 11] = [
+        let least: [(&str, u64, u64); 12] = [
             ("request_timeout_ms", self.request_timeout_ms, 100),
             ("session_timeout_ms", self.session_timeout_ms, 1_000),
+            ("heartbeat_interval_ms", self.heartbeat_interval_ms, 100),
             ("commit_interval_ms", self.commit_interval_ms, 1),
             ("batch_records_max", self.batch_records_max as u64, 1),
             ("batch_bytes_max", self.batch_bytes_max as u64, 1),
@@ -206,6 +217,7 @@ impl KafkaConfig {
         ];
         let most = [
             ("batch_interval_ms", self.batch_interval_ms, BATCH_INTERVAL_MS_MAX, "meanwhile nothing goes on"),
+            ("batch_interval_busy_ms", self.batch_interval_busy_ms, BATCH_INTERVAL_MS_MAX, "meanwhile nothing goes on"),
             (
                 "requests_in_flight_max",
                 self.requests_in_flight_max,
@@ -274,7 +286,7 @@ impl KafkaConfig {
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("fetch.wait.max.ms", LONG_POLL_MS)
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
-            .set("heartbeat.interval.ms", (self.session_timeout_ms / 3).to_string())
+            .set("heartbeat.interval.ms", self.heartbeat_interval_ms.min(self.session_timeout_ms / 3).to_string())
             .set("statistics.interval.ms", "1000")
             // The lease and the drain have bounds of their own.
             .set("max.poll.interval.ms", "86400000");

@@ -28,6 +28,7 @@ use super::KafkaConfig;
 use super::bounds::{self, Bounds};
 use super::client_log::{self, ClientLog};
 use super::commits::{Commits, Outcome};
+use super::distance;
 use super::progress::Progress;
 use super::tail::record_of;
 use super::topics::unreachable_broker;
@@ -432,13 +433,6 @@ struct PartitionState {
 /// The thread looks around at least this often.
 const LONGEST_POLL: Duration = Duration::from_millis(100);
 
-/// Whether the next batch keeps its distance to one of so many records: in a backlog, where a batch has a quarter of what it may hold, there is
-/// nothing to wait for.
-fn is_kept_distance_to(records: usize, records_max: usize) -> bool {
-    const LARGE_SHARE: usize = 4;
-    records < records_max / LARGE_SHARE
-}
-
 /// The thread sleeps so long at most while it could answer the group.
 const SHORT_REST: Duration = Duration::from_millis(20);
 
@@ -449,8 +443,8 @@ struct Reading<'a, S: StartPoint> {
     batch: Batch,
     /// A batch that is not full goes on from here; `None` where it need not wait.
     due: Option<Instant>,
-    /// When the last batch went on, where it was a small one.
-    last_sent: Option<Instant>,
+    /// The next batch goes on no sooner; `None` where the last one was large.
+    next_batch: Option<Instant>,
     /// Since when the batch could not be sent on.
     blocked_since: Option<Instant>,
     paused: bool,
@@ -467,7 +461,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
             context: consumer.context(),
             batch: Batch::default(),
             due: None,
-            last_sent: None,
+            next_batch: None,
             blocked_since: None,
             paused: false,
             at_end: BTreeSet::new(),
@@ -582,9 +576,7 @@ impl<'a, S: StartPoint> Reading<'a, S> {
 
     /// When a batch that begins now goes on, if it does not get full.
     fn due(&self, now: Instant) -> Option<Instant> {
-        let interval = Duration::from_millis(self.context.config.batch_interval_ms);
-        let rested = self.last_sent.map(|last| last + interval);
-        let due = rested.map_or(now, |rested| rested.max(now)).max(now + self.context.batch_wait);
+        let due = self.next_batch.map_or(now, |next| next.max(now)).max(now + self.context.batch_wait);
         (due > now).then_some(due)
     }
 
@@ -712,11 +704,11 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         // Counted first: the last stage may complete the batch before try_send returns.
         self.context.progress.issue();
         let next = self.batch.next();
-        let is_small = is_kept_distance_to(self.batch.len(), self.context.config.batch_records_max);
+        let distance = distance::after(self.batch.len(), &self.context.config);
         match self.context.sender.try_send(FromReader::Batch(std::mem::replace(&mut self.batch, next))) {
             Ok(()) => {
                 self.due = None;
-                self.last_sent = is_small.then(Instant::now);
+                self.next_batch = distance.map(|distance| Instant::now() + distance);
                 if let Some(since) = self.blocked_since.take() {
                     let waited = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
                     metrics::WAITING_MICROSECONDS.inc_by(waited);
@@ -820,12 +812,6 @@ impl<M: actix::Message<Result = ()> + Send + Unpin + 'static> Actor for Feed<M> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_small_batch_is_kept_distance_to() {
-        assert!(is_kept_distance_to(1, 1_000) && is_kept_distance_to(249, 1_000));
-        assert!(!is_kept_distance_to(250, 1_000) && !is_kept_distance_to(1, 1));
-    }
 
     #[test]
     fn statistics_tell_ends_and_committed_offsets_as_far_as_they_are_known() {

@@ -99,6 +99,11 @@ pub struct Due {
     users: u32,
 }
 
+/// Inserts before those that count; none where there are to be none.
+pub fn warm(users: u32, count: u32) -> Option<Due> {
+    (count > 0).then_some(Due { kind: Kind::Inserts, count, users })
+}
+
 pub fn all(users: u32, inserts: u32, updates: u32, user_changes: u32) -> Vec<Due> {
     let counts = [(Kind::Inserts, inserts), (Kind::Updates, updates), (Kind::UserChanges, user_changes.min(users))];
     counts.into_iter().filter(|(_, count)| *count > 0).map(|(kind, count)| Due { kind, count, users }).collect()
