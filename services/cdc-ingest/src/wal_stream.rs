@@ -355,7 +355,10 @@ mod tests {
     #[test]
     fn a_transaction_that_trickles_in_keeps_its_distance_too() {
         let lsn = WireLsn::from_u64(1);
-        let row = |is_full| Gathered { batch: vec![ReplicationEvent::Begin { final_lsn: lsn, xid: 1, commit_time_micros: 0 }], is_full };
+        let row = |is_full| Gathered {
+            batch: vec![ReplicationEvent::Begin { final_lsn: lsn, xid: 1, commit_time_micros: 0 }],
+            is_full,
+        };
         let (config, mut pieces) = (KafkaConfig::default(), Pieces::default());
         let mut keeps = |is_full| pieces.distance_after(&row(is_full), &config).is_some();
         assert_eq!([false; 6].map(&mut keeps), [false, false, false, true, true, true]);

@@ -32,8 +32,12 @@ mod tests {
     use super::*;
 
     fn milliseconds(records: usize, change: fn(&mut KafkaConfig)) -> Option<u128> {
-        let mut config =
-            KafkaConfig { batch_interval_ms: 5, batch_interval_busy_ms: 20, batch_records_max: 1_000, ..KafkaConfig::default() };
+        let mut config = KafkaConfig {
+            batch_interval_ms: 5,
+            batch_interval_busy_ms: 20,
+            batch_records_max: 1_000,
+            ..KafkaConfig::default()
+        };
         change(&mut config);
         after(records, &config).map(|distance| distance.as_millis())
     }
@@ -47,7 +51,10 @@ mod tests {
     #[test]
     fn the_longer_distance_is_never_the_shorter_one() {
         assert_eq!(milliseconds(100, |config| config.batch_interval_busy_ms = 1), Some(5));
-        assert_eq!(milliseconds(100, |config| (config.batch_interval_ms, config.batch_interval_busy_ms) = (0, 0)), Some(0));
+        assert_eq!(
+            milliseconds(100, |config| (config.batch_interval_ms, config.batch_interval_busy_ms) = (0, 0)),
+            Some(0)
+        );
         assert_eq!(milliseconds(1, |config| config.batch_records_max = 1), None, "batches of one have nothing to gain");
     }
 }

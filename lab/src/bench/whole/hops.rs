@@ -54,12 +54,7 @@ pub fn table<'l>(rates: impl Iterator<Item = (u32, &'l [Hop])>) -> Table {
         for Hop { service, since_commit_ms } in hops {
             let own = since_commit_ms - before;
             before = *since_commit_ms;
-            table.row(&[
-                rate.to_string(),
-                (*service).to_owned(),
-                format!("{since_commit_ms:.2}"),
-                format!("{own:.2}"),
-            ]);
+            table.row(&[rate.to_string(), (*service).to_owned(), format!("{since_commit_ms:.2}"), format!("{own:.2}")]);
         }
     }
     table
