@@ -132,6 +132,7 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
         health: setup.health.clone(),
         revoked: Mutex::default(),
         goals: Mutex::default(),
+        given: Mutex::default(),
         ends: Mutex::default(),
         commits: Mutex::new(Commits::new(setup.config.request_timeout())),
         log: ClientLog::new("group member"),
@@ -173,10 +174,33 @@ struct Assignments<S: StartPoint> {
     revoked: Mutex<Vec<i32>>,
     /// End offsets at the time of assignment, by partition: reached, the instance has caught up. `None` before the first assignment.
     goals: Mutex<Option<BTreeMap<i32, i64>>>,
+    given: Mutex<Option<Given>>,
     /// End offsets as librdkafka's statistics tell them.
     ends: Mutex<BTreeMap<i32, i64>>,
     commits: Mutex<Commits>,
     log: ClientLog,
+}
+
+/// What the group has given this member. Who comes to others is given nothing at first: they give partitions up, and the group meets again. To
+/// be ready before would let a roll over stop the next member meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    has_partitions: bool,
+    /// From here on nothing at all is believed: there are more members than partitions.
+    nothing_from: Instant,
+}
+
+impl Given {
+    /// The others hear of it with a heartbeat, and this one of what they gave up.
+    fn now(heartbeat_interval_ms: u64) -> Self {
+        const THEY_DRAIN: Duration = Duration::from_secs(2);
+        let nothing_from = Instant::now() + 2 * Duration::from_millis(heartbeat_interval_ms) + THEY_DRAIN;
+        Given { has_partitions: false, nothing_from }
+    }
+
+    fn is_final(self, now: Instant) -> bool {
+        self.has_partitions || now >= self.nothing_from
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -262,6 +286,8 @@ impl<S: StartPoint> Assignments<S> {
             return Err(Failure::new(FailureKind::Broken, "a partition was taken over without a place to start from"));
         }
         locked(&self.goals).get_or_insert_default().extend(goals);
+        locked(&self.given).get_or_insert_with(|| Given::now(self.config.heartbeat_interval_ms)).has_partitions |=
+            !started.is_empty();
         if !started.is_empty() {
             self.send(FromReader::Assigned(started))?;
         }
@@ -496,13 +522,16 @@ impl<'a, S: StartPoint> Reading<'a, S> {
         Ok(())
     }
 
-    /// Before the end: commits, and asks until the group has it, within the bound of a request.
+    /// Before the end: commits, and asks for a short while until the group has it. A group that is about to give its partitions anew takes no
+    /// commit, and waits for this member to leave; and the next start goes by the output, and by the group's offset only where that says
+    /// nothing.
     fn commit_last(&self) {
+        const LONGEST: Duration = Duration::from_secs(1);
         let positions = self.context.progress.positions();
         if positions.is_empty() {
             return;
         }
-        let deadline = Instant::now() + self.context.config.request_timeout();
+        let deadline = Instant::now() + self.context.config.request_timeout().min(LONGEST);
         commit(self.consumer);
         while !self.has_committed(&positions) && !self.context.fate.has_ended() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
@@ -749,6 +778,9 @@ impl<'a, S: StartPoint> Reading<'a, S> {
     }
 
     fn report_caught_up(&self, positions: &BTreeMap<i32, i64>) {
+        if !locked(&self.context.given).is_some_and(|given| given.is_final(Instant::now())) {
+            return;
+        }
         let goals = locked(&self.context.goals);
         let Some(goals) = &*goals else { return };
         // The end offset may lie beyond the last record (compaction): at the end with nothing in hand is there as well.
@@ -812,6 +844,15 @@ impl<M: actix::Message<Result = ()> + Send + Unpin + 'static> Actor for Feed<M> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_that_was_given_nothing_is_not_ready_at_once() {
+        let mut given = Given::now(500);
+        assert!(!given.is_final(Instant::now()));
+        assert!(given.is_final(Instant::now() + Duration::from_secs(4)), "there may be more members than partitions");
+        given.has_partitions = true;
+        assert!(given.is_final(Instant::now()));
+    }
 
     #[test]
     fn statistics_tell_ends_and_committed_offsets_as_far_as_they_are_known() {
