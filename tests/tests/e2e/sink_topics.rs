@@ -69,10 +69,12 @@ async fn further_topics_are_written_by_name_without_what_is_left_out() {
     new_change_comes_through(&stack).await;
 
     // Each topic goes on where its own rows have come to.
-    let shown = state(&stack, PG_SINKER).await;
     for topic in [stack.users_topic(), stack.places.names.dwd_topic.clone()] {
-        let partitions = &shown["details"]["further"][&topic]["input"]["partitions"];
-        assert_eq!(partitions.as_array().map(Vec::len), Some(4), "{topic}: {shown:#}");
+        until_equal("the partitions of a further topic that are shown", Some(4), async || {
+            let shown = state(&stack, PG_SINKER).await;
+            shown["details"]["further"][&topic]["input"]["partitions"].as_array().map(Vec::len)
+        })
+        .await;
     }
     let status = stack.process(PG_SINKER).terminate().await;
     let log = stack.process(PG_SINKER).log_text();
