@@ -8,6 +8,7 @@ use shared::kafka::topics::Topics;
 use shared::run::Service as _;
 
 use crate::dimension::Dimension;
+use crate::hashes::Hashes;
 use crate::pipeline::DimJoiner;
 use crate::plan::{DimensionPlan, Plan, problem};
 use crate::settings::{Mode, Settings};
@@ -70,7 +71,7 @@ fn of_dimension(plan: DimensionPlan, last: &Batch) -> Vec<Finding> {
     let time = has_time.then(|| (plan.config.time.as_str(), format!("`time` of `{name}`")));
     let mut lacks = lacking(&format!("key of topic {topic}"), &keys, &on);
     lacks.extend(lacking(&format!("row of topic {topic}"), &rows, &from.chain(time).collect::<Vec<_>>()));
-    let mut table = Dimension::new(plan);
+    let mut table = Dimension::new(plan, Hashes::default());
     let set_aside = last.records().filter_map(|record| table.apply(&record).err()).map(|rejection| rejection.detail);
     verdict(&format!("dimension {name}: topic {topic}"), last.len(), lacks, set_aside.collect())
 }

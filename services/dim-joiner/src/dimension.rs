@@ -2,9 +2,9 @@
 //!
 //! There may be millions of rows, so the index holds numbers, and looks into the rows for their names.
 
-use std::hash::BuildHasher;
+use std::hint::black_box;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::HashTable;
 use shared::batch::Record;
 use shared::failure::Failure;
 use shared::position::Version;
@@ -13,6 +13,7 @@ use shared::record::header::{Header, Operation};
 use shared::record::row::{Columns, RowError, for_each_field};
 
 use crate::forgotten::Alike;
+use crate::hashes::Hashes;
 use crate::names::{self, Name};
 use crate::plan::{DimensionPlan, problem};
 use crate::settings::Mode;
@@ -82,12 +83,15 @@ pub struct Dimension {
     key: Columns,
     rows: Vec<Row>,
     by_name: HashTable<u32>,
-    hashes: DefaultHashBuilder,
+    hashes: Hashes,
     bytes: u64,
 }
 
 /// What an entry costs beside its text: itself, its place in the index, and what the allocator adds.
 const ROW_BYTES: u64 = size_of::<Row>() as u64 + 24;
+/// What a processor fetches from memory at a time.
+const CACHE_LINE_BYTES: usize = 64;
+
 const PAST_BYTES: u64 = size_of::<Past>() as u64 + 16;
 
 impl Row {
@@ -128,7 +132,7 @@ impl Row {
 }
 
 impl Dimension {
-    pub fn new(plan: DimensionPlan) -> Self {
+    pub fn new(plan: DimensionPlan, hashes: Hashes) -> Self {
         let key: Vec<&String> = plan.config.on.keys().collect();
         Dimension {
             key: Columns::new(&key),
@@ -136,7 +140,7 @@ impl Dimension {
             plan,
             rows: Vec::new(),
             by_name: HashTable::new(),
-            hashes: DefaultHashBuilder::default(),
+            hashes,
             bytes: 0,
         }
     }
@@ -163,19 +167,44 @@ impl Dimension {
         self.rows.is_empty()
     }
 
-    fn number_of(&self, name: &str) -> Option<u32> {
-        let is_it = |number: &u32| self.rows.get(*number as usize).is_some_and(|row| row.name() == name.as_bytes());
-        self.by_name.find(self.hashes.hash_one(name.as_bytes()), is_it).copied()
+    /// The number of a row: it keeps it, also as one that was deleted.
+    pub fn number_of(&self, name: &str) -> Option<u32> {
+        self.find(name, self.hashes.of_name(name.as_bytes()))
+    }
+
+    fn find(&self, name: &str, hash: u64) -> Option<u32> {
+        let is_it = |number: &u32| self.has_name(*number, name);
+        self.by_name.find(hash, is_it).copied()
+    }
+
+    fn has_name(&self, number: u32, name: &str) -> bool {
+        self.rows.get(number as usize).is_some_and(|row| row.name() == name.as_bytes())
+    }
+
+    /// The row that most likely has a name with this hash: its own is not looked at.
+    pub fn guess(&self, hash: u64) -> Option<u32> {
+        self.by_name.find(hash, |_| true).copied()
+    }
+
+    /// Reads what joining with the row will want of memory.
+    pub fn fetch(&self, number: u32) {
+        let text = self.rows.get(number as usize).map(|row| &*row.text).unwrap_or_default();
+        black_box(text.iter().step_by(CACHE_LINE_BYTES).fold(0, |all, byte| all ^ byte));
+    }
+
+    /// The row that has this name; the guess was right most often.
+    pub fn confirm(&self, guess: Option<u32>, name: &str, hash: u64) -> Option<u32> {
+        guess.filter(|&number| self.has_name(number, name)).or_else(|| self.find(name, hash))
     }
 
     fn row(&self, name: &str) -> Option<&Row> {
         self.rows.get(self.number_of(name)? as usize)
     }
 
-    /// What a fact carries that names this row, or none, and is of this time.
-    pub fn chosen(&self, name: Option<&str>, time: Option<i64>) -> Chosen<'_> {
+    /// What a fact carries that names the row of this number, or none that was ever known, and is of this time.
+    pub fn chosen(&self, number: Option<u32>, time: Option<i64>) -> Chosen<'_> {
         let unknown = Chosen { stamp: None, given: self.plan.columns.defaults(), is_known: false };
-        let Some(row) = name.and_then(|name| self.row(name)) else { return unknown };
+        let Some(row) = number.and_then(|number| self.rows.get(number as usize)) else { return unknown };
         let (stamp, given) = match (self.plan.config.mode, time) {
             (Mode::AsOf, Some(time)) => row.at(time),
             _ => (&row.stamp, row.given()),
@@ -191,7 +220,7 @@ impl Dimension {
         let has_lost = |time| self.row(name).is_some_and(|row| row.has_lost(sent, time));
         match time.filter(|_| self.plan.config.mode == Mode::AsOf).is_some_and(has_lost) {
             true => sent,
-            false => self.chosen(Some(name), time).version(),
+            false => self.chosen(self.number_of(name), time).version(),
         }
     }
 
@@ -277,8 +306,8 @@ impl Dimension {
         let name_bytes = u32::try_from(name.len()).unwrap_or(u32::MAX);
         self.rows.push(Row { text, name_bytes, stamp, seen: stamp.version, past: Vec::new() });
         let (rows, hashes) = (&self.rows, &self.hashes);
-        let hash_of = |number: &u32| rows.get(*number as usize).map_or(0, |row| hashes.hash_one(row.name()));
-        self.by_name.insert_unique(hashes.hash_one(name.as_bytes()), number, hash_of);
+        let hash_of = |number: &u32| rows.get(*number as usize).map_or(0, |row| hashes.of_name(row.name()));
+        self.by_name.insert_unique(hashes.of_name(name.as_bytes()), number, hash_of);
     }
 
     /// More than may be held is an error: whoever reads it decides whether there is more memory.

@@ -9,18 +9,19 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::mem::size_of;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::HashTable;
 use shared::failure::Failure;
 use shared::metrics;
 use shared::position::{JoinedVersions, ResultVersion, Version};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::disk::Shelf;
 use crate::fact::Fact;
 use crate::forgotten::{Alike, Forgotten};
+use crate::hashes::{Address, Hashes, KeyHash};
 use crate::names::Name;
 use crate::room::Room;
 use crate::shapes::Shapes;
@@ -111,12 +112,8 @@ struct Owner {
     facts: Places,
 }
 
-/// The newest last. Most have one in a partition.
-#[derive(Debug)]
-enum Places {
-    One(u32),
-    Many(Vec<u32>),
-}
+/// The newest last. Most rows have few in a partition, which take no memory beside the list itself.
+type Places = SmallVec<[u32; 4]>;
 
 /// The facts by the rows of one dimension that they name.
 #[derive(Debug, Default)]
@@ -126,15 +123,21 @@ struct Index {
     forgotten: Forgotten,
 }
 
+/// A fact in the index by key.
+#[derive(Debug, Clone, Copy)]
+struct Keyed {
+    hash: KeyHash,
+    slot: u32,
+}
+
 /// The facts of one partition.
 pub struct PartitionFacts {
     room: Room,
     /// What it has taken of the room.
     bytes: u64,
     facts: Slots<Held>,
-    by_key: HashTable<u32>,
+    by_key: HashTable<Keyed>,
     indexes: Vec<Index>,
-    hashes: DefaultHashBuilder,
     shapes: Shapes,
     /// For the text of the fact in hand.
     text: Vec<u8>,
@@ -188,68 +191,53 @@ impl Held {
     }
 }
 
-impl Places {
-    fn as_slice(&self) -> &[u32] {
-        match self {
-            Places::One(slot) => std::slice::from_ref(slot),
-            Places::Many(slots) => slots,
-        }
-    }
-
-    fn push(&mut self, slot: u32) {
-        match self {
-            Places::One(first) => *self = Places::Many(vec![*first, slot]),
-            Places::Many(slots) => slots.push(slot),
-        }
-    }
-
-    /// Takes out the fact at a place; the last one comes there. True when there is none left.
-    fn remove(&mut self, place: u32) -> bool {
-        let Places::Many(slots) = self else { return true };
-        if (place as usize) < slots.len() {
-            slots.swap_remove(place as usize);
-        }
-        slots.is_empty()
-    }
-}
-
 impl Index {
-    fn number_of(&self, name: &str, hashes: &DefaultHashBuilder) -> Option<u32> {
+    fn number_of(&self, name: &str, hash: u64) -> Option<u32> {
         let is_it = |owner: &u32| self.owners.get(*owner).is_some_and(|owner| *owner.name == *name);
-        self.by_name.find(hashes.hash_one(name), is_it).copied()
+        self.by_name.find(hash, is_it).copied()
     }
 
-    fn facts_of(&self, name: &str, hashes: &DefaultHashBuilder) -> &[u32] {
-        let owner = self.number_of(name, hashes).and_then(|number| self.owners.get(number));
-        owner.map_or(&[], |owner| owner.facts.as_slice())
+    fn facts_of(&self, name: &str, hash: u64) -> &[u32] {
+        self.number_of(name, hash).and_then(|number| self.owners.get(number)).map_or(&[], |owner| &owner.facts)
     }
 
     /// Enters a fact. The number of its owner, its place in the list, and the bytes that this takes.
-    fn enter(&mut self, name: &str, slot: u32, hashes: &DefaultHashBuilder) -> (u32, u32, u64) {
-        if let Some(number) = self.number_of(name, hashes)
+    fn enter(&mut self, name: &Name, hash: u64, slot: u32, hashes: &Hashes) -> (u32, u32, u64) {
+        if let Some(number) = self.number_of(name, hash)
             && let Some(owner) = self.owners.get_mut(number)
         {
             owner.facts.push(slot);
-            return (number, number_of(owner.facts.as_slice().len() - 1), 0);
+            return (number, number_of(owner.facts.len() - 1), 0);
         }
-        let number = self.owners.put(Owner { name: name.into(), facts: Places::One(slot) });
+        let number = self.owners.put(Owner { name: name.clone(), facts: smallvec![slot] });
         let owners = &self.owners;
-        let hash_of = |owner: &u32| owners.get(*owner).map_or(0, |owner| hashes.hash_one(&*owner.name));
-        self.by_name.insert_unique(hashes.hash_one(name), number, hash_of);
+        let hash_of = |owner: &u32| owners.get(*owner).map_or(0, |owner| hashes.of_name(owner.name.as_bytes()));
+        self.by_name.insert_unique(hash, number, hash_of);
         (number, 0, OWNER_BYTES + name.len() as u64)
     }
 
     /// Takes a fact out of its owner's list. The fact that came to its place, and the bytes that are given back.
-    fn leave(&mut self, link: Link, hashes: &DefaultHashBuilder) -> (Option<u32>, u64) {
+    fn leave(&mut self, link: Link, hashes: &Hashes) -> (Option<u32>, u64) {
         let Some(owner) = self.owners.get_mut(link.owner) else { return (None, 0) };
-        if !owner.facts.remove(link.place) {
-            return (owner.facts.as_slice().get(link.place as usize).copied(), 0);
+        let place = link.place as usize;
+        if place < owner.facts.len() {
+            owner.facts.swap_remove(place);
+        }
+        if !owner.facts.is_empty() {
+            return (owner.facts.get(place).copied(), 0);
         }
         let Some(owner) = self.owners.take(link.owner) else { return (None, 0) };
-        if let Ok(entry) = self.by_name.find_entry(hashes.hash_one(&*owner.name), |found| *found == link.owner) {
+        let hash = hashes.of_name(owner.name.as_bytes());
+        if let Ok(entry) = self.by_name.find_entry(hash, |found| *found == link.owner) {
             entry.remove();
         }
         (None, OWNER_BYTES + owner.name.len() as u64)
+    }
+
+    /// Reads what [`Index::enter`] will want of memory.
+    fn fetch(&self, hash: u64) {
+        let likely = self.by_name.find(hash, |_| true);
+        black_box(likely.and_then(|owner| self.owners.get(*owner)).and_then(|owner| owner.facts.last()));
     }
 }
 
@@ -274,7 +262,6 @@ impl PartitionFacts {
             bytes: 0,
             facts: Slots::default(),
             by_key: HashTable::new(),
-            hashes: DefaultHashBuilder::default(),
             shapes: Shapes::default(),
             text: Vec::new(),
             shelf: None,
@@ -323,27 +310,47 @@ impl PartitionFacts {
         self.room.give_back(bytes);
     }
 
-    fn slot_of(&self, key: &[u8]) -> Option<u32> {
-        self.slot_by_hash(self.hashes.hash_one(key), key)
+    fn hashes(&self) -> &Hashes {
+        &self.room.hashes
     }
 
-    fn slot_by_hash(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        let is_it = |slot: &u32| self.facts.get(*slot).is_some_and(|fact| fact.key() == key);
-        self.by_key.find(hash, is_it).copied()
+    fn slot_of(&self, key: &[u8]) -> Option<u32> {
+        self.slot_at(self.hashes().of_key(key), key)
+    }
+
+    fn slot_at(&self, hash: KeyHash, key: &[u8]) -> Option<u32> {
+        let has_key = |slot: u32| self.facts.get(slot).is_some_and(|fact| fact.key() == key);
+        let is_it = |keyed: &Keyed| keyed.hash == hash && has_key(keyed.slot);
+        self.by_key.find(hash.spread(), is_it).map(|keyed| keyed.slot)
+    }
+
+    /// Reads what [`PartitionFacts::put`] will want of memory: of several facts one after the other, for memory answers many questions at
+    /// once as soon as one.
+    pub fn fetch(&self, address: &Address) {
+        let known = self.by_key.find(address.key.spread(), |keyed| keyed.hash == address.key);
+        black_box(known.and_then(|keyed| self.facts.get(keyed.slot)).map(|held| held.version));
+        for (index, hash) in self.indexes.iter().zip(&address.names) {
+            index.fetch(*hash);
+        }
     }
 
     /// Remembers a fact as it is sent. The newest stands last in the lists of the rows that it names.
     pub fn put(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
-        let hash = self.hashes.hash_one(&*fact.key);
-        self.remove(hash, &fact.key)?;
+        let address = self.hashes().address(&fact.key, fact.links.iter().map(|(name, _)| name.as_ref()));
+        self.put_at(&address, fact)
+    }
+
+    /// The same, where the address is known.
+    pub fn put_at(&mut self, address: &Address, fact: &Kept<'_>) -> Result<(), Failure> {
+        self.remove(address.key, &fact.key)?;
         if self.gone.as_mut().and_then(|gone| gone.remove(&*fact.key)).is_some() {
             self.give_back(GONE_BYTES + fact.key.len() as u64);
         }
-        self.enter(hash, fact);
+        self.enter(address, fact);
         self.make_room()
     }
 
-    fn enter(&mut self, hash: u64, fact: &Kept<'_>) {
+    fn enter(&mut self, address: &Address, fact: &Kept<'_>) {
         self.text.clear();
         self.text.extend_from_slice(&fact.key);
         let shape = self.shapes.pack(&fact.open_row, &mut self.text);
@@ -358,9 +365,10 @@ impl PartitionFacts {
         };
         let slot = self.facts.put(held);
         let mut bytes = 0;
-        let links = fact.links.iter().zip(&mut self.indexes).map(|((name, version), index)| {
+        let named = fact.links.iter().zip(&address.names);
+        let links = named.zip(&mut self.indexes).map(|(((name, version), hash), index)| {
             let (owner, place, taken) = match name {
-                Some(name) => index.enter(name, slot, &self.hashes),
+                Some(name) => index.enter(name, *hash, slot, &self.room.hashes),
                 None => (NOBODY, 0, 0),
             };
             bytes += taken;
@@ -371,9 +379,7 @@ impl PartitionFacts {
             held.links = links;
             bytes += held.bytes();
         }
-        let (facts, hashes) = (&self.facts, &self.hashes);
-        let hash_of = |slot: &u32| facts.get(*slot).map_or(0, |fact| hashes.hash_one(fact.key()));
-        self.by_key.insert_unique(hash, slot, hash_of);
+        self.by_key.insert_unique(address.key.spread(), Keyed { hash: address.key, slot }, |keyed| keyed.hash.spread());
         self.take(bytes);
     }
 
@@ -399,7 +405,7 @@ impl PartitionFacts {
 
     /// A fact was deleted, by a tombstone of this version.
     pub fn delete(&mut self, key: &[u8], version: Version) -> Result<(), Failure> {
-        self.remove(self.hashes.hash_one(key), key)?;
+        self.remove(self.hashes().of_key(key), key)?;
         if let Some(gone) = &mut self.gone
             && gone.insert(key.into(), version).is_none()
         {
@@ -408,8 +414,8 @@ impl PartitionFacts {
         Ok(())
     }
 
-    fn remove(&mut self, hash: u64, key: &[u8]) -> Result<(), Failure> {
-        if let Some(slot) = self.slot_by_hash(hash, key) {
+    fn remove(&mut self, hash: KeyHash, key: &[u8]) -> Result<(), Failure> {
+        if let Some(slot) = self.slot_at(hash, key) {
             self.take_out(slot);
         } else if let Some(shelf) = &mut self.shelf {
             shelf.remove(key)?;
@@ -421,11 +427,12 @@ impl PartitionFacts {
     fn take_out(&mut self, slot: u32) {
         let Some(held) = self.facts.take(slot) else { return };
         let mut bytes = held.bytes();
-        if let Ok(entry) = self.by_key.find_entry(self.hashes.hash_one(held.key()), |found| *found == slot) {
+        let hash = self.hashes().of_key(held.key());
+        if let Ok(entry) = self.by_key.find_entry(hash.spread(), |keyed| keyed.slot == slot) {
             entry.remove();
         }
         for (dimension, (link, index)) in held.links.iter().zip(&mut self.indexes).enumerate() {
-            let (moved, given_back) = index.leave(*link, &self.hashes);
+            let (moved, given_back) = index.leave(*link, &self.room.hashes);
             bytes += given_back;
             if let Some(moved) = moved.and_then(|slot| self.facts.get_mut(slot))
                 && let Some(moved) = moved.links.get_mut(dimension)
@@ -506,8 +513,13 @@ impl PartitionFacts {
             || self.shelf.as_ref().map(|shelf| shelf.next_of(dimension, name, None)).transpose()?.flatten().is_some())
     }
 
+    fn in_memory(&self, dimension: usize, name: &str) -> &[u32] {
+        let hash = self.hashes().of_name(name.as_bytes());
+        self.indexes.get(dimension).map_or(&[], |index| index.facts_of(name, hash))
+    }
+
     fn count_in_memory(&self, dimension: usize, name: &str) -> usize {
-        self.indexes.get(dimension).map_or(0, |index| index.facts_of(name, &self.hashes).len())
+        self.in_memory(dimension, name).len()
     }
 
     /// Begins a walk over the facts that name this row.
@@ -529,8 +541,7 @@ impl PartitionFacts {
         {
             cursor.in_memory = place;
             *looks -= 1;
-            let slot =
-                self.indexes.get(dimension).and_then(|index| index.facts_of(name, &self.hashes).get(place).copied());
+            let slot = self.in_memory(dimension, name).get(place).copied();
             if let Some(held) = slot.and_then(|slot| self.facts.get(slot))
                 && self.held_lags(held, now)
             {
@@ -644,7 +655,7 @@ impl PartitionFacts {
     /// Forgets a fact: a change of a row that it names reaches it no more.
     pub fn forget(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
         metrics::FACTS_FORGOTTEN.inc();
-        self.remove(self.hashes.hash_one(&*fact.key), &fact.key)?;
+        self.remove(self.hashes().of_key(&fact.key), &fact.key)?;
         for (dimension, (name, sent)) in fact.links.iter().enumerate() {
             if let Some(name) = name {
                 let one = Alike::one(*sent, fact.time);

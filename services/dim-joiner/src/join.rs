@@ -16,10 +16,12 @@ use shared::record::row::{RowError, rendered_name, write_string};
 use shared::record::time;
 use smallvec::SmallVec;
 
+use crate::ahead::{AHEAD, Ahead, Rows, fetch_facts, find_rows};
 use crate::dimension::{Applied, Chosen, Dimension};
 use crate::fact::{Fact, FactReader};
 use crate::facts::{Kept, Named, PartitionFacts};
 use crate::forgotten::Alike;
+use crate::hashes::Address;
 use crate::intake::Intake;
 use crate::missing::Missing;
 use crate::names::Name;
@@ -106,6 +108,16 @@ impl From<Failure> for Trouble {
     }
 }
 
+/// A fact that goes out, or the end of one.
+struct Step<'a> {
+    partition: i32,
+    key: &'a [u8],
+    header: Header,
+    row: Option<(Fact, &'a [u8])>,
+    address: Address,
+    rows: Rows,
+}
+
 /// The join with its state.
 pub struct Joiner {
     reader: FactReader,
@@ -135,7 +147,7 @@ impl Joiner {
         Joiner {
             reader: plan.reader,
             missing: Missing::new(plan.dimensions.len(), &settings.missing),
-            dimensions: plan.dimensions.into_iter().map(Dimension::new).collect(),
+            dimensions: plan.dimensions.into_iter().map(|plan| Dimension::new(plan, room.hashes.clone())).collect(),
             room,
             intakes: BTreeMap::new(),
             incomplete: BTreeMap::new(),
@@ -345,13 +357,23 @@ impl Joiner {
         let (mut out, text) = (Outgoing::default(), now.text());
         out.begin(batch, COLUMNS_BYTES);
         let mut taken: BTreeMap<Operation, u64> = BTreeMap::new();
-        for record in batch.records() {
-            match self.fact(&record, now, &text, &mut out) {
-                Ok(operation) => *taken.entry(operation).or_default() += 1,
-                Err(Trouble::Rejected(rejection)) => {
-                    reject(&self.settings.facts.topic, &record, &rejection, &text, &mut out);
+        let mut records = batch.records();
+        let mut ahead = Vec::with_capacity(AHEAD);
+        loop {
+            ahead.extend(records.by_ref().take(AHEAD).map(|record| Ahead::read(record, &self.reader, &self.room.hashes)));
+            if ahead.is_empty() {
+                break;
+            }
+            self.look_up(&mut ahead);
+            for fact in ahead.drain(..) {
+                let record = fact.record;
+                match self.fact(fact, now, &text, &mut out) {
+                    Ok(operation) => *taken.entry(operation).or_default() += 1,
+                    Err(Trouble::Rejected(rejection)) => {
+                        reject(&self.settings.facts.topic, &record, &rejection, &text, &mut out);
+                    }
+                    Err(Trouble::Failed(failure)) => return Err(failure),
                 }
-                Err(Trouble::Failed(failure)) => return Err(failure),
             }
         }
         for (operation, count) in taken {
@@ -367,16 +389,20 @@ impl Joiner {
         partitions.into_iter().filter_map(next).collect()
     }
 
+    fn look_up(&self, ahead: &mut [Ahead<'_>]) {
+        find_rows(ahead, &self.dimensions);
+        fetch_facts(ahead, |partition| self.incomplete.get(&partition).or_else(|| self.partitions.get(&partition)));
+    }
+
     fn fact(
         &mut self,
-        record: &Record<'_>,
+        Ahead { record, header, fact, address, rows }: Ahead<'_>,
         now: Now,
         text: &str,
         out: &mut Outgoing<Done>,
     ) -> Result<Operation, Trouble> {
         let partition = record.partition;
-        let header =
-            Header::parse(record.header).map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
+        let header = header.map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
         let key = record.key.ok_or_else(|| Rejection::new("no_key", "the record has no key"))?;
         let intake = self.intakes.entry(partition).or_default();
         intake.last_offset = Some(record.offset);
@@ -393,7 +419,7 @@ impl Joiner {
             facts.complete();
         }
         intake.handled = intake.handled.max(header.partition_version());
-        let fact = record.value.map(|row| self.reader.read(row)).transpose()?;
+        let fact = fact?;
         let operation = header.operation;
         let wait = fact.as_ref().and_then(|fact| self.wait(fact));
         let has_earlier = self.intakes.get(&partition).is_some_and(|intake| intake.waiting.has(key));
@@ -402,7 +428,8 @@ impl Joiner {
             let deadline = now.steady_ms + wait.unwrap_or_default();
             self.hold(partition, key, Waiter { offset: record.offset, header, row, deadline }, now, out)?;
         } else {
-            self.send(partition, key, header, fact.zip(record.value), now, text, out)?;
+            let row = fact.zip(record.value);
+            self.send(Step { partition, key, header, row, address, rows }, now, text, out)?;
         }
         Ok(operation)
     }
@@ -489,23 +516,17 @@ impl Joiner {
             };
             cut_short = false;
             let Waiter { header, row, .. } = waiter;
+            let names = || row.iter().flat_map(|(fact, _)| &fact.names);
+            let address = self.room.hashes.address(key, names().map(Option::as_ref));
+            let rows = rows_of(dimensions, names());
             let row = row.as_ref().map(|(fact, row)| (fact.clone(), &**row));
-            self.send(partition, key, header, row, now, &now.text(), out)?;
+            self.send(Step { partition, key, header, row, address, rows }, now, &now.text(), out)?;
         }
     }
 
     /// Sends a fact, or the end of one, and remembers it.
-    #[expect(clippy::too_many_arguments, reason = "a record with all that belongs to it, from two places")]
-    fn send(
-        &mut self,
-        partition: i32,
-        key: &[u8],
-        header: Header,
-        row: Option<(Fact, &[u8])>,
-        now: Now,
-        text: &str,
-        out: &mut Outgoing<Done>,
-    ) -> Result<(), Failure> {
+    fn send(&mut self, step: Step<'_>, now: Now, text: &str, out: &mut Outgoing<Done>) -> Result<(), Failure> {
+        let Step { partition, key, header, row, address, rows } = step;
         let Joiner { intakes, incomplete, partitions, dimensions, missing, time_name, .. } = self;
         let intake = intakes.entry(partition).or_default();
         let Some(facts) = incomplete.get_mut(&partition).or_else(|| partitions.get_mut(&partition)) else {
@@ -523,13 +544,13 @@ impl Joiner {
             return Ok(());
         };
         let open_row = row.trim_ascii_end().strip_suffix(b"}").unwrap_or(row);
-        let chosen = choose(dimensions, &fact);
+        let chosen = choose(dimensions, &rows, fact.time);
         let joined: JoinedVersions = chosen.iter().map(Chosen::version).collect();
         let header = Header { joined: joined.clone(), cleaned_bytes: Some(open_row.len()), ..header };
         push_result(out, partition, key, &header, [open_row, time_name], &chosen, text);
         note_missing(dimensions, &chosen, missing, &fact, header.commit_time_us.unwrap_or(now.wall_us));
         let kept = Kept::new(key, header.version, fact, &joined, open_row);
-        if kept.is_old(now.minute()) { facts.forget(&kept) } else { facts.put(&kept) }
+        if kept.is_old(now.minute()) { facts.forget(&kept) } else { facts.put_at(&address, &kept) }
     }
 
     /// Sends some of the facts that lack a change, as many as may go just now.
@@ -554,7 +575,7 @@ impl Joiner {
         };
         let names = kept.links.iter().map(|(name, _)| name.clone()).collect();
         let fact = Fact { names, time: kept.time, expires: kept.expires };
-        let chosen = choose(dimensions, &fact);
+        let chosen = choose(dimensions, &rows_of(dimensions, &fact.names), fact.time);
         let joined: JoinedVersions = chosen.iter().map(Chosen::version).collect();
         let cause = chosen.get(dimension).and_then(|chosen| chosen.stamp);
         let header = Header {
@@ -584,9 +605,14 @@ fn newer_for(dimensions: &[Dimension]) -> impl Fn(usize, &str, &Alike) -> Option
     |dimension, name, facts| dimensions.get(dimension)?.newer_for(name, facts)
 }
 
-/// What a fact is joined with, by dimension.
-fn choose<'d>(dimensions: &'d [Dimension], fact: &Fact) -> SmallVec<[Chosen<'d>; 1]> {
-    dimensions.iter().zip(&fact.names).map(|(rows, name)| rows.chosen(name.as_deref(), fact.time)).collect()
+/// The rows with these names.
+fn rows_of<'n>(dimensions: &[Dimension], names: impl IntoIterator<Item = &'n Option<Name>>) -> Rows {
+    dimensions.iter().zip(names).map(|(rows, name)| rows.number_of(name.as_ref()?)).collect()
+}
+
+/// What a fact of this time is joined with, by dimension.
+fn choose<'d>(dimensions: &'d [Dimension], rows: &Rows, time: Option<i64>) -> SmallVec<[Chosen<'d>; 1]> {
+    dimensions.iter().zip(rows).map(|(dimension, row)| dimension.chosen(*row, time)).collect()
 }
 
 /// In mode `as-of` a fact may carry the defaults though its row is there now: it was not at the fact's time, and none is missing.

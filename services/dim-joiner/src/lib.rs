@@ -24,6 +24,8 @@ pub mod fact;
 pub mod names;
 pub mod taken;
 
+pub mod hashes;
+
 pub mod dimension;
 
 pub mod disk;
@@ -34,6 +36,7 @@ pub mod room;
 pub mod shapes;
 pub mod slots;
 
+pub mod ahead;
 pub mod intake;
 pub mod missing;
 pub mod pace;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use shared::failure::Failure;
 
 use crate::disk::Disk;
+use crate::hashes::Hashes;
 use crate::plan::problem;
 use crate::settings::FactsConfig;
 
@@ -16,6 +17,8 @@ pub struct Room {
     pub disk: Option<Disk>,
     /// How many dimensions a fact is joined with.
     pub dimensions: usize,
+    /// Of all indexes.
+    pub hashes: Hashes,
 }
 
 struct Memory {
@@ -29,7 +32,7 @@ impl Room {
     pub fn new(config: &FactsConfig, dimensions: usize) -> Result<Self, Failure> {
         let megabytes_max = config.memory_megabytes_max;
         let memory = Memory { used: AtomicU64::new(0), max: megabytes_max << 20, megabytes_max };
-        Ok(Room { memory: Arc::new(memory), disk: Disk::open(&config.disk)?, dimensions })
+        Ok(Room { memory: Arc::new(memory), disk: Disk::open(&config.disk)?, dimensions, hashes: Hashes::default() })
     }
 
     pub fn take(&self, bytes: u64) {

@@ -1,0 +1,77 @@
+//! Facts of a batch, read some ahead of the join.
+//!
+//! A join asks for a few places in memory that nobody has looked at for long: the row, the other facts of the row, the fact as it was. One
+//! after the other it would wait for each of them, and that was most of its time. Memory answers many questions at once in the time of one,
+//! so they are asked for several facts in a row, each kind for all of them before the next.
+
+use shared::batch::Record;
+use shared::record::header::{Header, HeaderError};
+use shared::record::row::RowError;
+use smallvec::SmallVec;
+
+use crate::dimension::Dimension;
+use crate::fact::{Fact, FactReader};
+use crate::facts::PartitionFacts;
+use crate::hashes::{Address, Hashes};
+
+/// So many facts are read before the first of them is joined: what is fetched for them stays in the nearest cache until then.
+pub const AHEAD: usize = 64;
+
+/// By dimension the number of the row that a fact names; none where it names none, or one that was never known.
+pub type Rows = SmallVec<[Option<u32>; 1]>;
+
+/// A record that was read.
+#[derive(Debug)]
+pub struct Ahead<'a> {
+    pub record: Record<'a>,
+    pub header: Result<Header, HeaderError>,
+    /// Nothing of a tombstone.
+    pub fact: Result<Option<Fact>, RowError>,
+    pub address: Address,
+    pub rows: Rows,
+}
+
+impl<'a> Ahead<'a> {
+    pub fn read(record: Record<'a>, reader: &FactReader, hashes: &Hashes) -> Self {
+        let header = Header::parse(record.header);
+        let fact = record.value.map(|row| reader.read(row)).transpose();
+        let names = fact.iter().flatten().flat_map(|fact| &fact.names).map(Option::as_ref);
+        let address = hashes.address(record.key.unwrap_or_default(), names);
+        Ahead { record, header, fact, address, rows: Rows::new() }
+    }
+
+    /// The name of its row in a dimension, with the hash.
+    fn name(&self, dimension: usize) -> Option<(&str, u64)> {
+        let fact = self.fact.as_ref().ok()?.as_ref()?;
+        Some((fact.names.get(dimension)?.as_deref()?, *self.address.names.get(dimension)?))
+    }
+}
+
+/// Finds the rows that the facts name.
+pub fn find_rows(ahead: &mut [Ahead<'_>], dimensions: &[Dimension]) {
+    for (at, rows) in dimensions.iter().enumerate() {
+        for fact in &mut *ahead {
+            let guess = fact.name(at).and_then(|(_, hash)| rows.guess(hash));
+            fact.rows.push(guess);
+        }
+        for guess in ahead.iter().filter_map(|fact| fact.rows.get(at).copied().flatten()) {
+            rows.fetch(guess);
+        }
+        for fact in &mut *ahead {
+            let guess = fact.rows.get(at).copied().flatten();
+            let number = fact.name(at).and_then(|(name, hash)| rows.confirm(guess, name, hash));
+            if let Some(row) = fact.rows.get_mut(at) {
+                *row = number;
+            }
+        }
+    }
+}
+
+/// Reads what keeping the facts will want of memory.
+pub fn fetch_facts<'f>(ahead: &[Ahead<'_>], facts_of: impl Fn(i32) -> Option<&'f PartitionFacts>) {
+    for fact in ahead {
+        if let Some(facts) = facts_of(fact.record.partition) {
+            facts.fetch(&fact.address);
+        }
+    }
+}
