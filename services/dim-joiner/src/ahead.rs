@@ -4,6 +4,8 @@
 //! after the other it would wait for each of them, and that was most of its time. Memory answers many questions at once in the time of one,
 //! so they are asked for several facts in a row, each kind for all of them before the next.
 
+use std::ops::Range;
+
 use shared::batch::Record;
 use shared::record::header::{Header, HeaderError};
 use shared::record::row::RowError;
@@ -27,17 +29,25 @@ pub struct Ahead<'a> {
     pub header: Result<Header, HeaderError>,
     /// Nothing of a tombstone.
     pub fact: Result<Option<Fact>, RowError>,
+    /// The number of the row's form, and where the row's values stand.
+    pub form: Option<usize>,
+    pub values: Range<usize>,
     pub address: Address,
     pub rows: Rows,
 }
 
 impl<'a> Ahead<'a> {
-    pub fn read(record: Record<'a>, reader: &FactReader, hashes: &Hashes) -> Self {
+    /// The values of the row are appended to `values`.
+    pub fn read(record: Record<'a>, reader: &mut FactReader, hashes: &Hashes, values: &mut Vec<u8>) -> Self {
         let header = Header::parse(record.header);
-        let fact = record.value.map(|row| reader.read(row)).transpose();
+        let begin = values.len();
+        let (fact, form) = match record.value.map(|row| reader.read(row, values)).transpose() {
+            Ok(read) => read.map_or((Ok(None), None), |(fact, form)| (Ok(Some(fact)), form)),
+            Err(error) => (Err(error), None),
+        };
         let names = fact.iter().flatten().flat_map(|fact| &fact.names).map(Option::as_ref);
         let address = hashes.address(record.key.unwrap_or_default(), names);
-        Ahead { record, header, fact, address, rows: Rows::new() }
+        Ahead { record, header, fact, form, values: begin..values.len(), address, rows: Rows::new() }
     }
 
     /// The name of its row in a dimension, with the hash.

@@ -57,7 +57,9 @@ fn of_facts(config: &Settings, plan: &Plan, last: &Batch) -> Vec<Finding> {
         wanted.extend(set.map(|(column, key)| (column.as_str(), key.to_owned())));
     }
     let lacking = lacking(&format!("row of topic {topic}"), &rows, &wanted);
-    let set_aside = rows.iter().filter_map(|row| plan.reader.read(row).err()).map(|error| error.to_string());
+    let mut reader = plan.reader.clone();
+    let set_aside =
+        rows.iter().filter_map(|row| reader.read(row, &mut Vec::new()).err()).map(|error| error.to_string());
     verdict(&format!("facts: topic {topic}"), rows.len(), lacking, set_aside.collect())
 }
 

@@ -3,6 +3,9 @@
 use std::ops::Range;
 
 use jiff::tz::TimeZone;
+use std::sync::Arc;
+
+use shared::record::form::{Form, Forms, Read};
 use shared::record::row::{Columns, Fields, RowError};
 use smallvec::SmallVec;
 
@@ -26,7 +29,7 @@ pub struct Fact {
 /// Reads a fact.
 #[derive(Debug, Clone)]
 pub struct FactReader {
-    columns: Columns,
+    forms: Forms,
     /// By dimension the fields that name its row.
     on: Vec<Vec<usize>>,
     time: Option<usize>,
@@ -62,22 +65,32 @@ impl FactReader {
             status: (!config.status.is_empty()).then(|| (place_of(&mut read, &config.status), config.statuses.clone())),
             after_minutes: config.after_hours.saturating_mul(60),
         });
-        FactReader { columns: Columns::new(&read), on, time, expiry, added: 0..added.len(), zone }
+        FactReader { forms: Forms::new(Columns::new(&read)), on, time, expiry, added: 0..added.len(), zone }
     }
 
-    pub fn read(&self, row: &[u8]) -> Result<Fact, RowError> {
-        let fields = self.columns.read(row)?;
+    /// Reads a fact. The values of its row are appended to `values`; with them goes the number of the row's form, where it has one.
+    pub fn read(&mut self, row: &[u8], values: &mut Vec<u8>) -> Result<(Fact, Option<usize>), RowError> {
+        let Read { fields, form } = self.forms.read(row, values)?;
+        Ok((self.fact(&fields)?, form))
+    }
+
+    /// The form with this number.
+    pub fn form(&self, number: usize) -> Option<&Arc<Form>> {
+        self.forms.get(number)
+    }
+
+    fn fact(&self, fields: &Fields<'_>) -> Result<Fact, RowError> {
         if let Some(taken) = self.added.clone().find(|&at| fields.get(at).is_some()) {
             return Err(RowError::Taken(self.name(taken).into()));
         }
-        let names = self.on.iter().map(|on| self.names_row(&fields, on)).collect::<Result<_, _>>()?;
-        let time = self.time.map(|at| self.moment(&fields, at)).transpose()?.flatten();
-        let expires = self.expiry.as_ref().map(|expiry| self.expires(&fields, expiry)).transpose()?.flatten();
+        let names = self.on.iter().map(|on| self.names_row(fields, on)).collect::<Result<_, _>>()?;
+        let time = self.time.map(|at| self.moment(fields, at)).transpose()?.flatten();
+        let expires = self.expiry.as_ref().map(|expiry| self.expires(fields, expiry)).transpose()?.flatten();
         Ok(Fact { names, time, expires })
     }
 
     fn name(&self, at: usize) -> String {
-        self.columns.names().get(at).cloned().unwrap_or_default()
+        self.forms.columns().names().get(at).cloned().unwrap_or_default()
     }
 
     fn names_row(&self, fields: &Fields<'_>, on: &[usize]) -> Result<Option<Name>, RowError> {
@@ -135,7 +148,7 @@ mod tests {
     #[test]
     fn a_fact_names_a_row_of_each_dimension() {
         let users = Settings::default().dimensions.remove(0);
-        let two = reader(|settings| {
+        let mut two = reader(|settings| {
             settings.dimensions.push(DimensionConfig {
                 name: "stock".into(),
                 topic: "ods_stock".into(),
@@ -145,7 +158,7 @@ mod tests {
                 ..users
             });
         });
-        let names = |row: &str| two.read(row.as_bytes()).map(|fact| fact.names.to_vec());
+        let mut names = |row: &str| two.read(row.as_bytes(), &mut Vec::new()).map(|(fact, _)| fact.names.to_vec());
         let all = names(r#"{"user_id":7,"shop_id":1,"product":"x"}"#).unwrap();
         assert_eq!(all, [Some("7".into()), Some("1\u{1f}x".into())]);
         assert_eq!(names(r#"{"user_id":null,"shop_id":1,"product":null}"#).unwrap(), [None, None]);
@@ -160,14 +173,14 @@ mod tests {
 
     #[test]
     fn a_fact_is_forgotten_some_hours_after_it_came_to_rest() {
-        let expiring = reader(|settings| {
+        let mut expiring = reader(|settings| {
             let expiry = &mut settings.facts.expiry;
             (expiry.after_hours, expiry.time, expiry.status) = (2, "updated_at".into(), "order_status".into());
             expiry.statuses = vec!["COMPLETED".into()];
         });
-        let expires = |status: &str, time: &str| {
+        let mut expires = |status: &str, time: &str| {
             let row = format!("{{\"user_id\":1,\"order_status\":{status},\"updated_at\":{time}}}");
-            expiring.read(row.as_bytes()).unwrap().expires
+            expiring.read(row.as_bytes(), &mut Vec::new()).unwrap().0.expires
         };
         assert_eq!(expires("\"COMPLETED\"", "\"1970-01-02 00:00:30\""), Some((24 + 2) * 60));
         assert_eq!(expires("\"PAID\"", "\"1970-01-02 00:00:30\""), None);
@@ -178,9 +191,9 @@ mod tests {
 
     #[test]
     fn a_time_is_read_where_a_dimension_asks_for_it() {
-        assert_eq!(reader(|_| {}).read(br#"{"user_id":1}"#).unwrap().time, None);
-        let as_of = reader(|settings| settings.dimensions[0].mode = Mode::AsOf);
-        let time = |row: &str| as_of.read(row.as_bytes()).map(|fact| fact.time);
+        assert_eq!(reader(|_| {}).read(br#"{"user_id":1}"#, &mut Vec::new()).unwrap().0.time, None);
+        let mut as_of = reader(|settings| settings.dimensions[0].mode = Mode::AsOf);
+        let mut time = |row: &str| as_of.read(row.as_bytes(), &mut Vec::new()).map(|(fact, _)| fact.time);
         assert_eq!(time(r#"{"user_id":1,"order_time":"1970-01-01 00:00:01"}"#).unwrap(), Some(1_000_000));
         assert_eq!(time(r#"{"user_id":1,"order_time":null}"#).unwrap(), None);
         assert!(time(r#"{"user_id":1}"#).is_err() && time(r#"{"user_id":1,"order_time":"x"}"#).is_err());

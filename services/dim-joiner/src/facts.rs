@@ -24,7 +24,7 @@ use crate::forgotten::{Alike, Forgotten};
 use crate::hashes::{Address, Hashes, KeyHash};
 use crate::names::Name;
 use crate::room::Room;
-use crate::shapes::Shapes;
+use crate::shapes::{Packed, Shapes};
 use crate::slots::{Slots, number_of};
 
 /// By dimension the row that a fact names, and the version of it that the fact was sent with.
@@ -81,6 +81,7 @@ struct Held {
     /// The key, and behind it the values of the row.
     text: Box<[u8]>,
     key_bytes: u32,
+    /// The number of the row's form; [`WHOLE`] where the row itself stands behind the key, without its closing brace.
     shape: u32,
     version: Version,
     time: Option<i64>,
@@ -101,6 +102,8 @@ struct Link {
 }
 
 const NOBODY: u32 = u32::MAX;
+
+const WHOLE: u32 = u32::MAX;
 
 /// A look at a fact on the disk counts as so many looks in memory.
 const LOOKS_ON_DISK: usize = 20;
@@ -139,8 +142,6 @@ pub struct PartitionFacts {
     by_key: HashTable<Keyed>,
     indexes: Vec<Index>,
     shapes: Shapes,
-    /// For the text of the fact in hand.
-    text: Vec<u8>,
     shelf: Option<Shelf>,
     /// Keys that were removed, with the version of their tombstones: kept while older records of them may still come.
     gone: Option<HashMap<Box<[u8]>, Version>>,
@@ -263,7 +264,6 @@ impl PartitionFacts {
             facts: Slots::default(),
             by_key: HashTable::new(),
             shapes: Shapes::default(),
-            text: Vec::new(),
             shelf: None,
             gone: None,
             evict: 0,
@@ -334,28 +334,36 @@ impl PartitionFacts {
         }
     }
 
-    /// Remembers a fact as it is sent. The newest stands last in the lists of the rows that it names.
-    pub fn put(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
-        let address = self.hashes().address(&fact.key, fact.links.iter().map(|(name, _)| name.as_ref()));
-        self.put_at(&address, fact)
+    /// What the indexes are asked with, of this fact.
+    pub fn address_of(&self, fact: &Kept<'_>) -> Address {
+        self.hashes().address(&fact.key, fact.links.iter().map(|(name, _)| name.as_ref()))
     }
 
-    /// The same, where the address is known.
-    pub fn put_at(&mut self, address: &Address, fact: &Kept<'_>) -> Result<(), Failure> {
+    /// Remembers a fact as it is sent. The newest stands last in the lists of the rows that it names.
+    pub fn put(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
+        self.put_packed(fact, &self.address_of(fact), None)
+    }
+
+    /// The same, where the fact's address is known, and its row packed.
+    pub fn put_packed(
+        &mut self,
+        fact: &Kept<'_>,
+        address: &Address,
+        packed: Option<Packed<'_>>,
+    ) -> Result<(), Failure> {
         self.remove(address.key, &fact.key)?;
         if self.gone.as_mut().and_then(|gone| gone.remove(&*fact.key)).is_some() {
             self.give_back(GONE_BYTES + fact.key.len() as u64);
         }
-        self.enter(address, fact);
+        self.enter(fact, address, packed);
         self.make_room()
     }
 
-    fn enter(&mut self, address: &Address, fact: &Kept<'_>) {
-        self.text.clear();
-        self.text.extend_from_slice(&fact.key);
-        let shape = self.shapes.pack(&fact.open_row, &mut self.text);
+    fn enter(&mut self, fact: &Kept<'_>, address: &Address, packed: Option<Packed<'_>>) {
+        let shape = packed.and_then(|packed| Some((self.shapes.number_of(packed.form)?, packed.values)));
+        let (shape, row) = shape.unwrap_or((WHOLE, &fact.open_row));
         let held = Held {
-            text: self.text.as_slice().into(),
+            text: [&*fact.key, row].concat().into(),
             key_bytes: number_of(fact.key.len()),
             shape,
             version: fact.version,
@@ -470,11 +478,11 @@ impl PartitionFacts {
         }
         let mut after: Option<Vec<u8>> = None;
         while let Some(fact) = since.shelf.as_ref().map(|shelf| shelf.next(after.as_deref())).transpose()?.flatten() {
-            self.absorb_fact(&fact)?;
+            self.absorb_fact(&fact, None)?;
             after = Some(fact.key.into_owned());
         }
         for held in since.facts.iter() {
-            self.absorb_fact(&since.kept(held))?;
+            self.absorb_fact(&since.kept(held), since.packed(held))?;
         }
         for (dimension, index) in since.indexes.iter().enumerate() {
             for (name, facts) in index.forgotten.iter() {
@@ -484,13 +492,23 @@ impl PartitionFacts {
         Ok(())
     }
 
-    fn absorb_fact(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
-        if self.has_newer(&fact.key, &fact.result_version())? { Ok(()) } else { self.put(fact) }
+    fn absorb_fact(&mut self, fact: &Kept<'_>, packed: Option<Packed<'_>>) -> Result<(), Failure> {
+        if self.has_newer(&fact.key, &fact.result_version())? {
+            return Ok(());
+        }
+        self.put_packed(fact, &self.address_of(fact), packed)
+    }
+
+    fn packed<'h>(&'h self, held: &'h Held) -> Option<Packed<'h>> {
+        Some(Packed { form: self.shapes.get(held.shape)?, values: held.values() })
     }
 
     fn kept(&self, held: &Held) -> Kept<'static> {
         let mut open_row = Vec::new();
-        self.shapes.unpack(held.shape, held.values(), &mut open_row);
+        match self.packed(held) {
+            Some(Packed { form, values }) => form.write_open(values, &mut open_row),
+            None => open_row.extend_from_slice(held.values()),
+        }
         let links =
             held.links.iter().enumerate().map(|(dimension, link)| (self.named(dimension, link).cloned(), link.version));
         Kept {

@@ -31,6 +31,7 @@ use crate::read_back::{ReadBack, Ticket, Wanted};
 use crate::reemit::{Due, Lane};
 use crate::room::Room;
 use crate::settings::Settings;
+use crate::shapes::Packed;
 use crate::waiting::Waiter;
 
 /// Indexes of the publisher's topics.
@@ -116,6 +117,9 @@ struct Step<'a> {
     row: Option<(Fact, &'a [u8])>,
     address: Address,
     rows: Rows,
+    /// The number of the row's form, and the row's values.
+    form: Option<usize>,
+    values: &'a [u8],
 }
 
 /// The join with its state.
@@ -358,16 +362,19 @@ impl Joiner {
         out.begin(batch, COLUMNS_BYTES);
         let mut taken: BTreeMap<Operation, u64> = BTreeMap::new();
         let mut records = batch.records();
-        let mut ahead = Vec::with_capacity(AHEAD);
+        let (mut ahead, mut values) = (Vec::with_capacity(AHEAD), Vec::new());
         loop {
-            ahead.extend(records.by_ref().take(AHEAD).map(|record| Ahead::read(record, &self.reader, &self.room.hashes)));
+            let Joiner { reader, room, .. } = self;
+            values.clear();
+            let read = records.by_ref().take(AHEAD).map(|record| Ahead::read(record, reader, &room.hashes, &mut values));
+            ahead.extend(read);
             if ahead.is_empty() {
                 break;
             }
             self.look_up(&mut ahead);
             for fact in ahead.drain(..) {
                 let record = fact.record;
-                match self.fact(fact, now, &text, &mut out) {
+                match self.fact(fact, &values, now, &text, &mut out) {
                     Ok(operation) => *taken.entry(operation).or_default() += 1,
                     Err(Trouble::Rejected(rejection)) => {
                         reject(&self.settings.facts.topic, &record, &rejection, &text, &mut out);
@@ -396,7 +403,8 @@ impl Joiner {
 
     fn fact(
         &mut self,
-        Ahead { record, header, fact, address, rows }: Ahead<'_>,
+        Ahead { record, header, fact, form, values: place, address, rows }: Ahead<'_>,
+        values: &[u8],
         now: Now,
         text: &str,
         out: &mut Outgoing<Done>,
@@ -429,7 +437,8 @@ impl Joiner {
             self.hold(partition, key, Waiter { offset: record.offset, header, row, deadline }, now, out)?;
         } else {
             let row = fact.zip(record.value);
-            self.send(Step { partition, key, header, row, address, rows }, now, text, out)?;
+            let values = values.get(place).unwrap_or_default();
+            self.send(Step { partition, key, header, row, address, rows, form, values }, now, text, out)?;
         }
         Ok(operation)
     }
@@ -519,15 +528,19 @@ impl Joiner {
             let names = || row.iter().flat_map(|(fact, _)| &fact.names);
             let address = self.room.hashes.address(key, names().map(Option::as_ref));
             let rows = rows_of(dimensions, names());
+            let mut values = Vec::new();
+            let read = row.as_ref().and_then(|(_, row)| self.reader.read(row, &mut values).ok());
+            let form = read.and_then(|(_, form)| form);
             let row = row.as_ref().map(|(fact, row)| (fact.clone(), &**row));
-            self.send(Step { partition, key, header, row, address, rows }, now, &now.text(), out)?;
+            let step = Step { partition, key, header, row, address, rows, form, values: &values };
+            self.send(step, now, &now.text(), out)?;
         }
     }
 
     /// Sends a fact, or the end of one, and remembers it.
     fn send(&mut self, step: Step<'_>, now: Now, text: &str, out: &mut Outgoing<Done>) -> Result<(), Failure> {
-        let Step { partition, key, header, row, address, rows } = step;
-        let Joiner { intakes, incomplete, partitions, dimensions, missing, time_name, .. } = self;
+        let Step { partition, key, header, row, address, rows, form, values } = step;
+        let Joiner { reader, intakes, incomplete, partitions, dimensions, missing, time_name, .. } = self;
         let intake = intakes.entry(partition).or_default();
         let Some(facts) = incomplete.get_mut(&partition).or_else(|| partitions.get_mut(&partition)) else {
             return Ok(());
@@ -550,7 +563,11 @@ impl Joiner {
         push_result(out, partition, key, &header, [open_row, time_name], &chosen, text);
         note_missing(dimensions, &chosen, missing, &fact, header.commit_time_us.unwrap_or(now.wall_us));
         let kept = Kept::new(key, header.version, fact, &joined, open_row);
-        if kept.is_old(now.minute()) { facts.forget(&kept) } else { facts.put_at(&address, &kept) }
+        if kept.is_old(now.minute()) {
+            return facts.forget(&kept);
+        }
+        let packed = form.and_then(|number| reader.form(number)).map(|form| Packed { form, values });
+        facts.put_packed(&kept, &address, packed)
     }
 
     /// Sends some of the facts that lack a change, as many as may go just now.

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use crate::fact::FactReader;
 use crate::facts::{Kept, PartitionFacts};
 use crate::room::Room;
+use crate::shapes::Packed;
 
 /// Whoever holds it owns the partition. It is another one at each assignment.
 #[derive(Debug, Default)]
@@ -123,17 +124,24 @@ impl OutputReader {
     /// All facts that the output has of a partition. Which keys are gone is still known: the caller says when that is over.
     pub fn read(&self, partition: i32, is_void: impl Fn() -> bool) -> Result<PartitionFacts, Failure> {
         let mut facts = PartitionFacts::incomplete(self.room.clone());
+        let mut reader = self.reader.clone();
         let minute = u32::try_from(shared::record::time::now().as_second() / 60).unwrap_or_default();
         self.tail.scan(&self.topic, &[(partition, 0)], &mut |record| match is_void() {
             true => Ok(()),
-            false => self.take(record, minute, &mut facts),
+            false => self.take(&mut reader, record, minute, &mut facts),
         })?;
         tracing::info!(topic = self.topic, partition, facts = facts.len(), "facts are read back");
         Ok(facts)
     }
 
-    fn take(&self, record: &Record<'_>, minute: u32, facts: &mut PartitionFacts) -> Result<(), Failure> {
-        if let Err(rejection) = restore(&self.reader, record, minute, facts)? {
+    fn take(
+        &self,
+        reader: &mut FactReader,
+        record: &Record<'_>,
+        minute: u32,
+        facts: &mut PartitionFacts,
+    ) -> Result<(), Failure> {
+        if let Err(rejection) = restore(reader, record, minute, facts)? {
             // Somebody else wrote it: no fact of ours is lost with it.
             let (topic, partition, offset) = (&self.topic, record.partition, record.offset);
             tracing::warn!(topic, partition, offset, why = rejection.detail, "a foreign record is passed over");
@@ -145,7 +153,7 @@ impl OutputReader {
 /// Takes a record of the output topic back into the state. The newest version of a key counts, whatever the order: a record of a writer
 /// that hung may stand behind newer ones.
 pub fn restore(
-    reader: &FactReader,
+    reader: &mut FactReader,
     record: &Record<'_>,
     minute: u32,
     facts: &mut PartitionFacts,
@@ -166,13 +174,17 @@ pub fn restore(
     let Some(open_row) = header.cleaned_bytes.and_then(|bytes| value.get(..bytes)) else {
         return Ok(Err(Rejection::new("unreadable_header", "the header does not say where the cleaned row ends")));
     };
-    let fact = match reader.read(&[open_row, b"}"].concat()) {
-        Ok(fact) => fact,
+    let mut values = Vec::new();
+    let (fact, form) = match reader.read(&[open_row, b"}"].concat(), &mut values) {
+        Ok(read) => read,
         Err(error) => return Ok(Err(Rejection::new(error.reason(), error.to_string()))),
     };
     let kept = Kept::new(key, header.version, fact, &header.joined, open_row);
-    let taken = if kept.is_old(minute) { facts.forget(&kept) } else { facts.put(&kept) };
-    taken.map(Ok)
+    if kept.is_old(minute) {
+        return facts.forget(&kept).map(Ok);
+    }
+    let packed = form.and_then(|number| reader.form(number)).map(|form| Packed { form, values: &values });
+    facts.put_packed(&kept, &facts.address_of(&kept), packed).map(Ok)
 }
 
 #[cfg(test)]

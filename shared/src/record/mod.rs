@@ -4,6 +4,7 @@
 
 pub mod dead_letter;
 pub mod dwd;
+pub mod form;
 pub mod header;
 pub mod ods;
 pub mod result;

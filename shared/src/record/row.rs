@@ -50,7 +50,7 @@ impl<'a> Field<'a> {
     }
 
     /// Where the value stands in the row that it was read from; `None` for another row.
-    fn place_in(self, row: &[u8]) -> Option<Range<usize>> {
+    pub(super) fn place_in(self, row: &[u8]) -> Option<Range<usize>> {
         let start = (self.0.as_ptr() as usize).checked_sub(row.as_ptr() as usize)?;
         let place = start..start + self.0.len();
         (row.get(place.clone())? == self.0.as_bytes()).then_some(place)
@@ -126,11 +126,11 @@ impl<'a> Fields<'a> {
         found.copied().flatten()
     }
 
-    fn none(names: usize) -> Self {
+    pub(super) fn none(names: usize) -> Self {
         Fields { first: [None; FIRST], others: vec![None; names.saturating_sub(FIRST)] }
     }
 
-    fn put(&mut self, index: usize, field: Field<'a>) {
+    pub(super) fn put(&mut self, index: usize, field: Field<'a>) {
         let place = match index.checked_sub(FIRST) {
             None => self.first.get_mut(index),
             Some(behind) => self.others.get_mut(behind),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 /// Calls `visit` with the name and the text of each field, in the order of the object. `None` where the text is no JSON object: then some
 /// fields may have been visited.
 pub fn object<'a>(text: &'a str, mut visit: impl FnMut(&str, &'a str)) -> Option<()> {
-    let mut scan = Scan { text, at: 0 };
+    let mut scan = Scan::new(text);
     scan.skip_blanks();
     scan.take(b'{')?;
     scan.skip_blanks();
@@ -34,12 +34,22 @@ pub fn object<'a>(text: &'a str, mut visit: impl FnMut(&str, &'a str)) -> Option
     (scan.at == text.len()).then_some(())
 }
 
-struct Scan<'a> {
+/// A place in a text.
+pub(super) struct Scan<'a> {
     text: &'a str,
-    at: usize,
+    pub(super) at: usize,
 }
 
 impl<'a> Scan<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Scan { text, at: 0 }
+    }
+
+    /// What is left.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes().get(self.at..).unwrap_or_default()
+    }
+
     fn bytes(&self) -> &'a [u8] {
         self.text.as_bytes()
     }
@@ -71,6 +81,12 @@ impl<'a> Scan<'a> {
     /// The text of the value that begins here.
     fn value(&mut self) -> Option<&'a str> {
         let start = self.at;
+        self.pass_value()?;
+        self.text.get(start..self.at)
+    }
+
+    /// Goes behind the value that begins here.
+    pub(super) fn pass_value(&mut self) -> Option<()> {
         let plain = match self.peek()? {
             b'"' => self.plain_string(),
             b'-' | b'0'..=b'9' => self.plain_number(),
@@ -79,10 +95,7 @@ impl<'a> Scan<'a> {
             b'f' => self.word("false"),
             _ => None,
         };
-        match plain {
-            Some(()) => self.text.get(start..self.at),
-            None => self.rare::<&RawValue>().map(RawValue::get),
-        }
+        plain.or_else(|| self.rare::<&RawValue>().map(|_| ()))
     }
 
     fn word(&mut self, word: &str) -> Option<()> {

@@ -82,10 +82,11 @@ impl Output {
 
     fn read_back_at(&self, minute: u32, joiner: &Joiner) -> PartitionFacts {
         let mut held = PartitionFacts::incomplete(joiner.room().clone());
+        let mut reader = joiner.reader.clone();
         for (key, value, header) in &self.records {
             let (key, value) = (Some(key.as_bytes()), value.as_deref().map(str::as_bytes));
             let record = Record { partition: 0, offset: 0, key, value, header: Some(header.as_bytes()) };
-            restore(&joiner.reader, &record, minute, &mut held).unwrap().unwrap();
+            restore(&mut reader, &record, minute, &mut held).unwrap().unwrap();
         }
         held
     }
