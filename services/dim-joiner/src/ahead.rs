@@ -85,3 +85,54 @@ pub fn fetch_facts<'f>(ahead: &[Ahead<'_>], facts_of: impl Fn(i32) -> Option<&'f
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+    use crate::settings::Settings;
+    use crate::taken::tests::ZHANG;
+
+    const HEADER: &[u8] = b"op=c v=1.5.0.0";
+
+    fn record<'a>(key: &'a str, value: &'a str) -> Record<'a> {
+        Record {
+            partition: 0,
+            offset: 0,
+            key: Some(key.as_bytes()),
+            value: Some(value.as_bytes()),
+            header: Some(HEADER),
+        }
+    }
+
+    /// One guess in a hundred is of another row, and one for a row that is not there as well.
+    #[test]
+    fn a_fact_gets_the_row_that_it_names_and_no_other() {
+        const USERS: u32 = 10_000;
+        let mut plan = Plan::new(&Settings::default()).unwrap();
+        let hashes = Hashes::default();
+        let mut users = Dimension::new(plan.dimensions.remove(0), hashes.clone());
+        for user in 0..USERS {
+            let row = ZHANG.replace("1001", &user.to_string());
+            users.apply(&record(&format!("{{\"user_id\":{user}}}"), &row)).unwrap();
+        }
+        let orders: Vec<String> = (0..2 * USERS).map(|user| format!("{{\"order_id\":7,\"user_id\":{user}}}")).collect();
+        let mut values = Vec::new();
+        let read = orders
+            .iter()
+            .map(|order| Ahead::read(record("{\"order_id\":7}", order), &mut plan.reader, &hashes, &mut values));
+        let mut ahead: Vec<_> = read.collect();
+        ahead.push(Ahead::read(
+            Record { value: None, ..record("{\"order_id\":7}", "") },
+            &mut plan.reader,
+            &hashes,
+            &mut values,
+        ));
+        find_rows(&mut ahead, &[users]);
+        let gone = ahead.pop().unwrap();
+        assert!(gone.rows.iter().all(Option::is_none) && gone.fact.unwrap().is_none());
+        for (user, fact) in (0..).zip(&ahead) {
+            assert_eq!(fact.rows.as_slice(), [(user < USERS).then_some(user)]);
+        }
+    }
+}

@@ -44,10 +44,9 @@ pub struct Kept<'a> {
 }
 
 impl<'a> Kept<'a> {
-    pub fn new(key: &'a [u8], version: Version, fact: Fact, joined: &JoinedVersions, open_row: &'a [u8]) -> Self {
-        let Fact { names, time, expires } = fact;
-        let links = names.into_iter().enumerate().map(|(at, name)| (name, joined.of(at))).collect();
-        Kept { key: key.into(), version, links, time, expires, open_row: open_row.into() }
+    pub fn new(key: &'a [u8], version: Version, fact: &Fact, joined: &JoinedVersions, open_row: &'a [u8]) -> Self {
+        let links = fact.names.iter().enumerate().map(|(at, name)| (name.clone(), joined.of(at))).collect();
+        Kept { key: key.into(), version, links, time: fact.time, expires: fact.expires, open_row: open_row.into() }
     }
 
     pub fn joined(&self) -> JoinedVersions {

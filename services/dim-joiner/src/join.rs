@@ -97,8 +97,8 @@ impl From<Rejection> for Trouble {
     }
 }
 
-impl From<RowError> for Trouble {
-    fn from(error: RowError) -> Self {
+impl From<&RowError> for Trouble {
+    fn from(error: &RowError) -> Self {
         Trouble::Rejected(Rejection::new(error.reason(), error.to_string()))
     }
 }
@@ -110,13 +110,13 @@ impl From<Failure> for Trouble {
 }
 
 /// A fact that goes out, or the end of one.
-struct Step<'a> {
+struct Going<'a> {
     partition: i32,
     key: &'a [u8],
-    header: Header,
-    row: Option<(Fact, &'a [u8])>,
-    address: Address,
-    rows: Rows,
+    header: &'a Header,
+    row: Option<(&'a Fact, &'a [u8])>,
+    address: &'a Address,
+    rows: &'a Rows,
     /// The number of the row's form, and the row's values.
     form: Option<usize>,
     values: &'a [u8],
@@ -366,22 +366,23 @@ impl Joiner {
         loop {
             let Joiner { reader, room, .. } = self;
             values.clear();
-            let read = records.by_ref().take(AHEAD).map(|record| Ahead::read(record, reader, &room.hashes, &mut values));
+            let read =
+                records.by_ref().take(AHEAD).map(|record| Ahead::read(record, reader, &room.hashes, &mut values));
             ahead.extend(read);
             if ahead.is_empty() {
                 break;
             }
             self.look_up(&mut ahead);
-            for fact in ahead.drain(..) {
-                let record = fact.record;
+            for fact in &ahead {
                 match self.fact(fact, &values, now, &text, &mut out) {
                     Ok(operation) => *taken.entry(operation).or_default() += 1,
                     Err(Trouble::Rejected(rejection)) => {
-                        reject(&self.settings.facts.topic, &record, &rejection, &text, &mut out);
+                        reject(&self.settings.facts.topic, &fact.record, &rejection, &text, &mut out);
                     }
                     Err(Trouble::Failed(failure)) => return Err(failure),
                 }
             }
+            ahead.clear();
         }
         for (operation, count) in taken {
             metrics::RECORDS_IN.with_label_values(&[&self.settings.facts.topic, operation.as_str()]).inc_by(count);
@@ -403,14 +404,14 @@ impl Joiner {
 
     fn fact(
         &mut self,
-        Ahead { record, header, fact, form, values: place, address, rows }: Ahead<'_>,
+        Ahead { record, header, fact, form, values: place, address, rows }: &Ahead<'_>,
         values: &[u8],
         now: Now,
         text: &str,
         out: &mut Outgoing<Done>,
     ) -> Result<Operation, Trouble> {
         let partition = record.partition;
-        let header = header.map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
+        let header = header.as_ref().map_err(|error| Rejection::new("unreadable_header", error.to_string()))?;
         let key = record.key.ok_or_else(|| Rejection::new("no_key", "the record has no key"))?;
         let intake = self.intakes.entry(partition).or_default();
         intake.last_offset = Some(record.offset);
@@ -418,7 +419,7 @@ impl Joiner {
             Some(incomplete) => incomplete,
             None => self.partitions.entry(partition).or_insert_with(|| PartitionFacts::new(self.room.clone())),
         };
-        if intake.is_repeat(&header, key, facts)? {
+        if intake.is_repeat(header, key, facts)? {
             metrics::REPEATS_DROPPED.inc();
             return Ok(header.operation);
         }
@@ -427,18 +428,18 @@ impl Joiner {
             facts.complete();
         }
         intake.handled = intake.handled.max(header.partition_version());
-        let fact = fact?;
+        let fact = fact.as_ref()?.as_ref();
         let operation = header.operation;
-        let wait = fact.as_ref().and_then(|fact| self.wait(fact));
+        let wait = fact.and_then(|fact| self.wait(fact));
         let has_earlier = self.intakes.get(&partition).is_some_and(|intake| intake.waiting.has(key));
         if wait.is_some() || has_earlier {
-            let row = fact.zip(record.value.map(Into::into));
+            let (header, row) = (header.clone(), fact.cloned().zip(record.value.map(Into::into)));
             let deadline = now.steady_ms + wait.unwrap_or_default();
             self.hold(partition, key, Waiter { offset: record.offset, header, row, deadline }, now, out)?;
         } else {
-            let row = fact.zip(record.value);
-            let values = values.get(place).unwrap_or_default();
-            self.send(Step { partition, key, header, row, address, rows, form, values }, now, text, out)?;
+            let (row, form) = (fact.zip(record.value), *form);
+            let values = values.get(place.clone()).unwrap_or_default();
+            self.send(Going { partition, key, header, row, address, rows, form, values }, now, text, out)?;
         }
         Ok(operation)
     }
@@ -531,25 +532,27 @@ impl Joiner {
             let mut values = Vec::new();
             let read = row.as_ref().and_then(|(_, row)| self.reader.read(row, &mut values).ok());
             let form = read.and_then(|(_, form)| form);
-            let row = row.as_ref().map(|(fact, row)| (fact.clone(), &**row));
-            let step = Step { partition, key, header, row, address, rows, form, values: &values };
-            self.send(step, now, &now.text(), out)?;
+            let row = row.as_ref().map(|(fact, row)| (fact, &**row));
+            let (header, address, rows) = (&header, &address, &rows);
+            let going = Going { partition, key, header, row, address, rows, form, values: &values };
+            self.send(going, now, &now.text(), out)?;
         }
     }
 
     /// Sends a fact, or the end of one, and remembers it.
-    fn send(&mut self, step: Step<'_>, now: Now, text: &str, out: &mut Outgoing<Done>) -> Result<(), Failure> {
-        let Step { partition, key, header, row, address, rows, form, values } = step;
+    fn send(&mut self, going: Going<'_>, now: Now, text: &str, out: &mut Outgoing<Done>) -> Result<(), Failure> {
+        let Going { partition, key, header, row, address, rows, form, values } = going;
         let Joiner { reader, intakes, incomplete, partitions, dimensions, missing, time_name, .. } = self;
         let intake = intakes.entry(partition).or_default();
         let Some(facts) = incomplete.get_mut(&partition).or_else(|| partitions.get_mut(&partition)) else {
             return Ok(());
         };
         let late = header.partition_version() < intake.handled;
-        let header = Header {
+        let mut header = Header {
+            joined: JoinedVersions::default(),
             input_offset: intake.next_offset().map(|next| next - 1),
             put_back_at: if late { Some(intake.handled) } else { header.put_back_at },
-            ..header
+            ..*header
         };
         let Some((fact, row)) = row else {
             facts.delete(key, header.version)?;
@@ -557,17 +560,17 @@ impl Joiner {
             return Ok(());
         };
         let open_row = row.trim_ascii_end().strip_suffix(b"}").unwrap_or(row);
-        let chosen = choose(dimensions, &rows, fact.time);
-        let joined: JoinedVersions = chosen.iter().map(Chosen::version).collect();
-        let header = Header { joined: joined.clone(), cleaned_bytes: Some(open_row.len()), ..header };
+        let chosen = choose(dimensions, rows, fact.time);
+        header.joined = chosen.iter().map(Chosen::version).collect();
+        header.cleaned_bytes = Some(open_row.len());
         push_result(out, partition, key, &header, [open_row, time_name], &chosen, text);
-        note_missing(dimensions, &chosen, missing, &fact, header.commit_time_us.unwrap_or(now.wall_us));
-        let kept = Kept::new(key, header.version, fact, &joined, open_row);
+        note_missing(dimensions, &chosen, missing, fact, header.commit_time_us.unwrap_or(now.wall_us));
+        let kept = Kept::new(key, header.version, fact, &header.joined, open_row);
         if kept.is_old(now.minute()) {
             return facts.forget(&kept);
         }
         let packed = form.and_then(|number| reader.form(number)).map(|form| Packed { form, values });
-        facts.put_packed(&kept, &address, packed)
+        facts.put_packed(&kept, address, packed)
     }
 
     /// Sends some of the facts that lack a change, as many as may go just now.

@@ -179,7 +179,7 @@ pub fn restore(
         Ok(read) => read,
         Err(error) => return Ok(Err(Rejection::new(error.reason(), error.to_string()))),
     };
-    let kept = Kept::new(key, header.version, fact, &header.joined, open_row);
+    let kept = Kept::new(key, header.version, &fact, &header.joined, open_row);
     if kept.is_old(minute) {
         return facts.forget(&kept).map(Ok);
     }

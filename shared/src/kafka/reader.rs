@@ -10,6 +10,7 @@
 //! frozen and thawed replica would write thousands of records twice. On a revoke the thread stops, drains, and only then gives up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -131,6 +132,7 @@ pub fn spawn<S: StartPoint>(setup: ReaderSetup<'_, S>) -> Result<Reader<S::State
         progress: setup.progress,
         health: setup.health.clone(),
         revoked: Mutex::default(),
+        has_revoked: AtomicBool::new(false),
         goals: Mutex::default(),
         given: Mutex::default(),
         ends: Mutex::default(),
@@ -172,6 +174,8 @@ struct Assignments<S: StartPoint> {
     health: Health,
     /// Revoked since the thread last looked: their records in its hands are void.
     revoked: Mutex<Vec<i32>>,
+    /// There are some: the thread asks after each record, and a lock would be dear for that.
+    has_revoked: AtomicBool,
     /// End offsets at the time of assignment, by partition: reached, the instance has caught up. `None` before the first assignment.
     goals: Mutex<Option<BTreeMap<i32, i64>>>,
     given: Mutex<Option<Given>>,
@@ -332,6 +336,7 @@ impl<S: StartPoint> Assignments<S> {
             return Err(self.lost());
         }
         locked(&self.revoked).extend(&revoked);
+        self.has_revoked.store(true, Ordering::SeqCst);
         // First the worker hears of it, so that it sends nothing of its own for these partitions; then what is in flight is waited for,
         // and the message to the worker is in flight as well.
         if !revoked.is_empty() && !self.fate.has_ended() && !self.fate.is_draining() {
@@ -590,11 +595,12 @@ impl<'a, S: StartPoint> Reading<'a, S> {
     }
 
     fn forget_revoked(&mut self) {
-        let mut revoked = locked(&self.context.revoked);
-        if !revoked.is_empty() {
-            self.batch.remove_partitions(&revoked);
-            revoked.clear();
+        if !self.context.has_revoked.load(Ordering::SeqCst) {
+            return;
         }
+        self.context.has_revoked.store(false, Ordering::SeqCst);
+        let revoked = std::mem::take(&mut *locked(&self.context.revoked));
+        self.batch.remove_partitions(&revoked);
     }
 
     fn is_full(&self) -> bool {

@@ -216,3 +216,137 @@ impl Drop for Values<'_> {
         self.out.truncate(if self.ended { self.at } else { self.begin });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NAMES: [&str; 3] = ["price", "id", "b"];
+
+    /// The fields as texts, the number of the form, and the row that its values give back.
+    type Found = (Vec<Option<String>>, Option<usize>, Option<String>);
+
+    fn fields_of(fields: &Fields<'_>) -> Vec<Option<String>> {
+        (0..NAMES.len()).map(|index| fields.get(index).map(|field| field.raw().to_owned())).collect()
+    }
+
+    fn read(forms: &mut Forms, row: &[u8]) -> Result<Found, String> {
+        let mut values = b"before".to_vec();
+        let found = forms.read(row, &mut values).map_err(|error| error.to_string())?;
+        assert!(values.starts_with(b"before"));
+        let back = found.form.map(|number| {
+            let mut open = Vec::new();
+            forms.get(number).unwrap().write_open(values.get(6..).unwrap(), &mut open);
+            String::from_utf8(open).unwrap()
+        });
+        Ok((fields_of(&found.fields), found.form, back))
+    }
+
+    fn forms() -> Forms {
+        Forms::new(Columns::new(&NAMES))
+    }
+
+    fn open(row: &str) -> String {
+        let row = row.trim_end();
+        row.strip_suffix('}').unwrap_or(row).to_owned()
+    }
+
+    #[test]
+    fn rows_with_the_same_columns_have_one_form() {
+        let rows = [
+            r#"{"id":1,"name":"a, \"b\": {c","tags":["x",{"y":1}],"price":5999.00}"#,
+            r#"{"id":22,"name":"张三","tags":null,"price":0.10}"#,
+            r#"{"id":22,"price":0.10}"#,
+            r#"{"id":1e3,"name":"x","tags":-0.5,"price":"a text of more than thirty-two bytes, to be sure"}"#,
+            "{}",
+            r#" { "id" : [1, 2] , "a name of more than thirty-two bytes, to be sure":true,"id":2 } "#,
+        ];
+        let mut forms = forms();
+        let found = rows.map(|row| read(&mut forms, row.as_bytes()).unwrap());
+        assert_eq!(found.each_ref().map(|(_, form, _)| form.unwrap()), [0, 0, 1, 0, 2, 3]);
+        for (row, (.., back)) in rows.iter().zip(&found) {
+            assert_eq!(back.as_deref(), Some(&*open(row)));
+        }
+        assert_eq!(found[1].0, [Some("0.10".into()), Some("22".into()), None]);
+        assert_eq!(found[5].0, [None, Some("2".into()), None], "of two of one name the last counts");
+    }
+
+    #[test]
+    fn what_is_no_row_is_refused_whatever_was_read_before() {
+        let mut forms = forms();
+        read(&mut forms, br#"{"id":1,"b":2}"#).unwrap();
+        for row in [
+            "",
+            "{\"id\":1,\"b\":",
+            "{\"id\":1,\"b\":2",
+            "{\"id\":01,\"b\":2}",
+            "{\"id\":1,\"b\":2}}",
+            "{\"id\":,\"b\":2}",
+            "{\"id\":nul,\"b\":2}",
+        ] {
+            assert!(read(&mut forms, row.as_bytes()).is_err(), "{row}");
+        }
+        assert!(read(&mut forms, b"{\"id\":\"\xFF\",\"b\":2}").is_err());
+        assert_eq!(forms.known.len(), 1);
+    }
+
+    #[test]
+    fn rows_of_too_many_forms_are_read_name_by_name() {
+        let mut forms = forms();
+        for number in 0..FORMS_MAX * 2 {
+            let (fields, form, _) =
+                read(&mut forms, format!("{{\"column{number}\":1,\"b\":{number}}}").as_bytes()).unwrap();
+            assert_eq!((fields[2].clone(), form), (Some(number.to_string()), (number < FORMS_MAX).then_some(number)));
+        }
+        assert_eq!(read(&mut forms, b"{\"column7\":5,\"b\":6}").unwrap().1, Some(7));
+    }
+
+    proptest! {
+        /// Whatever was read before, a row is read as it is without a form, and comes back.
+        #[test]
+        fn a_form_changes_nothing(
+            rows in prop::collection::vec((
+                prop::collection::vec(("(id|b|price|x|long name of more than thirty-two bytes)", "[ -~é\u{1}\n]{0,40}", 0..7u8), 0..5),
+                "[ \n]{0,1}",
+            ), 1..20),
+            broken in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        ) {
+            let mut forms = forms();
+            for (members, blank) in rows {
+                let members: Vec<String> = members.iter().map(|(name, text, kind)| {
+                    let value = match kind {
+                        0 => serde_json::to_string(text).unwrap(),
+                        1 => format!("[{}]", serde_json::to_string(text).unwrap()),
+                        2 => format!("{}", text.len()),
+                        3 => format!("-{}.{:03}", text.len(), name.len()),
+                        4 => "null".to_owned(),
+                        5 => format!("{}e-{}", text.len(), name.len()),
+                        _ => format!("{{\"x\":{}}}", text.is_empty()),
+                    };
+                    format!("\"{name}\"{blank}:{blank}{value}")
+                }).collect();
+                let mut row = format!("{blank}{{{}{blank}}}{blank}", members.join(",")).into_bytes();
+                if let Some((at, byte)) = broken {
+                    let at = at.index(row.len());
+                    row[at] = byte;
+                }
+                let expected = Columns::new(&NAMES).read(&row).map(|fields| fields_of(&fields)).map_err(|error| error.to_string());
+                let found = read(&mut forms, &row);
+                prop_assert_eq!(found.clone().map(|(fields, ..)| fields), expected);
+                if let Ok((.., back)) = found {
+                    prop_assert_eq!(back, Some(open(std::str::from_utf8(&row).unwrap())));
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_read_but_never_panic(rows in prop::collection::vec(any::<Vec<u8>>(), 0..4)) {
+            let mut forms = forms();
+            let _ = read(&mut forms, br#"{"id":1}"#);
+            for row in rows {
+                let _ = read(&mut forms, &row);
+            }
+        }
+    }
+}

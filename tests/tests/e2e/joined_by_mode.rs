@@ -170,14 +170,14 @@ impl History {
             self.read_user(&mut joiner);
         }
         let settings = settings(mode);
-        let (reader, room) = (Plan::new(&settings).unwrap().reader, joiner.room().clone());
+        let (mut reader, room) = (Plan::new(&settings).unwrap().reader, joiner.room().clone());
         let mut facts = PartitionFacts::incomplete(room);
         for Sent { key, header, row } in &self.output {
             let key = format!("{{\"order_id\":{key}}}");
             let (key, value, header) =
                 (Some(key.as_bytes()), row.as_deref().map(str::as_bytes), Some(header.as_bytes()));
             let record = Record { partition: 0, offset: 0, key, value, header };
-            restore(&reader, &record, 0, &mut facts).unwrap().unwrap();
+            restore(&mut reader, &record, 0, &mut facts).unwrap().unwrap();
         }
         let (ticket, input_offset, handled) = (Ticket::default(), facts.input_offset, facts.handled);
         self.orders_read = input_offset.map_or(0, |last| usize::try_from(last + 1).unwrap());
