@@ -70,7 +70,7 @@ impl FactReader {
 
     /// Reads a fact. The values of its row are appended to `values`; with them goes the number of the row's form, where it has one.
     pub fn read(&mut self, row: &[u8], values: &mut Vec<u8>) -> Result<(Fact, Option<usize>), RowError> {
-        let Read { fields, form } = self.forms.read(row, values)?;
+        let Read { fields, form } = self.forms.read(row, Some(values))?;
         Ok((self.fact(&fields)?, form))
     }
 

@@ -58,7 +58,7 @@ fn findings(plan: &Plan, rows: &[&[u8]], topic: &str) -> Vec<Finding> {
     if rows.is_empty() {
         return vec![Finding::warning(format!("topic {topic} has no rows yet: the rules are not tried on any"))];
     }
-    let (mut trial, mut desk, mut refused) = (Trial::default(), Desk::default(), None);
+    let (mut trial, mut desk, mut refused) = (Trial::default(), Desk::new(plan), None);
     for row in rows {
         let cleaned = plan.clean(row, "", &mut desk, &mut trial).err();
         // What is no matter of a rule.

@@ -89,7 +89,7 @@ pub struct Cleaner {
 impl Cleaner {
     pub fn new(plan: Plan, quality: &QualityConfig, topic: String) -> Self {
         let quality = Quality::new(&plan, quality);
-        Cleaner { plan, desk: Desk::default(), quality, topic, standings: BTreeMap::new() }
+        Cleaner { desk: Desk::new(&plan), plan, quality, topic, standings: BTreeMap::new() }
     }
 
     pub fn assigned(&mut self, partitions: Vec<(i32, Standing)>) {

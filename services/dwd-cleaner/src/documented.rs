@@ -48,7 +48,7 @@ fn changed(text: &str, diff: &str) -> String {
 }
 
 fn becomes(plan: &Plan, row: &str) -> String {
-    let mut desk = Desk::default();
+    let mut desk = Desk::new(plan);
     match plan.clean(row.as_bytes(), NOW, &mut desk, &mut Unwatched) {
         Ok(cleaned) => {
             let mut out = Vec::new();

@@ -64,7 +64,7 @@ impl Watch for Minutes<'_> {
 }
 
 fn explain_row(plan: &Plan, row: &str, now: &str, out: &mut String) {
-    let mut desk = Desk::default();
+    let mut desk = Desk::new(plan);
     let mut minutes = Minutes { plan, out };
     let cleaned = plan.clean(row.as_bytes(), now, &mut desk, &mut minutes);
     match cleaned {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use shared::record::dead_letter::Rejection;
+use shared::record::form::Forms;
 use shared::record::row::{Extend, Field, Fields};
 
 use crate::action::{Done, Fault, MISSING_COLUMN, Slot, View, missing};
@@ -18,8 +19,9 @@ pub struct Tally {
 }
 
 /// A place to work in, used for one row after the other, so that a row costs no memory of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Desk {
+    forms: Forms,
     /// Values that rules made, by slot, as places in `text`.
     made: Vec<Option<Range<usize>>>,
     text: Vec<u8>,
@@ -33,6 +35,20 @@ pub struct Desk {
 }
 
 impl Desk {
+    /// For the rows of one topic, and for this plan only.
+    pub fn new(plan: &Plan) -> Self {
+        Desk {
+            forms: Forms::new(plan.columns.clone()),
+            made: Vec::new(),
+            text: Vec::new(),
+            output: Vec::new(),
+            spelling: String::new(),
+            marks: Vec::new(),
+            tallies: Vec::new(),
+            rows: 0,
+        }
+    }
+
     fn clear(&mut self, plan: &Plan) {
         self.made.clear();
         self.made.resize(plan.columns.names().len(), None);
@@ -89,7 +105,8 @@ impl Plan {
         watch: &mut impl Watch,
     ) -> Result<Cleaned<'s>, Rejection> {
         desk.clear(self);
-        let fields = self.columns.read(row).map_err(|error| Rejection::new(error.reason(), error.to_string()))?;
+        let read = desk.forms.read(row, None).map_err(|error| Rejection::new(error.reason(), error.to_string()))?;
+        let fields = read.fields;
         self.nothing_is_taken(&fields)?;
         for (number, rule) in self.rules.iter().enumerate() {
             self.apply(number, rule, &fields, now, desk, watch)?;

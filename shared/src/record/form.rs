@@ -134,12 +134,12 @@ impl Forms {
         self.known.get(number)
     }
 
-    /// Reads the columns of a row. Its values are appended to `values`, for [`Form::write_open`], where it has a form.
-    pub fn read<'a>(&mut self, row: &'a [u8], values: &mut Vec<u8>) -> Result<Read<'a>, RowError> {
+    /// Reads the columns of a row. All its values are appended to `values`, where they are wanted, for [`Form::write_open`].
+    pub fn read<'a>(&mut self, row: &'a [u8], mut values: Option<&mut Vec<u8>>) -> Result<Read<'a>, RowError> {
         if let Ok(text) = simdutf8::basic::from_utf8(row) {
             let others = (0..self.known.len()).filter(|number| *number != self.last);
             for number in std::iter::once(self.last).chain(others) {
-                if let Some(fields) = self.read_as(number, text, values) {
+                if let Some(fields) = self.read_as(number, text, values.as_deref_mut()) {
                     self.last = number;
                     return Ok(Read { fields, form: Some(number) });
                 }
@@ -154,19 +154,23 @@ impl Forms {
         self.read(row, values)
     }
 
-    fn read_as<'a>(&self, number: usize, row: &'a str, values: &mut Vec<u8>) -> Option<Fields<'a>> {
+    fn read_as<'a>(&self, number: usize, row: &'a str, values: Option<&mut Vec<u8>>) -> Option<Fields<'a>> {
         let form = self.known.get(number)?;
         let mut fields = Fields::none(self.columns.names().len());
-        let mut writer = Values::behind(values, row.len());
+        let mut values = values.map(|values| Values::behind(values, row.len()));
         form.read(row, |number, place| {
             if let Some(index) = form.columns.get(number).copied().flatten()
                 && let Some(value) = row.get(place.clone())
             {
                 fields.put(index, Field::of(value));
             }
-            writer.push(row.as_bytes(), place);
+            if let Some(values) = &mut values {
+                values.push(row.as_bytes(), place);
+            }
         })?;
-        writer.end();
+        if let Some(values) = values {
+            values.end();
+        }
         Some(fields)
     }
 }
@@ -233,7 +237,7 @@ mod tests {
 
     fn read(forms: &mut Forms, row: &[u8]) -> Result<Found, String> {
         let mut values = b"before".to_vec();
-        let found = forms.read(row, &mut values).map_err(|error| error.to_string())?;
+        let found = forms.read(row, Some(&mut values)).map_err(|error| error.to_string())?;
         assert!(values.starts_with(b"before"));
         let back = found.form.map(|number| {
             let mut open = Vec::new();

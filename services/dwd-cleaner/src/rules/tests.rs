@@ -7,7 +7,7 @@ const ORDER: &str = r#"{"order_id":2001,"product_category":"电子产品","quant
 const NOW: &str = "2025-07-12 02:32:59.555";
 
 fn clean_with(plan: &Plan, row: &str) -> Result<String, Rejection> {
-    let mut desk = Desk::default();
+    let mut desk = Desk::new(plan);
     let cleaned = plan.clean(row.as_bytes(), NOW, &mut desk, &mut Unwatched)?;
     let mut out = Vec::new();
     cleaned.write(&mut out);
@@ -322,7 +322,7 @@ fn rules_that_contradict_each_other_are_refused_with_a_cure() {
 #[test]
 fn rows_are_counted_by_rule() {
     let plan = plan(ON_MARK);
-    let mut desk = Desk::default();
+    let mut desk = Desk::new(&plan);
     for row in [
         r#"{"q":2,"p":1,"t":2,"a":"2025-01-01","b":"2025-01-01"}"#,
         r#"{"q":2,"p":1,"t":3,"a":"2025-01-01","b":"2025-01-01"}"#,
@@ -363,7 +363,7 @@ proptest! {
     #[test]
     fn any_bytes_are_rejected_or_cleaned_but_never_panic(bytes in any::<Vec<u8>>()) {
         let plan = Settings::default().plan().unwrap();
-        let _ = plan.clean(&bytes, "", &mut Desk::default(), &mut Unwatched).map(|cleaned| cleaned.write(&mut Vec::new()));
+        let _ = plan.clean(&bytes, "", &mut Desk::new(&plan), &mut Unwatched).map(|cleaned| cleaned.write(&mut Vec::new()));
     }
 
     #[test]
