@@ -106,6 +106,9 @@ struct Outbox<P: Send + 'static> {
 /// How often the oldest batch is held against the bound of its acknowledgement, which is of many seconds.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
+/// So many records are sent between two looks at the answers.
+const RECORDS_BETWEEN_ANSWERS: usize = 128;
+
 /// The number of a dead letter, which belongs to no batch of the ledger.
 const LETTER: usize = usize::MAX;
 
@@ -234,8 +237,14 @@ impl<P: Send + 'static> Outbox<P> {
         }
         let number = self.deliveries.enter(outgoing.len() - letters, position, tally);
         let number = usize::try_from(number).unwrap_or(LETTER);
-        for record in outgoing.records().filter(|record| !is_letter(record)) {
+        // For a few records it is not worth while to keep the thread of the answers from them.
+        let are_many = outgoing.len() >= RECORDS_BETWEEN_ANSWERS;
+        let _rest = are_many.then(|| self.sender.rest());
+        for (sent, record) in outgoing.records().filter(|record| !is_letter(record)).enumerate() {
             self.send(&topics, &record, number).await?;
+            if are_many && sent % RECORDS_BETWEEN_ANSWERS == 0 {
+                self.sender.take_answers();
+            }
         }
         Ok(())
     }
@@ -276,7 +285,10 @@ impl<P: Send + 'static> Outbox<P> {
             match self.sender.send(message) {
                 Ok(()) => return Ok(()),
                 // The watch over the oldest batch bounds this wait.
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => message = back,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    message = back;
+                    self.sender.take_answers();
+                }
                 Err((error, _)) => {
                     return Err(Failure::new(FailureKind::Refused, format!("a record for topic `{topic}` could not be queued"))
                         .caused_by(error)

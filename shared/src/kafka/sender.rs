@@ -1,4 +1,5 @@
-//! A producer, and the thread that takes in the broker's answers to it. The thread sleeps while nothing is on its way.
+//! A producer, and the thread that takes in the broker's answers to it. The thread sleeps while nothing is on its way. Who sends many records
+//! takes the answers in between them: memory is given back soonest by the thread that took it.
 //!
 //! The client's own such producer (`ThreadedProducer`) looks ten times a second and spends the last part of a millisecond of each look in a
 //! loop: more than half of what a service used at rest.
@@ -20,6 +21,8 @@ use crate::failure::{Failure, FailureKind};
 const LONGEST_LOOK: Duration = Duration::from_millis(100);
 /// And this often while nothing is: what the client has to say of the broker is told by then.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How long it leaves the answers to who sends.
+const REST: Duration = Duration::from_millis(2);
 
 /// A record that was not queued, and why.
 type Unsent<'a, O> = (KafkaError, BaseRecord<'a, [u8], [u8], O>);
@@ -32,13 +35,16 @@ pub(super) struct Sender<C: ProducerContext + 'static> {
 struct Shared<C: ProducerContext> {
     producer: BaseProducer<C>,
     sleeps: AtomicBool,
+    /// The answers are taken in by who sends.
+    rests: AtomicBool,
     stopping: AtomicBool,
 }
 
 impl<C: ProducerContext + Send + Sync + 'static> Sender<C> {
     pub(super) fn new(config: &KafkaConfig, client: &ClientConfig, context: C) -> Result<Self, Failure> {
         let producer = client.create_with_context(context).map_err(|error| unreachable_broker(config, error))?;
-        let shared = Arc::new(Shared { producer, sleeps: AtomicBool::new(false), stopping: AtomicBool::new(false) });
+        let [sleeps, rests, stopping] = [false; 3].map(AtomicBool::new);
+        let shared = Arc::new(Shared { producer, sleeps, rests, stopping });
         let answered = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("kafka-answers".into())
@@ -67,6 +73,17 @@ impl<C: ProducerContext> Sender<C> {
         self.shared.producer.purge(PurgeConfig::default().queue().inflight());
     }
 
+    /// The thread rests until this is dropped: the caller takes in the answers.
+    pub(super) fn rest(&self) -> Rest<'_> {
+        self.shared.rests.store(true, Ordering::SeqCst);
+        Rest(&self.shared.rests)
+    }
+
+    /// Takes in the answers that are there.
+    pub(super) fn take_answers(&self) {
+        self.shared.producer.poll(Duration::ZERO);
+    }
+
     fn wake(&self) {
         if self.shared.sleeps.load(Ordering::SeqCst)
             && let Some(thread) = &self.thread
@@ -76,10 +93,23 @@ impl<C: ProducerContext> Sender<C> {
     }
 }
 
+/// The thread of the answers rests.
+pub(super) struct Rest<'a>(&'a AtomicBool);
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 impl<C: ProducerContext> Shared<C> {
     fn take_answers(&self) {
         while !self.stopping.load(Ordering::SeqCst) {
             self.sleep_while_idle();
+            if self.rests.load(Ordering::SeqCst) {
+                std::thread::park_timeout(REST);
+                continue;
+            }
             let wait = if self.is_idle() { Duration::ZERO } else { LONGEST_LOOK };
             self.producer.poll(wait);
         }
