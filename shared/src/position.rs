@@ -115,33 +115,36 @@ impl fmt::Display for Version {
     }
 }
 
-impl FromStr for Version {
-    type Err = PositionError;
-    fn from_str(text: &str) -> Result<Self, PositionError> {
-        let bad = || PositionError { what: "version", text: text.to_owned() };
-        let mut rest = text.bytes();
-        let mut next = || hexadecimal(&mut rest).ok_or_else(bad);
-        let (epoch, lsn, index, part) = (next()?, next()?, next()?, next()?);
-        if rest.next().is_some() || text.ends_with('.') {
-            return Err(bad());
+impl Version {
+    /// Reads the text form.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut numbers = text.split(|byte| *byte == b'.').map(hexadecimal);
+        let (epoch, lsn, index, part) = (numbers.next()??, numbers.next()??, numbers.next()??, numbers.next()??);
+        if numbers.next().is_some() {
+            return None;
         }
-        Ok(Version {
-            epoch: epoch.try_into().map_err(|_| bad())?,
-            lsn: Lsn(lsn),
-            index: index.try_into().map_err(|_| bad())?,
-            part: part.try_into().map_err(|_| bad())?,
-        })
+        let [epoch, index, part] = [epoch, index, part].map(|number| u32::try_from(number).ok());
+        Some(Version { epoch: epoch?, lsn: Lsn(lsn), index: index?, part: part? })
     }
 }
 
-/// A number of 1 to 16 digits up to the next point or the end.
-fn hexadecimal(bytes: &mut impl Iterator<Item = u8>) -> Option<u64> {
-    let (mut number, mut digits) = (0_u64, 0);
-    for byte in bytes.take_while(|byte| *byte != b'.') {
-        number = number << 4 | u64::from(char::from(byte).to_digit(16)?);
-        digits += 1;
+impl FromStr for Version {
+    type Err = PositionError;
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        Version::parse(text.as_bytes()).ok_or_else(|| PositionError { what: "version", text: text.to_owned() })
     }
-    (1..=16).contains(&digits).then_some(number)
+}
+
+/// A number of 1 to 16 digits.
+fn hexadecimal(text: &[u8]) -> Option<u64> {
+    let digit = |byte: &u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let number = text.iter().try_fold(0_u64, |number, byte| Some(number << 4 | u64::from(digit(byte)?)))?;
+    (1..=16).contains(&text.len()).then_some(number)
 }
 
 /// The versions of the dimension rows that a result was joined with, in the order of the settings; [`Version::UNKNOWN`] where none was
@@ -187,10 +190,10 @@ impl fmt::Display for JoinedVersions {
     }
 }
 
-impl FromStr for JoinedVersions {
-    type Err = PositionError;
-    fn from_str(text: &str) -> Result<Self, PositionError> {
-        text.split(',').map(str::parse).collect()
+impl JoinedVersions {
+    /// Reads the text form.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        text.split(|byte| *byte == b',').map(Version::parse).collect()
     }
 }
 
@@ -263,9 +266,9 @@ mod tests {
     #[test]
     fn joined_versions_are_reversible() {
         for text in ["1.A.0.0", "0.0.0.0,1.16B3748.FFFFFFFF.2"] {
-            assert_eq!(text.parse::<JoinedVersions>().unwrap().to_string(), text);
+            assert_eq!(JoinedVersions::parse(text.as_bytes()).unwrap().to_string(), text);
         }
-        assert!("1.A.0.0,".parse::<JoinedVersions>().is_err());
+        assert!(JoinedVersions::parse(b"1.A.0.0,").is_none());
     }
 
     #[test]

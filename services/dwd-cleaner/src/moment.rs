@@ -36,9 +36,11 @@ impl Place {
     }
 }
 
-fn number(text: &str, digits: usize, most: i8) -> Option<i8> {
-    let is_number = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|found| is_number && *found <= most)
+/// The two digits of a number that is not above `most`.
+fn two_digits(text: &[u8], at: usize, most: i8) -> Option<i8> {
+    let digit = |at: usize| text.get(at)?.checked_sub(b'0').filter(|digit| *digit < 10);
+    let number = i8::try_from(digit(at)? * 10 + digit(at + 1)?).ok()?;
+    (number <= most).then_some(number)
 }
 
 impl<'a> Moment<'a> {
@@ -48,16 +50,18 @@ impl<'a> Moment<'a> {
             Some(rest) => (rest, true),
             None => (text, false),
         };
-        let (date, time) = match text.split_once([' ', 'T']) {
-            Some((date, time)) => (date, Some(time)),
-            None => (text, None),
-        };
-        let mut parts = date.split('-');
-        let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() || year.len() < 4 || !year.bytes().all(|byte| byte.is_ascii_digit()) {
+        let bytes = text.as_bytes();
+        let year_len = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (month, day) = (two_digits(bytes, year_len + 1, 12)?, two_digits(bytes, year_len + 4, 31)?);
+        if year_len < 4 || [year_len, year_len + 3].iter().any(|at| bytes.get(*at) != Some(&b'-')) {
             return None;
         }
-        let (month, day) = (number(month, 2, 12)?, number(day, 2, 31)?);
+        let date = text.get(..year_len + 6)?;
+        let time = match bytes.get(date.len()) {
+            Some(b' ' | b'T') => Some(text.get(date.len() + 1..)?),
+            Some(_) => return None,
+            None => None,
+        };
         let (time, has_zone) = match time.map(|time| (time, time.strip_suffix('Z'))) {
             Some((_, Some(time))) => (Some(time), true),
             Some((time, None)) => (Some(time), false),
@@ -67,7 +71,7 @@ impl<'a> Moment<'a> {
             Some(time) => clock(time)?,
             None => (0, 0, 0, 0),
         };
-        let year = year.parse().ok()?;
+        let year = text.get(..year_len)?.parse().ok()?;
         let has_time = time.is_some();
         let moment =
             Moment { date, is_before_christ, has_time, has_zone, year, month, day, hour, minute, second, nanosecond };
@@ -106,19 +110,21 @@ impl<'a> Moment<'a> {
 
 /// Hours, minutes, seconds, nanoseconds.
 fn clock(time: &str) -> Option<(i8, i8, i8, i32)> {
-    let mut parts = time.split(':');
-    let (hour, minute) = (number(parts.next()?, 2, 23)?, number(parts.next()?, 2, 59)?);
-    let seconds = parts.next().unwrap_or("00");
-    if parts.next().is_some() {
-        return None;
-    }
-    let (second, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
-    let second = number(second, 2, 59)?;
-    if fraction.is_empty() || fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let scale = 9 - u32::try_from(fraction.len()).ok()?;
-    let nanosecond = fraction.parse::<i32>().ok()? * 10_i32.pow(scale);
+    let bytes = time.as_bytes();
+    let (hour, minute) = (two_digits(bytes, 0, 23)?, two_digits(bytes, 3, 59)?);
+    let second = match (bytes.get(2), bytes.get(5)) {
+        (Some(b':'), None) => return Some((hour, minute, 0, 0)),
+        (Some(b':'), Some(b':')) => two_digits(bytes, 6, 59)?,
+        _ => return None,
+    };
+    let nanosecond = match bytes.get(8..)? {
+        [] => 0,
+        [b'.', digits @ ..] if (1..=9).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) => {
+            let scale = 9 - u32::try_from(digits.len()).ok()?;
+            time.get(9..)?.parse::<i32>().ok()? * 10_i32.pow(scale)
+        }
+        _ => return None,
+    };
     Some((hour, minute, second, nanosecond))
 }
 

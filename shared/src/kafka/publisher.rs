@@ -106,7 +106,7 @@ struct Outbox<P: Send + 'static> {
 /// How often the oldest batch is held against the bound of its acknowledgement, which is of many seconds.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// So many records are sent between two looks at the answers.
+/// So many records are sent between two looks at the answers. Fewer are left to the thread of the answers.
 const RECORDS_BETWEEN_ANSWERS: usize = 128;
 
 /// The number of a dead letter, which belongs to no batch of the ledger.
@@ -237,12 +237,9 @@ impl<P: Send + 'static> Outbox<P> {
         }
         let number = self.deliveries.enter(outgoing.len() - letters, position, tally);
         let number = usize::try_from(number).unwrap_or(LETTER);
-        // For a few records it is not worth while to keep the thread of the answers from them.
-        let are_many = outgoing.len() >= RECORDS_BETWEEN_ANSWERS;
-        let _rest = are_many.then(|| self.sender.rest());
-        for (sent, record) in outgoing.records().filter(|record| !is_letter(record)).enumerate() {
+        for (sent, record) in (1..).zip(outgoing.records().filter(|record| !is_letter(record))) {
             self.send(&topics, &record, number).await?;
-            if are_many && sent % RECORDS_BETWEEN_ANSWERS == 0 {
+            if sent % RECORDS_BETWEEN_ANSWERS == 0 {
                 self.sender.take_answers();
             }
         }

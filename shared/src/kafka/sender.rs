@@ -21,8 +21,8 @@ use crate::failure::{Failure, FailureKind};
 const LONGEST_LOOK: Duration = Duration::from_millis(100);
 /// And this often while nothing is: what the client has to say of the broker is told by then.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-/// How long it leaves the answers to who sends.
-const REST: Duration = Duration::from_millis(2);
+/// How long it leaves the answers to who sends many records: the next ones come sooner under load.
+const REST: Duration = Duration::from_millis(5);
 
 /// A record that was not queued, and why.
 type Unsent<'a, O> = (KafkaError, BaseRecord<'a, [u8], [u8], O>);
@@ -35,16 +35,16 @@ pub(super) struct Sender<C: ProducerContext + 'static> {
 struct Shared<C: ProducerContext> {
     producer: BaseProducer<C>,
     sleeps: AtomicBool,
-    /// The answers are taken in by who sends.
-    rests: AtomicBool,
+    /// Who sends takes the answers in just now.
+    may_rest: AtomicBool,
     stopping: AtomicBool,
 }
 
 impl<C: ProducerContext + Send + Sync + 'static> Sender<C> {
     pub(super) fn new(config: &KafkaConfig, client: &ClientConfig, context: C) -> Result<Self, Failure> {
         let producer = client.create_with_context(context).map_err(|error| unreachable_broker(config, error))?;
-        let [sleeps, rests, stopping] = [false; 3].map(AtomicBool::new);
-        let shared = Arc::new(Shared { producer, sleeps, rests, stopping });
+        let [sleeps, may_rest, stopping] = [false; 3].map(AtomicBool::new);
+        let shared = Arc::new(Shared { producer, sleeps, may_rest, stopping });
         let answered = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("kafka-answers".into())
@@ -73,14 +73,9 @@ impl<C: ProducerContext> Sender<C> {
         self.shared.producer.purge(PurgeConfig::default().queue().inflight());
     }
 
-    /// The thread rests until this is dropped: the caller takes in the answers.
-    pub(super) fn rest(&self) -> Rest<'_> {
-        self.shared.rests.store(true, Ordering::SeqCst);
-        Rest(&self.shared.rests)
-    }
-
-    /// Takes in the answers that are there.
+    /// Takes in the answers that are there. The thread leaves them to the caller for a while.
     pub(super) fn take_answers(&self) {
+        self.shared.may_rest.store(true, Ordering::SeqCst);
         self.shared.producer.poll(Duration::ZERO);
     }
 
@@ -93,20 +88,11 @@ impl<C: ProducerContext> Sender<C> {
     }
 }
 
-/// The thread of the answers rests.
-pub(super) struct Rest<'a>(&'a AtomicBool);
-
-impl Drop for Rest<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
-}
-
 impl<C: ProducerContext> Shared<C> {
     fn take_answers(&self) {
         while !self.stopping.load(Ordering::SeqCst) {
             self.sleep_while_idle();
-            if self.rests.load(Ordering::SeqCst) {
+            if self.may_rest.swap(false, Ordering::SeqCst) {
                 std::thread::park_timeout(REST);
                 continue;
             }

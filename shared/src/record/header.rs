@@ -40,12 +40,12 @@ impl Operation {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &[u8]) -> Option<Self> {
         Some(match text {
-            "r" => Operation::Snapshot,
-            "c" => Operation::Insert,
-            "u" => Operation::Update,
-            "d" => Operation::Delete,
+            b"r" => Operation::Snapshot,
+            b"c" => Operation::Insert,
+            b"u" => Operation::Update,
+            b"d" => Operation::Delete,
             _ => return None,
         })
     }
@@ -126,36 +126,57 @@ impl Header {
     }
 
     /// Reads the text form. Fields that it does not know are passed over, so that a newer stage may write more.
-    pub fn parse(bytes: Option<&[u8]>) -> Result<Self, HeaderError> {
-        let bytes = bytes.ok_or(HeaderError::Missing)?;
-        let text =
-            std::str::from_utf8(bytes).map_err(|_| HeaderError::Unreadable(String::from_utf8_lossy(bytes).into()))?;
+    pub fn parse(text: Option<&[u8]>) -> Result<Self, HeaderError> {
+        let text = text.ok_or(HeaderError::Missing)?;
         let (mut operation, mut version) = (None, None);
         let mut header = Header::new(Operation::Snapshot, Version::default());
-        let mut rest = Some(text);
-        while let Some(text) = rest {
-            let field = part(text, b' ', &mut rest);
-            let bad = || HeaderError::Unreadable(field.to_owned());
-            let mut value = None;
-            let name = part(field, b'=', &mut value);
-            let value = value.ok_or_else(bad)?;
-            match name {
-                "op" => operation = Some(Operation::parse(value).ok_or_else(bad)?),
-                "v" => version = Some(value.parse().map_err(|_| bad())?),
-                "u" => header.joined = value.parse().map_err(|_| bad())?,
-                "tx" => header.transaction = value.parse().map_err(|_| bad())?,
-                "ts" => header.commit_time_us = Some(value.parse().map_err(|_| bad())?),
-                "in" => header.input_offset = Some(value.parse().map_err(|_| bad())?),
-                "re" => header.put_back_at = Some(value.parse().map_err(|_| bad())?),
-                "n" => header.cleaned_bytes = Some(value.parse().map_err(|_| bad())?),
-                _ => {}
-            }
+        for field in text.split(|byte| *byte == b' ') {
+            let (name, value) = field.split_at_checked(name_len(field)).unwrap_or_default();
+            let value = value.strip_prefix(b"=").ok_or_else(|| unreadable(field))?;
+            let is_read = match name {
+                b"op" => put(&mut operation, Operation::parse(value)),
+                b"v" => put(&mut version, Version::parse(value)),
+                b"u" => JoinedVersions::parse(value).map(|joined| header.joined = joined),
+                b"tx" => decimal(value).map(|transaction| header.transaction = transaction),
+                b"ts" => put(&mut header.commit_time_us, decimal(value)),
+                b"in" => put(&mut header.input_offset, decimal(value)),
+                b"re" => put(&mut header.put_back_at, Version::parse(value)),
+                b"n" => put(&mut header.cleaned_bytes, decimal(value)),
+                _ => Some(()),
+            };
+            is_read.ok_or_else(|| unreadable(field))?;
         }
-        let missing = || HeaderError::Unreadable(text.to_owned());
-        header.operation = operation.ok_or_else(missing)?;
-        header.version = version.ok_or_else(missing)?;
+        header.operation = operation.ok_or_else(|| unreadable(text))?;
+        header.version = version.ok_or_else(|| unreadable(text))?;
         Ok(header)
     }
+}
+
+fn unreadable(text: &[u8]) -> HeaderError {
+    HeaderError::Unreadable(String::from_utf8_lossy(text).into_owned())
+}
+
+/// What was read goes to its place.
+fn put<T>(place: &mut Option<T>, read: Option<T>) -> Option<()> {
+    *place = Some(read?);
+    Some(())
+}
+
+/// Names are short: a plain loop finds their end soonest.
+fn name_len(field: &[u8]) -> usize {
+    field.iter().position(|byte| *byte == b'=').unwrap_or(field.len())
+}
+
+/// A number as [`write_number`] writes it.
+fn decimal<T: TryFrom<i64>>(text: &[u8]) -> Option<T> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let mut number = Some(0_i64).filter(|_| !digits.is_empty());
+    for byte in digits {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number = number?.checked_mul(10)?.checked_add(digit.into());
+    }
+    let number = number?;
+    T::try_from(if digits.len() < text.len() { -number } else { number }).ok()
 }
 
 fn write_number(name: &str, number: Option<impl itoa::Integer>, out: &mut String) {
@@ -163,13 +184,6 @@ fn write_number(name: &str, number: Option<impl itoa::Integer>, out: &mut String
         out.push_str(name);
         out.push_str(itoa::Buffer::new().format(number));
     }
-}
-
-/// What stands before a byte; behind it goes to `rest`. Headers are short: a plain loop finds it soonest.
-fn part<'a>(text: &'a str, between: u8, rest: &mut Option<&'a str>) -> &'a str {
-    let found = text.bytes().position(|byte| byte == between);
-    *rest = found.and_then(|at| text.get(at + 1..));
-    found.and_then(|at| text.get(..at)).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -183,8 +197,8 @@ mod tests {
         let full = Header {
             joined: [version, Version::default(), version].into_iter().collect(),
             transaction: 742,
-            commit_time_us: Some(1_752_226_555_145_000),
-            input_offset: Some(81),
+            commit_time_us: Some(-1_752_226_555_145_000),
+            input_offset: Some(i64::MAX),
             put_back_at: Some(Version { epoch: 2, ..version }),
             cleaned_bytes: Some(300),
             ..Header::new(Operation::Update, version)
@@ -199,7 +213,18 @@ mod tests {
     #[test]
     fn what_is_no_header_is_refused_and_what_is_new_is_passed_over() {
         assert_eq!(Header::parse(None), Err(HeaderError::Missing));
-        for text in ["", "op=c", "v=1.2.3.4", "op=x v=1.2.3.4", "op=c v=1", "op=c v=1.2.3.4 ts=a"] {
+        for text in [
+            "",
+            "op=c",
+            "v=1.2.3.4",
+            "op=x v=1.2.3.4",
+            "op=c v=1",
+            "op=c v=1.2.3.4 ts=a",
+            "op=c v=1.2.3.4 ts=",
+            "op=c v=1.2.3.4 tx=4294967296",
+            "op=c v=1.2.3.4 in=9223372036854775808",
+            "op=c v=1.2.3.4  tx=1",
+        ] {
             assert!(Header::parse(Some(text.as_bytes())).is_err(), "{text}");
         }
         assert!(Header::parse(Some(b"op=c v=1.2.3.4 new=1")).is_ok());
