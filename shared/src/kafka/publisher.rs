@@ -35,7 +35,7 @@ impl<P: Send + 'static> actix::Message for Outgoing<P> {
     type Result = ();
 }
 
-/// Called with each position, in order, once it is durable. It runs on the thread that takes the broker's answers: no waiting.
+/// Called with each position, in order, once it is durable. It runs where the broker's answers are taken in: no waiting.
 pub type OnAcked<P> = Box<dyn Fn(P) + Send + Sync>;
 
 /// The topics that a publisher writes to. [`OutRecord::topic`] is the index in this list, which grows at its end only.
