@@ -1,10 +1,9 @@
 //! What the join reads of a fact: the rows that it names, its time, and when it is forgotten.
 
 use std::ops::Range;
-
-use jiff::tz::TimeZone;
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use shared::record::form::{Form, Forms, Read};
 use shared::record::row::{Columns, Fields, RowError};
 use smallvec::SmallVec;

@@ -338,18 +338,8 @@ impl PartitionFacts {
         self.hashes().address(&fact.key, fact.links.iter().map(|(name, _)| name.as_ref()))
     }
 
-    /// Remembers a fact as it is sent. The newest stands last in the lists of the rows that it names.
-    pub fn put(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
-        self.put_packed(fact, &self.address_of(fact), None)
-    }
-
-    /// The same, where the fact's address is known, and its row packed.
-    pub fn put_packed(
-        &mut self,
-        fact: &Kept<'_>,
-        address: &Address,
-        packed: Option<Packed<'_>>,
-    ) -> Result<(), Failure> {
+    /// Remembers a fact as it is sent, by its values where they are known. The newest stands last in the lists of the rows that it names.
+    pub fn put(&mut self, fact: &Kept<'_>, address: &Address, packed: Option<Packed<'_>>) -> Result<(), Failure> {
         self.remove(address.key, &fact.key)?;
         if self.gone.as_mut().and_then(|gone| gone.remove(&*fact.key)).is_some() {
             self.give_back(GONE_BYTES + fact.key.len() as u64);
@@ -495,7 +485,7 @@ impl PartitionFacts {
         if self.has_newer(&fact.key, &fact.result_version())? {
             return Ok(());
         }
-        self.put_packed(fact, &self.address_of(fact), packed)
+        self.put(fact, &self.address_of(fact), packed)
     }
 
     fn packed<'h>(&'h self, held: &'h Held) -> Option<Packed<'h>> {

@@ -570,7 +570,7 @@ impl Joiner {
             return facts.forget(&kept);
         }
         let packed = form.and_then(|number| reader.form(number)).map(|form| Packed { form, values });
-        facts.put_packed(&kept, address, packed)
+        facts.put(&kept, address, packed)
     }
 
     /// Sends some of the facts that lack a change, as many as may go just now.

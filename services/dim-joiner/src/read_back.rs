@@ -184,7 +184,7 @@ pub fn restore(
         return facts.forget(&kept).map(Ok);
     }
     let packed = form.and_then(|number| reader.form(number)).map(|form| Packed { form, values: &values });
-    facts.put_packed(&kept, &facts.address_of(&kept), packed).map(Ok)
+    facts.put(&kept, &facts.address_of(&kept), packed).map(Ok)
 }
 
 #[cfg(test)]

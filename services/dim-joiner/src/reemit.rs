@@ -104,14 +104,14 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::tests::{kept, room, version};
+    use crate::facts::tests::{kept, put, room, version};
     use shared::position::JoinedVersions;
 
     fn three_facts() -> BTreeMap<i32, PartitionFacts> {
         let mut partitions: BTreeMap<i32, PartitionFacts> = BTreeMap::new();
         for (partition, key, user) in [(0, "1", "a"), (0, "2", "a"), (1, "3", "a"), (1, "4", "b")] {
             let facts = partitions.entry(partition).or_insert_with(|| PartitionFacts::new(room()));
-            facts.put(&kept(key, 1, user, 1)).unwrap();
+            put(facts, &kept(key, 1, user, 1)).unwrap();
         }
         partitions
     }

@@ -17,7 +17,7 @@ pub struct Room {
     pub disk: Option<Disk>,
     /// How many dimensions a fact is joined with.
     pub dimensions: usize,
-    /// Of all indexes.
+    /// How keys and names are hashed, in all indexes alike.
     pub hashes: Hashes,
 }
 

@@ -46,12 +46,11 @@ impl<C: ProducerContext + Send + Sync + 'static> Sender<C> {
         let [sleeps, may_rest, stopping] = [false; 3].map(AtomicBool::new);
         let shared = Arc::new(Shared { producer, sleeps, may_rest, stopping });
         let answered = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("kafka-answers".into())
-            .spawn(move || answered.take_answers())
-            .map_err(|error| {
+        let thread = std::thread::Builder::new().name("kafka-answers".into()).spawn(move || answered.run()).map_err(
+            |error| {
                 Failure::new(FailureKind::Broken, "the thread of the broker's answers cannot start").caused_by(error)
-            })?;
+            },
+        )?;
         Ok(Sender { shared, thread: Some(thread) })
     }
 }
@@ -89,7 +88,8 @@ impl<C: ProducerContext> Sender<C> {
 }
 
 impl<C: ProducerContext> Shared<C> {
-    fn take_answers(&self) {
+    /// The thread.
+    fn run(&self) {
         while !self.stopping.load(Ordering::SeqCst) {
             self.sleep_while_idle();
             if self.may_rest.swap(false, Ordering::SeqCst) {

@@ -224,6 +224,7 @@ impl Drop for Values<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::scan::tests::value;
     use proptest::prelude::*;
 
     const NAMES: [&str; 3] = ["price", "id", "b"];
@@ -319,16 +320,7 @@ mod tests {
             let mut forms = forms();
             for (members, blank) in rows {
                 let members: Vec<String> = members.iter().map(|(name, text, kind)| {
-                    let value = match kind {
-                        0 => serde_json::to_string(text).unwrap(),
-                        1 => format!("[{}]", serde_json::to_string(text).unwrap()),
-                        2 => format!("{}", text.len()),
-                        3 => format!("-{}.{:03}", text.len(), name.len()),
-                        4 => "null".to_owned(),
-                        5 => format!("{}e-{}", text.len(), name.len()),
-                        _ => format!("{{\"x\":{}}}", text.is_empty()),
-                    };
-                    format!("\"{name}\"{blank}:{blank}{value}")
+                    format!("\"{name}\"{blank}:{blank}{}", value(name, text, *kind))
                 }).collect();
                 let mut row = format!("{blank}{{{}{blank}}}{blank}", members.join(",")).into_bytes();
                 if let Some((at, byte)) = broken {

@@ -174,9 +174,22 @@ pub fn plain_len(bytes: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// A JSON value of one of seven kinds.
+    pub(in crate::record) fn value(name: &str, text: &str, kind: u8) -> String {
+        match kind {
+            0 => serde_json::to_string(text).unwrap(),
+            1 => format!("[{}]", serde_json::to_string(text).unwrap()),
+            2 => format!("{}", text.len()),
+            3 => format!("-{}.{:03}", text.len(), name.len()),
+            4 => "null".to_owned(),
+            5 => format!("{}e-{}", text.len(), name.len()),
+            _ => format!("{{\"x\":{}}}", text.is_empty()),
+        }
+    }
 
     fn fields(text: &str) -> Option<Vec<(String, String)>> {
         let mut found = Vec::new();
@@ -242,16 +255,7 @@ mod tests {
             blank in "[ \n]{0,2}",
         ) {
             let members: Vec<String> = members.iter().map(|(name, text, kind)| {
-                let value = match kind {
-                    0 => serde_json::to_string(text).unwrap(),
-                    1 => format!("[{}]", serde_json::to_string(text).unwrap()),
-                    2 => format!("{}", text.len()),
-                    3 => format!("-{}.{:03}", text.len(), name.len()),
-                    4 => "null".to_owned(),
-                    5 => format!("{}e-{}", text.len(), name.len()),
-                    _ => format!("{{\"x\":{}}}", text.is_empty()),
-                };
-                format!("{}{blank}:{blank}{value}", serde_json::to_string(name).unwrap())
+                format!("{}{blank}:{blank}{}", serde_json::to_string(name).unwrap(), value(name, text, *kind))
             }).collect();
             let text = format!("{blank}{{{blank}{}{blank}}}{blank}", members.join(","));
             prop_assert!(expected(&text).is_some());

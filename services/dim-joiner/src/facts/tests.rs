@@ -3,9 +3,11 @@ use crate::disk::Disk;
 use crate::settings::{DiskConfig, FactsConfig};
 use proptest::prelude::*;
 use shared::position::Lsn;
+use shared::record::form::Forms;
+use shared::record::row::Columns;
 use smallvec::smallvec;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 pub(crate) fn version(lsn: u64) -> Version {
     Version { epoch: 1, lsn: Lsn(lsn), ..Version::default() }
@@ -47,6 +49,16 @@ pub(crate) fn kept(key: &str, lsn: u64, user: &str, of_user: u64) -> Kept<'stati
     }
 }
 
+/// Every second version by its values, the others whole, as those that came from the disk.
+pub(crate) fn put(facts: &mut PartitionFacts, fact: &Kept<'_>) -> Result<(), Failure> {
+    static FORMS: LazyLock<Mutex<Forms>> = LazyLock::new(|| Mutex::new(Forms::new(Columns::new::<&str>(&[]))));
+    let (mut forms, mut values) = (FORMS.lock().unwrap_or_else(PoisonError::into_inner), Vec::new());
+    let row = [&*fact.open_row, b"}"].concat();
+    let form = forms.read(&row, Some(&mut values)).unwrap().form.and_then(|number| forms.get(number));
+    let packed = form.filter(|_| fact.version.lsn.0.is_multiple_of(2)).map(|form| Packed { form, values: &values });
+    facts.put(fact, &facts.address_of(fact), packed)
+}
+
 fn at_version(lsn: u64, of_user: u64) -> ResultVersion {
     ResultVersion { fact: version(lsn), joined: [version(of_user)].into_iter().collect() }
 }
@@ -63,7 +75,7 @@ fn take<'s>(facts: &mut PartitionFacts, steps: impl IntoIterator<Item = (usize, 
             continue;
         }
         match user {
-            Some(user) => facts.put(&kept(&key, lsn, &user.to_string(), of_user)).unwrap(),
+            Some(user) => put(facts, &kept(&key, lsn, &user.to_string(), of_user)).unwrap(),
             None => facts.delete(key.as_bytes(), version(lsn)).unwrap(),
         }
     }
@@ -123,7 +135,7 @@ proptest! {
             model.retain(|(known, _), _| *known != key.to_string());
             match user {
                 Some(user) => {
-                    facts.put(&kept(&key.to_string(), lsn, &user.to_string(), 0)).unwrap();
+                    put(&mut facts, &kept(&key.to_string(), lsn, &user.to_string(), 0)).unwrap();
                     model.insert((key.to_string(), user.to_string()), (lsn, row_of(lsn)));
                 }
                 None => facts.delete(key.to_string().as_bytes(), version(lsn)).unwrap(),
@@ -152,7 +164,7 @@ fn rows_whose_facts_lack_a_change_are_found() {
     for room in [room(), room_on_disk()] {
         let mut facts = PartitionFacts::new(room);
         for (key, user, of_user) in [("1", "a", 3), ("2", "b", 5), ("3", "c", 0)] {
-            facts.put(&kept(key, 1, user, of_user)).unwrap();
+            put(&mut facts, &kept(key, 1, user, of_user)).unwrap();
         }
         let now = |row: Named<'_>| if row.name == "c" { Version::default() } else { version(5) };
         assert_eq!(lagging(&facts, now), ["a"]);
@@ -178,7 +190,7 @@ fn memory_holds_the_newest_and_the_disk_the_rest() {
     let room = Room::new(&config, 1).unwrap();
     let mut facts = PartitionFacts::new(room.clone());
     for number in 1..=20_000 {
-        facts.put(&kept(&number.to_string(), number, &(number % 10).to_string(), 1)).unwrap();
+        put(&mut facts, &kept(&number.to_string(), number, &(number % 10).to_string(), 1)).unwrap();
         assert!(room.used_bytes() <= 1 << 20);
     }
     assert!(facts.on_disk() > 10_000 && facts.on_disk() < 20_000, "{facts:?}");
@@ -197,7 +209,7 @@ fn without_a_disk_more_than_the_bound_is_an_error_that_says_what_to_do() {
     let room = Room::new(&config, 1).unwrap();
     let mut facts = PartitionFacts::new(room.clone());
     for number in 1..=20_000 {
-        facts.put(&kept(&number.to_string(), number, "a", 1)).unwrap();
+        put(&mut facts, &kept(&number.to_string(), number, "a", 1)).unwrap();
     }
     let failure = room.within_bounds(facts.len()).unwrap_err().chain();
     assert!(failure.contains("20000 facts") && failure.contains("facts.disk.folder"), "{failure}");
@@ -210,7 +222,7 @@ fn old_facts_are_forgotten_and_counted_by_the_rows_that_they_named() {
     for room in [room(), room_on_disk()] {
         let mut facts = PartitionFacts::new(room);
         for (key, expires) in [("1", Some(10)), ("2", Some(11)), ("3", None)] {
-            facts.put(&Kept { expires, ..kept(key, 1, "a", 1) }).unwrap();
+            put(&mut facts, &Kept { expires, ..kept(key, 1, "a", 1) }).unwrap();
         }
         let forget = |facts: &mut PartitionFacts, minute, now: u64| -> usize {
             (0..20).map(|_| facts.forget_old(minute, 2, &|_| version(now)).unwrap()).sum()
