@@ -233,6 +233,12 @@ impl<P> Outgoing<P> {
         let Outgoing { bytes, header, slots, commit_times_us, since, position } = self;
         (Outgoing { bytes, header, slots, commit_times_us, since, position: () }, position)
     }
+
+    /// The same records, on the way to another position.
+    pub fn map<Q>(self, other: impl FnOnce(P) -> Q) -> Outgoing<Q> {
+        let (Outgoing { bytes, header, slots, commit_times_us, since, .. }, position) = self.into_parts();
+        Outgoing { bytes, header, slots, commit_times_us, since, position: other(position) }
+    }
 }
 
 impl<P: fmt::Debug> fmt::Debug for Outgoing<P> {

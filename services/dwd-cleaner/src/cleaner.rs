@@ -9,7 +9,6 @@ use shared::position::Version;
 use shared::record::dead_letter::{self, Rejection};
 use shared::record::header::{Header, Operation};
 use shared::record::time;
-use tokio::sync::oneshot;
 
 use crate::plan::Plan;
 use crate::quality::Quality;
@@ -34,18 +33,6 @@ pub struct Standing {
     /// The offset of the last record that was handled; `None` where there was none.
     pub offset: Option<i64>,
 }
-
-/// What holds once a message's records, and all before them, are acknowledged.
-#[derive(Debug)]
-pub enum Acknowledged {
-    /// A batch is done up to these offsets.
-    Batch(Offsets),
-    /// Somebody waits to hear it.
-    Told(oneshot::Sender<()>),
-}
-
-/// What a cleaner makes.
-pub type Made = Outgoing<Acknowledged>;
 
 /// What was rejected of a batch; place and reason are those of the first.
 struct Rejected {
@@ -121,9 +108,9 @@ impl Cleaner {
     }
 
     /// Cleans a batch. Its position is that of the whole batch, whatever became of its records.
-    pub fn clean(&mut self, batch: &Batch, now: Timestamp) -> Made {
+    pub fn clean(&mut self, batch: &Batch, now: Timestamp) -> Outgoing<Offsets> {
         let now_text = time::milliseconds(now);
-        let mut out = Outgoing::at(Acknowledged::Batch(batch.next_offsets()));
+        let mut out = Outgoing::at(batch.next_offsets());
         out.begin(batch, COLUMNS_BYTES);
         let mut taken: BTreeMap<Operation, u64> = BTreeMap::new();
         let mut rejected: Option<Rejected> = None;
@@ -147,7 +134,7 @@ impl Cleaner {
         out
     }
 
-    fn record(&mut self, record: &Record<'_>, now: &str, out: &mut Made) -> Result<Operation, Rejection> {
+    fn record(&mut self, record: &Record<'_>, now: &str, out: &mut Outgoing<Offsets>) -> Result<Operation, Rejection> {
         let standing = self.standings.entry(record.partition).or_default();
         standing.offset = Some(record.offset);
         let header =
@@ -171,7 +158,7 @@ impl Cleaner {
         Ok(header.operation)
     }
 
-    fn reject(&self, record: &Record<'_>, rejection: &Rejection, now: &str, out: &mut Made) {
+    fn reject(&self, record: &Record<'_>, rejection: &Rejection, now: &str, out: &mut Outgoing<Offsets>) {
         metrics::REJECTED.with_label_values(&[rejection.reason]).inc();
         let key = dead_letter::key(&self.topic, record);
         let value = dead_letter::value("dwd-cleaner", &self.topic, record, rejection, now);
@@ -212,13 +199,6 @@ mod tests {
         batch
     }
 
-    fn offsets(out: &Made) -> Offsets {
-        match &out.position {
-            Acknowledged::Batch(offsets) => offsets.clone(),
-            Acknowledged::Told(_) => panic!("not of a batch"),
-        }
-    }
-
     #[test]
     fn each_record_names_where_it_came_from() {
         let mut cleaner = cleaner();
@@ -229,7 +209,7 @@ mod tests {
         assert_eq!(headers.iter().map(|header| header.input_offset).collect::<Vec<_>>(), [Some(7), Some(8)]);
         assert_eq!(headers[0].commit_time_us, Some(5));
         assert_eq!(out.record(1).unwrap().value, None);
-        assert_eq!(offsets(&out), [(0, 9)]);
+        assert_eq!(out.position, [(0, 9)]);
     }
 
     #[test]
@@ -242,7 +222,7 @@ mod tests {
         let (old, new) = (header(2), header(3));
         let out =
             cleaner.clean(&batch(&[(7, Some(ROW), Some(&old)), (8, Some(ROW), Some(&new))]), Timestamp::UNIX_EPOCH);
-        assert_eq!((out.len(), offsets(&out)), (1, vec![(0, 9)]));
+        assert_eq!((out.len(), out.position), (1, vec![(0, 9)]));
     }
 
     #[test]
@@ -256,6 +236,6 @@ mod tests {
         ];
         let out = cleaner.clean(&batch(&records), Timestamp::UNIX_EPOCH);
         assert_eq!(out.records().map(|record| record.topic).collect::<Vec<_>>(), [DEAD_LETTERS, DEAD_LETTERS, OUTPUT]);
-        assert_eq!(offsets(&out), [(0, 10)]);
+        assert_eq!(out.position, [(0, 10)]);
     }
 }

@@ -15,10 +15,10 @@ use shared::kafka::topics::{TopicSpec, Topics};
 use shared::run::{Chain, Service, Surroundings};
 use shared::traces::span::Stage;
 
-use crate::cleaner::{Acknowledged, Cleaner, DEAD_LETTERS, Standing};
+use crate::cleaner::{Cleaner, DEAD_LETTERS, Standing};
 use crate::replay::Replay;
 use crate::settings::Settings;
-use crate::worker::CleanerActor;
+use crate::worker::{Acknowledged, CleanerActor};
 use crate::{check, commands};
 
 /// The service.

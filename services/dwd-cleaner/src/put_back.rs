@@ -13,7 +13,7 @@ use shared::position::Version;
 use shared::record::header::Header;
 use shared::record::time;
 
-use crate::cleaner::{Cleaner, Made, OUTPUT, Standing};
+use crate::cleaner::{Cleaner, OUTPUT, Standing};
 use crate::rules::Unwatched;
 
 /// A dead letter that may go back in.
@@ -123,7 +123,7 @@ impl Cleaner {
         letters: &[Letter],
         newest: &mut HashMap<i32, Newest>,
         times: Times,
-        out: &mut Made,
+        out: &mut Outgoing<impl Sized>,
     ) -> Report {
         let now = time::milliseconds(times.now);
         let mut report = Report::default();
@@ -182,7 +182,6 @@ impl Cleaner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cleaner::Acknowledged;
     use crate::settings::Settings;
     use proptest::prelude::*;
     use shared::batch::{Batch, Record};
@@ -219,7 +218,7 @@ mod tests {
 
     fn put(cleaner: &mut Cleaner, letters: &[Letter], newest: &[(u8, u64)]) -> (Report, Vec<Header>) {
         let newest = newest.iter().map(|(id, lsn)| (Box::from([*id]), Some(version(*lsn)))).collect();
-        let mut out = Outgoing::at(Acknowledged::Batch(Vec::new()));
+        let mut out = Outgoing::at(());
         let report = cleaner.put_back(letters, &mut HashMap::from([(0, newest)]), TIMES, &mut out);
         (report, out.records().map(|record| Header::parse(Some(record.header)).unwrap()).collect())
     }
@@ -287,7 +286,7 @@ mod tests {
     }
 
     impl Output {
-        fn take(&mut self, out: &Made) {
+        fn take(&mut self, out: &Outgoing<impl Sized>) {
             for record in out.records().filter(|record| record.topic == OUTPUT) {
                 let header = Header::parse(Some(record.header)).unwrap();
                 let before = self.newest.insert(record.key[0], header.version);
@@ -311,7 +310,7 @@ mod tests {
             let mut newest_good: BTreeMap<u8, Version> = BTreeMap::new();
             let replay = |worker: &mut Cleaner, letters: &[Letter], output: &mut Output| {
                 let newest = output.newest.iter().map(|(id, version)| (Box::from([*id]), Some(*version))).collect();
-                let mut out = Outgoing::at(Acknowledged::Batch(Vec::new()));
+                let mut out = Outgoing::at(());
                 let report = worker.put_back(letters, &mut HashMap::from([(0, newest)]), TIMES, &mut out);
                 output.take(&out);
                 report

@@ -14,10 +14,21 @@ use shared::kafka::tail::read_in_task;
 use shared::record::time;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cleaner::{Acknowledged, Cleaner, Made, Standing};
+use crate::cleaner::{Cleaner, Offsets, Standing};
 use crate::letters::Known;
 use crate::put_back::{Letter, Report, Times};
 use crate::settings::Settings;
+
+/// What holds once a message's records, and all before them, are acknowledged.
+#[derive(Debug)]
+pub enum Acknowledged {
+    /// A batch is done up to these offsets.
+    Batch(Offsets),
+    /// Somebody waits to hear it.
+    Told(oneshot::Sender<()>),
+}
+
+type Made = Outgoing<Acknowledged>;
 
 /// The worker.
 pub struct CleanerActor {
@@ -68,7 +79,7 @@ impl Handler<FromReader<Standing>> for CleanerActor {
                 self.progress.complete(&[]);
                 None
             }
-            FromReader::Batch(batch) => Some(self.cleaner.clean(&batch, time::now())),
+            FromReader::Batch(batch) => Some(self.cleaner.clean(&batch, time::now()).map(Acknowledged::Batch)),
         };
         let (publisher, fate) = (self.publisher.clone(), self.fate.clone());
         let send = async move {

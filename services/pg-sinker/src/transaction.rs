@@ -20,7 +20,8 @@ use crate::locks;
 use crate::rollups::register::{self, Asked};
 use crate::rollups::{Over, Rollups};
 use crate::tables::{Tables, Target};
-use crate::upsert::{self, Guard, Statements, Written};
+use crate::upsert::query::{self, Written};
+use crate::upsert::{Guard, Statements};
 
 /// How everything is written.
 #[derive(Debug, Clone)]
@@ -219,13 +220,13 @@ async fn write_table(
     let refused = |error| trouble(&target.table.label, error);
     let (mut written, mut deleted) = (Written::default(), Rows::default());
     if !changes.rows.is_empty() {
-        written = upsert::write_rows(connection, target, statements, exchange, &changes.rows).await.map_err(refused)?;
+        written = query::write_rows(connection, target, statements, exchange, &changes.rows).await.map_err(refused)?;
         tally.enter_rows(table, &changes.rows, &written.versions);
     }
     if !changes.gone.is_empty() {
         let gone = &changes.gone;
         let new = deleted_keys::remember(connection, &target.table.label, gone, guard).await.map_err(refused)?;
-        deleted = upsert::delete_rows(connection, target, statements, exchange, gone).await.map_err(refused)?;
+        deleted = query::delete_rows(connection, target, statements, exchange, gone).await.map_err(refused)?;
         tally.enter_gone(table, gone.len() as u64, new);
     }
     let Some(exchange) = exchange else { return Ok(Delta::default()) };

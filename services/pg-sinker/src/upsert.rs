@@ -1,16 +1,14 @@
 //! The statements that write a table: one array for each column, cast to the column's type by the server, guarded by the version.
 
+pub mod query;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use shared::pg::quoted;
-use shared::record::row::Field;
-use sqlx::postgres::{PgBindIterExt as _, PgConnection};
-use sqlx::{AssertSqlSafe, Row as _};
 
-use crate::entry::Entry;
-use crate::exchange::{self, Exchange, Parts, Rows};
-use crate::tables::{Mark, MarkKind, PROCESSED_TIME, RECORD_VERSION, SOURCE_COMMIT_TIME, Table, Target};
+use crate::exchange::{self, Exchange, Parts};
+use crate::tables::{Mark, MarkKind, PROCESSED_TIME, RECORD_VERSION, SOURCE_COMMIT_TIME, Table};
 
 const NOW_IN_UTC: &str = "clock_timestamp() AT TIME ZONE 'UTC'";
 
@@ -61,14 +59,6 @@ impl Statements {
 
 fn joined<T>(items: impl IntoIterator<Item = T>, separator: &str, text: impl Fn(T) -> String) -> String {
     items.into_iter().map(text).collect::<Vec<_>>().join(separator)
-}
-
-/// Rows that were written; those that the guard refused are not among them.
-#[derive(Debug, Default)]
-pub struct Written {
-    pub versions: Vec<Vec<u8>>,
-    /// What came of it, where an exchange looks at the rows.
-    pub exchanged: exchange::Written,
 }
 
 /// Answers the versions of the rows that were written; those that the guard refused are not among them.
@@ -161,54 +151,6 @@ fn deletions(table: &Table, guard: Guard) -> String {
     sql += &joined(table.key_columns().enumerate(), " AND ", |(at, key)| format!("t.{} = d.k{at}", quoted(&key.name)));
     let _ = write!(sql, " AND t.{RECORD_VERSION} {} d.version", guard.sql());
     sql
-}
-
-/// Writes the rows, one for each key.
-pub async fn write_rows(
-    connection: &mut PgConnection,
-    target: &Target,
-    statements: &Statements,
-    exchange: Option<&Exchange>,
-    rows: &[&Entry<'_>],
-) -> sqlx::Result<Written> {
-    let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&statements.upsert)));
-    for (column, field) in target.columns() {
-        query = match column.is_json() {
-            false => query.bind(rows.iter().map(|row| row.fields.get(field).and_then(Field::text)).bind_iter()),
-            true => query.bind(rows.iter().map(|row| target.text(&row.fields, column, field)).bind_iter()),
-        };
-    }
-    query = query.bind(rows.iter().map(|row| row.header.commit_time_us).bind_iter());
-    query = query.bind(rows.iter().map(|row| &row.version[..]).bind_iter());
-    if target.table.on_tombstone.is_heeded() {
-        query = query.bind(rows.iter().map(|row| row.key).bind_iter()).bind(&target.table.label);
-    }
-    let answer = query.fetch_one(connection).await?;
-    let versions: Option<Vec<Vec<u8>>> = answer.try_get(0)?;
-    let exchanged = exchange.map(|exchange| exchange.written(&answer, 1)).transpose()?;
-    Ok(Written { versions: versions.unwrap_or_default(), exchanged: exchanged.unwrap_or_default() })
-}
-
-/// Deletes the rows of these keys that are older than their deletion, or marks them. Answers those that it deleted, where an exchange looks
-/// at them.
-pub async fn delete_rows(
-    connection: &mut PgConnection,
-    target: &Target,
-    statements: &Statements,
-    exchange: Option<&Exchange>,
-    gone: &[&Entry<'_>],
-) -> sqlx::Result<Rows> {
-    let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&statements.delete)));
-    for field in target.key_fields() {
-        query = query.bind(gone.iter().map(|entry| entry.fields.get(field).and_then(Field::text)).bind_iter());
-    }
-    query = query.bind(gone.iter().map(|entry| entry.header.commit_time_us).bind_iter());
-    query = query.bind(gone.iter().map(|entry| &entry.version[..]).bind_iter());
-    let Some(exchange) = exchange else {
-        query.execute(connection).await?;
-        return Ok(Rows::default());
-    };
-    Rows::read(&query.fetch_one(connection).await?, 0, exchange.columns.len())
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ const RECORDS_BETWEEN_ANSWERS: usize = 128;
 /// The number of a dead letter, which belongs to no batch of the ledger.
 const LETTER: usize = usize::MAX;
 
-/// What the thread of the answers works on.
+/// What the broker's answers change, in whatever thread they are taken in.
 struct DeliveryState<P> {
     ledger: Mutex<Accounts<P>>,
     /// Dead letters of the batch in hand that are not acknowledged.

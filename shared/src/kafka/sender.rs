@@ -35,7 +35,7 @@ pub(super) struct Sender<C: ProducerContext + 'static> {
 struct Shared<C: ProducerContext> {
     producer: BaseProducer<C>,
     sleeps: AtomicBool,
-    /// Who sends takes the answers in just now.
+    /// Who sends has taken answers in since the thread last rested.
     may_rest: AtomicBool,
     stopping: AtomicBool,
 }
@@ -75,7 +75,7 @@ impl<C: ProducerContext> Sender<C> {
     /// Takes in the answers that are there. The thread leaves them to the caller for a while.
     pub(super) fn take_answers(&self) {
         self.shared.may_rest.store(true, Ordering::SeqCst);
-        self.shared.producer.poll(Duration::ZERO);
+        self.shared.take_answers();
     }
 
     fn wake(&self) {
@@ -94,10 +94,24 @@ impl<C: ProducerContext> Shared<C> {
             self.sleep_while_idle();
             if self.may_rest.swap(false, Ordering::SeqCst) {
                 std::thread::park_timeout(REST);
+                self.take_answers();
                 continue;
             }
             let wait = if self.is_idle() { Duration::ZERO } else { LONGEST_LOOK };
             self.producer.poll(wait);
+        }
+    }
+
+    /// A look takes in one answer: that of a request, for one partition. Each makes less what is on its way.
+    fn take_answers(&self) {
+        let mut before = i32::MAX;
+        loop {
+            let left = self.producer.in_flight_count();
+            if left == 0 || left >= before {
+                return;
+            }
+            before = left;
+            self.producer.poll(Duration::ZERO);
         }
     }
 
@@ -106,6 +120,8 @@ impl<C: ProducerContext> Shared<C> {
         self.sleeps.store(true, Ordering::SeqCst);
         if self.is_idle() && !self.stopping.load(Ordering::SeqCst) {
             std::thread::park_timeout(LONGEST_SLEEP);
+            // Said before it slept.
+            self.may_rest.store(false, Ordering::SeqCst);
         }
         self.sleeps.store(false, Ordering::SeqCst);
     }

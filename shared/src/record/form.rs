@@ -20,6 +20,10 @@ const GAP: u8 = 0x1F;
 /// More than the rows of a topic will have at the same time. Rows of further ones are read name by name.
 const FORMS_MAX: usize = 64;
 
+/// A table of PostgreSQL has 1,600 columns at most, each with a name of 63 bytes. Rows of more are read name by name.
+const FORM_VALUES_MAX: usize = 2_000;
+const FORM_BYTES_MAX: usize = 256 * 1024;
+
 /// What is compared and copied at a time: most values, and most of what stands between them, are not longer.
 const CHUNK: usize = 32;
 
@@ -64,18 +68,23 @@ impl Between {
 }
 
 impl Form {
-    /// The form of a row that was read.
-    fn of(row: &[u8], columns: &Columns) -> Result<Self, RowError> {
+    /// The form of a row that was read; `None` where it is too large to be kept.
+    fn of(row: &[u8], columns: &Columns) -> Result<Option<Self>, RowError> {
         let mut form = Form { before: Vec::new(), end: Box::default(), columns: Vec::new() };
-        let mut behind = 0;
+        let (mut behind, mut bytes, mut is_too_large) = (0, 0, false);
         for_each_field(row, |name, field| {
             let Some(place) = field.place_in(row) else { return };
-            form.before.push(Between::new(row.get(behind..place.start).unwrap_or_default()));
-            form.columns.push(columns.names().iter().position(|wanted| wanted == name));
+            bytes += place.start.saturating_sub(behind);
+            is_too_large |= form.before.len() >= FORM_VALUES_MAX || bytes > FORM_BYTES_MAX;
+            if !is_too_large {
+                form.before.push(Between::new(row.get(behind..place.start).unwrap_or_default()));
+                form.columns.push(columns.names().iter().position(|wanted| wanted == name));
+            }
             behind = place.end;
         })?;
         form.end = row.get(behind..).unwrap_or_default().into();
-        Ok(form)
+        is_too_large |= form.end.len() > FORM_BYTES_MAX;
+        Ok((!is_too_large).then_some(form))
     }
 
     /// Calls `visit` with each value's number and place. `None` where the row has another form; some may have been visited then.
@@ -135,29 +144,37 @@ impl Forms {
     }
 
     /// Reads the columns of a row. All its values are appended to `values`, where they are wanted, for [`Form::write_open`].
-    pub fn read<'a>(&mut self, row: &'a [u8], mut values: Option<&mut Vec<u8>>) -> Result<Read<'a>, RowError> {
-        if let Ok(text) = simdutf8::basic::from_utf8(row) {
-            let others = (0..self.known.len()).filter(|number| *number != self.last);
-            for number in std::iter::once(self.last).chain(others) {
-                if let Some(fields) = self.read_as(number, text, values.as_deref_mut()) {
-                    self.last = number;
-                    return Ok(Read { fields, form: Some(number) });
-                }
+    pub fn read<'a>(&mut self, row: &'a [u8], values: Option<&mut Vec<u8>>) -> Result<Read<'a>, RowError> {
+        let Ok(text) = simdutf8::basic::from_utf8(row) else {
+            return Ok(Read { fields: self.columns.read(row)?, form: None });
+        };
+        let mut values = values.map(|values| Values::behind(values, row.len()));
+        let others = (0..self.known.len()).filter(|number| *number != self.last);
+        for number in std::iter::once(self.last).chain(others) {
+            if let Some(fields) = self.read_as(number, text, values.as_mut()) {
+                self.last = number;
+                return Ok(Read { fields, form: Some(number) });
             }
         }
         let fields = self.columns.read(row)?;
-        if self.known.len() >= FORMS_MAX {
-            return Ok(Read { fields, form: None });
+        if self.known.len() < FORMS_MAX
+            && let Some(form) = Form::of(row, &self.columns)?
+        {
+            self.known.push(Arc::new(form));
+            self.last = self.known.len() - 1;
+            if let Some(fields) = self.read_as(self.last, text, values.as_mut()) {
+                return Ok(Read { fields, form: Some(self.last) });
+            }
         }
-        self.known.push(Arc::new(Form::of(row, &self.columns)?));
-        self.last = self.known.len() - 1;
-        self.read(row, values)
+        Ok(Read { fields, form: None })
     }
 
-    fn read_as<'a>(&self, number: usize, row: &'a str, values: Option<&mut Vec<u8>>) -> Option<Fields<'a>> {
+    fn read_as<'a>(&self, number: usize, row: &'a str, mut values: Option<&mut Values<'_>>) -> Option<Fields<'a>> {
         let form = self.known.get(number)?;
         let mut fields = Fields::none(self.columns.names().len());
-        let mut values = values.map(|values| Values::behind(values, row.len()));
+        if let Some(values) = &mut values {
+            values.begin_anew();
+        }
         form.read(row, |number, place| {
             if let Some(index) = form.columns.get(number).copied().flatten()
                 && let Some(value) = row.get(place.clone())
@@ -191,6 +208,10 @@ impl<'a> Values<'a> {
         Values { out, begin, at: begin, ended: false }
     }
 
+    fn begin_anew(&mut self) {
+        self.at = self.begin;
+    }
+
     fn push(&mut self, row: &[u8], place: Range<usize>) {
         if self.at > self.begin {
             if let Some(gap) = self.out.get_mut(self.at) {
@@ -210,7 +231,7 @@ impl<'a> Values<'a> {
         self.at += length;
     }
 
-    fn end(mut self) {
+    fn end(&mut self) {
         self.ended = true;
     }
 }
@@ -297,6 +318,34 @@ mod tests {
     }
 
     #[test]
+    fn a_blank_before_a_value_is_of_another_form() {
+        let mut forms = forms();
+        for (row, price) in [
+            (r#"{"id":1,"price":2}"#, "2"),
+            (r#"{"id":1,"price": 2}"#, "2"),
+            ("{\"id\":1,\"price\":\t\n\"a\"}", "\"a\""),
+            (r#"{"id":1,"price": null}"#, "null"),
+        ] {
+            let (fields, _, back) = read(&mut forms, row.as_bytes()).unwrap();
+            assert_eq!((fields[0].as_deref(), back), (Some(price), Some(open(row))), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_no_table_has_is_read_name_by_name() {
+        let many: Vec<_> = (0..=FORM_VALUES_MAX).map(|number| format!("\"c{number}\":0")).collect();
+        let long = format!("\"{}\":0", "c".repeat(FORM_BYTES_MAX));
+        let mut forms = forms();
+        for row in [many.join(","), long] {
+            let row = format!("{{{row},\"id\":1}}");
+            assert_eq!(read(&mut forms, row.as_bytes()), Ok((vec![None, Some("1".into()), None], None, None)));
+        }
+        assert!(forms.known.is_empty());
+        let row = format!("{{{}}}", many[1..].join(","));
+        assert_eq!(read(&mut forms, row.as_bytes()).unwrap().1, Some(0));
+    }
+
+    #[test]
     fn rows_of_too_many_forms_are_read_name_by_name() {
         let mut forms = forms();
         for number in 0..FORMS_MAX * 2 {
@@ -312,15 +361,15 @@ mod tests {
         #[test]
         fn a_form_changes_nothing(
             rows in prop::collection::vec((
-                prop::collection::vec(("(id|b|price|x|long name of more than thirty-two bytes)", "[ -~é\u{1}\n]{0,40}", 0..7u8), 0..5),
+                prop::collection::vec(("(id|b|price|x|long name of more than thirty-two bytes)", "[ -~é\u{1}\n]{0,40}", 0..7u8, "[ \t]{0,1}"), 0..5),
                 "[ \n]{0,1}",
             ), 1..20),
             broken in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
         ) {
             let mut forms = forms();
             for (members, blank) in rows {
-                let members: Vec<String> = members.iter().map(|(name, text, kind)| {
-                    format!("\"{name}\"{blank}:{blank}{}", value(name, text, *kind))
+                let members: Vec<String> = members.iter().map(|(name, text, kind, own)| {
+                    format!("\"{name}\"{blank}:{own}{}", value(name, text, *kind))
                 }).collect();
                 let mut row = format!("{blank}{{{}{blank}}}{blank}", members.join(",")).into_bytes();
                 if let Some((at, byte)) = broken {

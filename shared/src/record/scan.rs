@@ -85,9 +85,10 @@ impl<'a> Scan<'a> {
         self.text.get(start..self.at)
     }
 
-    /// Goes behind the value that begins here.
+    /// Goes behind the value that begins here. No value begins with a blank.
     pub(super) fn pass_value(&mut self) -> Option<()> {
         let plain = match self.peek()? {
+            b' ' | b'\t' | b'\n' | b'\r' => return None,
             b'"' => self.plain_string(),
             b'-' | b'0'..=b'9' => self.plain_number(),
             b'n' => self.word("null"),

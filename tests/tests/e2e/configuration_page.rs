@@ -3,7 +3,6 @@
 //!
 //! `TIDEMILL_WRITE_DOCS=yes cargo test -p e2e --test e2e configuration_page` writes it.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -11,10 +10,11 @@ use crate::documented_settings::in_force;
 use crate::stack::SERVICES;
 
 /// Sections that hold data of one's own, which other pages explain.
-const DATA: [&str; 3] = ["[rules]", "dimensions.columns.map", "rules.map"];
+const DATA: [&str; 3] = ["[rules]", "rules.values", "dimensions.columns.map"];
 
 const HEAD: &str = "# Configuration\n\n\
-    Made from `config/*.toml` by a test, which fails where this page is not what they say (`configuration_page`). Every key with its default. The environment wins over the file given by\n\
+    Made from `config/*.toml` by a test, which fails where this page is not what they say (`configuration_page`). Every key with its default, but\n\
+    for what is data of one's own: the keys of `[[rules]]` ([cleaning.md](cleaning.md)), the values of `[dimensions.columns.map]` ([joining.md](joining.md)). The environment wins over the file given by\n\
     `--config` or `CDC_INGEST_CONFIG`, and the file over the default: `[kafka]` `brokers` of cdc-ingest is `CDC_INGEST__KAFKA__BROKERS`. A secret may stand in a file of its own, which its key with `_file` names.\n\
     Unknown keys are refused. `check` of each service says what is wrong.\n";
 
@@ -27,8 +27,8 @@ struct Section {
 }
 
 fn sections(text: &str) -> Vec<Section> {
-    let (mut found, mut comment, mut seen) = (Vec::<Section>::new(), Vec::<&str>::new(), BTreeSet::new());
-    let mut is_head = true;
+    let (mut found, mut comment) = (Vec::<Section>::new(), Vec::<&str>::new());
+    let (mut at, mut is_head) = (0, true);
     for line in text.lines().map(str::trim_end) {
         if line.is_empty() {
             if is_head {
@@ -37,20 +37,34 @@ fn sections(text: &str) -> Vec<Section> {
             is_head = false;
         } else if let Some(words) = line.strip_prefix('#') {
             comment.push(words.trim());
-        } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            found.push(Section { name: name.to_owned(), words: comment.join(" "), keys: Vec::new() });
+        } else if let (Some(name), words) = section_and_words(line) {
+            at = found.iter().position(|section| section.name == name).unwrap_or(found.len());
+            if at == found.len() {
+                comment.push(words);
+                found.push(Section {
+                    name: name.to_owned(),
+                    words: comment.join(" ").trim().to_owned(),
+                    keys: Vec::new(),
+                });
+            }
             comment.clear();
-        } else if let (Some((name, rest)), Some(section)) = (line.split_once(" = "), found.last_mut()) {
+        } else if let (Some((name, rest)), Some(section)) = (line.split_once(" = "), found.get_mut(at)) {
             let (value, words) = value_and_words(rest);
             let words = if words.is_empty() { comment.join(" ") } else { words.to_owned() };
             comment.clear();
-            if seen.insert((section.name.clone(), name.to_owned())) {
+            if section.keys.iter().all(|[known, ..]| known != name) {
                 section.keys.push([name.to_owned(), value.to_owned(), words]);
             }
         }
     }
     found.retain(|section| !section.keys.is_empty() && !DATA.contains(&section.name.as_str()));
     found
+}
+
+/// `[name]`, or `[[name]]` as `[name]`, and the words behind it. A section that is given several times is one.
+fn section_and_words(line: &str) -> (Option<&str>, &str) {
+    let (head, words) = value_and_words(line);
+    (head.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')), words)
 }
 
 /// The value ends at the first `#` that stands outside of quotes.
@@ -89,9 +103,12 @@ fn path() -> PathBuf {
 #[test]
 fn the_page_is_what_the_files_say() {
     let page = page();
-    for key in
-        ["| `sslmode` | `\"disable\"` | disable, prefer,", "| `deleted_keys_keep_days` | `8` |", "[reconcile.source]"]
-    {
+    for key in [
+        "| `sslmode` | `\"disable\"` | disable, prefer,",
+        "| `deleted_keys_keep_days` | `8` |",
+        "[reconcile.source]",
+        "### dim-joiner `[facts]`\n\nthe table that is joined\n",
+    ] {
         assert!(page.contains(key), "{key} is not in: {page}");
     }
     if std::env::var_os("TIDEMILL_WRITE_DOCS").is_some() {

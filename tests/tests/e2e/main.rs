@@ -145,6 +145,7 @@ mod documented_metrics;
 mod documented_settings;
 mod json_log;
 mod pages;
+mod pure_modules;
 mod secrets;
 mod traces;
 mod troubleshooting_page;
