@@ -137,6 +137,8 @@ pub struct PartitionFacts {
     room: Room,
     /// What it has taken of the room.
     bytes: u64,
+    /// As far as the room knows.
+    told_bytes: u64,
     facts: Slots<Held>,
     by_key: HashTable<Keyed>,
     indexes: Vec<Index>,
@@ -166,6 +168,10 @@ pub struct Cursor {
     in_memory: usize,
     on_disk: Option<Vec<u8>>,
 }
+
+/// The room hears of so many bytes at a time. It is counted for several threads, and a processor that counts so waits until all that it has
+/// written before is in memory: for each fact that is dear.
+const TOLD_BYTES: u64 = 16 * 1024;
 
 /// What a fact costs beside its text: itself, its places in the indexes, and what the allocator adds.
 const FACT_BYTES: u64 = size_of::<Option<Held>>() as u64 + 40;
@@ -260,6 +266,7 @@ impl PartitionFacts {
             indexes: (0..room.dimensions).map(|_| Index::default()).collect(),
             room,
             bytes: 0,
+            told_bytes: 0,
             facts: Slots::default(),
             by_key: HashTable::new(),
             shapes: Shapes::default(),
@@ -301,12 +308,25 @@ impl PartitionFacts {
 
     fn take(&mut self, bytes: u64) {
         self.bytes += bytes;
-        self.room.take(bytes);
+        self.tell();
     }
 
     fn give_back(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_sub(bytes);
-        self.room.give_back(bytes);
+        self.tell();
+    }
+
+    /// What the others have not told of yet is not in it.
+    fn is_full(&self) -> bool {
+        self.room.is_exceeded_by((self.room.used_bytes() + self.bytes).saturating_sub(self.told_bytes))
+    }
+
+    fn tell(&mut self) {
+        if self.bytes.abs_diff(self.told_bytes) >= TOLD_BYTES {
+            self.room.take(self.bytes.saturating_sub(self.told_bytes));
+            self.room.give_back(self.told_bytes.saturating_sub(self.bytes));
+            self.told_bytes = self.bytes;
+        }
     }
 
     fn hashes(&self) -> &Hashes {
@@ -382,7 +402,7 @@ impl PartitionFacts {
 
     /// Moves facts to the disk until memory has room, those first that came first.
     fn make_room(&mut self) -> Result<(), Failure> {
-        while self.room.is_full()
+        while self.is_full()
             && let Some(disk) = &self.room.disk
         {
             let all = self.facts.end() as usize;
@@ -728,7 +748,7 @@ fn kept_lags(fact: &Kept<'_>, now: &impl Fn(Named<'_>) -> Version) -> bool {
 
 impl Drop for PartitionFacts {
     fn drop(&mut self) {
-        self.room.give_back(self.bytes);
+        self.room.give_back(self.told_bytes);
     }
 }
 

@@ -43,8 +43,9 @@ impl Room {
         self.memory.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    pub fn is_full(&self) -> bool {
-        self.used_bytes() > self.memory.max
+    /// More than memory may hold.
+    pub fn is_exceeded_by(&self, bytes: u64) -> bool {
+        bytes > self.memory.max
     }
 
     pub fn used_bytes(&self) -> u64 {
@@ -53,7 +54,7 @@ impl Room {
 
     /// Without a disk, more than memory may hold is an error: whoever reads it decides whether there is more.
     pub fn within_bounds(&self, facts: usize) -> Result<(), Failure> {
-        if self.disk.is_some() || !self.is_full() {
+        if self.disk.is_some() || !self.is_exceeded_by(self.used_bytes()) {
             return Ok(());
         }
         let max = self.memory.megabytes_max;
