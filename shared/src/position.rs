@@ -118,13 +118,17 @@ impl fmt::Display for Version {
 impl Version {
     /// Reads the text form.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let mut numbers = text.split(|byte| *byte == b'.').map(hexadecimal);
-        let (epoch, lsn, index, part) = (numbers.next()??, numbers.next()??, numbers.next()??, numbers.next()??);
-        if numbers.next().is_some() {
-            return None;
-        }
+        Version::take(text).filter(|(_, behind)| behind.is_empty()).map(|(version, _)| version)
+    }
+
+    /// Reads the version that a text begins with; gives what stands behind it as well.
+    pub(crate) fn take(text: &[u8]) -> Option<(Self, &[u8])> {
+        let (epoch, behind) = hexadecimal(text)?;
+        let (lsn, behind) = hexadecimal(behind.strip_prefix(b".")?)?;
+        let (index, behind) = hexadecimal(behind.strip_prefix(b".")?)?;
+        let (part, behind) = hexadecimal(behind.strip_prefix(b".")?)?;
         let [epoch, index, part] = [epoch, index, part].map(|number| u32::try_from(number).ok());
-        Some(Version { epoch: epoch?, lsn: Lsn(lsn), index: index?, part: part? })
+        Some((Version { epoch: epoch?, lsn: Lsn(lsn), index: index?, part: part? }, behind))
     }
 }
 
@@ -135,16 +139,39 @@ impl FromStr for Version {
     }
 }
 
-/// A number of 1 to 16 digits.
-fn hexadecimal(text: &[u8]) -> Option<u64> {
-    let digit = |byte: &u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let number = text.iter().try_fold(0_u64, |number, byte| Some(number << 4 | u64::from(digit(byte)?)))?;
-    (1..=16).contains(&text.len()).then_some(number)
+/// Of each byte the hexadecimal digit that it is.
+const DIGITS: [u8; 256] = digits();
+const NO_DIGIT: u8 = u8::MAX;
+
+#[expect(clippy::indexing_slicing, reason = "the compiler does it")]
+const fn digits() -> [u8; 256] {
+    let mut digits = [NO_DIGIT; 256];
+    let mut byte = 0;
+    while byte < digits.len() {
+        digits[byte] = match byte as u8 {
+            digit @ b'0'..=b'9' => digit - b'0',
+            digit @ b'A'..=b'F' => digit - b'A' + 10,
+            digit @ b'a'..=b'f' => digit - b'a' + 10,
+            _ => NO_DIGIT,
+        };
+        byte += 1;
+    }
+    digits
+}
+
+/// The number of 1 to 16 digits that a text begins with, and what stands behind it. Every record has a dozen.
+fn hexadecimal(text: &[u8]) -> Option<(u64, &[u8])> {
+    let (mut number, mut length) = (0_u64, 0);
+    for byte in text {
+        let digit = DIGITS.get(usize::from(*byte)).copied().unwrap_or(NO_DIGIT);
+        if digit == NO_DIGIT {
+            break;
+        }
+        number = number << 4 | u64::from(digit);
+        length += 1;
+    }
+    let behind = text.get(length..)?;
+    (1..=16).contains(&length).then_some((number, behind))
 }
 
 /// The versions of the dimension rows that a result was joined with, in the order of the settings; [`Version::UNKNOWN`] where none was
@@ -171,11 +198,7 @@ impl JoinedVersions {
 
 impl FromIterator<Version> for JoinedVersions {
     fn from_iter<I: IntoIterator<Item = Version>>(versions: I) -> Self {
-        let mut versions: SmallVec<[Version; 1]> = versions.into_iter().collect();
-        while versions.last() == Some(&Version::default()) {
-            versions.pop();
-        }
-        JoinedVersions(versions)
+        JoinedVersions::trimmed(versions.into_iter().collect())
     }
 }
 
@@ -191,9 +214,25 @@ impl fmt::Display for JoinedVersions {
 }
 
 impl JoinedVersions {
-    /// Reads the text form.
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        text.split(|byte| *byte == b',').map(Version::parse).collect()
+    fn trimmed(mut versions: SmallVec<[Version; 1]>) -> Self {
+        while versions.last() == Some(&Version::default()) {
+            versions.pop();
+        }
+        JoinedVersions(versions)
+    }
+
+    /// Reads the text form that a text begins with; gives what stands behind it as well.
+    pub(crate) fn take(text: &[u8]) -> Option<(Self, &[u8])> {
+        let mut versions = SmallVec::new();
+        let mut next = text;
+        loop {
+            let (version, behind) = Version::take(next)?;
+            versions.push(version);
+            match behind.strip_prefix(b",") {
+                Some(further) => next = further,
+                None => return Some((JoinedVersions::trimmed(versions), behind)),
+            }
+        }
     }
 }
 
@@ -266,14 +305,26 @@ mod tests {
     #[test]
     fn joined_versions_are_reversible() {
         for text in ["1.A.0.0", "0.0.0.0,1.16B3748.FFFFFFFF.2"] {
-            assert_eq!(JoinedVersions::parse(text.as_bytes()).unwrap().to_string(), text);
+            let with_more = format!("{text} tx=1");
+            let (versions, behind) = JoinedVersions::take(with_more.as_bytes()).unwrap();
+            assert_eq!((versions.to_string().as_str(), behind), (text, &b" tx=1"[..]));
         }
-        assert!(JoinedVersions::parse(b"1.A.0.0,").is_none());
+        assert!(JoinedVersions::take(b"1.A.0.0,").is_none());
     }
 
     #[test]
     fn text_that_is_no_version_is_refused() {
-        for text in ["", "1", "1.2.3", "1.2.3.4.5", "g.0.0.0", "1.0.100000000.0"] {
+        for text in [
+            "",
+            "1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "1.2.3.4 ",
+            "g.0.0.0",
+            "1..0.0",
+            "1.0.100000000.0",
+            "1.00000000000000000.0.0",
+        ] {
             assert!(text.parse::<Version>().is_err(), "{text}");
         }
     }

@@ -243,7 +243,10 @@ impl Shelf {
             let found = found.key().map_err(|error| self.disk.trouble(error))?;
             let Some(key) = found.strip_prefix(&*prefix) else { return Ok(None) };
             if let Some(fact) = self.get(key)?
-                && fact.links.get(dimension).is_some_and(|(named, _)| named.as_deref() == Some(name))
+                && fact
+                    .links
+                    .get(dimension)
+                    .is_some_and(|(named, _)| named.as_ref().is_some_and(|named| ***named == *name))
             {
                 return Ok(Some(fact));
             }
@@ -303,7 +306,7 @@ fn encode(fact: &Kept<'_>) -> Vec<u8> {
         out.extend_from_slice(&version.to_bytes());
         let length = name.as_ref().map_or(u32::MAX, |name| u32::try_from(name.len()).unwrap_or(u32::MAX));
         out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(name.as_deref().unwrap_or_default().as_bytes());
+        out.extend_from_slice(name.as_ref().map_or(&[], |name| name.as_bytes()));
     }
     out.extend_from_slice(&fact.open_row);
     out
@@ -322,12 +325,12 @@ fn decode(key: &[u8], bytes: &[u8]) -> Option<Kept<'static>> {
     for _ in 0..count {
         let version = self::version(&mut rest)?;
         let length = u32::from_be_bytes(*taken(&mut rest)?);
-        let name: Option<Name> = match length {
+        let name = match length {
             u32::MAX => None,
             length => {
                 let (name, behind) = rest.split_at_checked(length as usize)?;
                 rest = behind;
-                Some(std::str::from_utf8(name).ok()?.into())
+                Some(Cow::Owned(Name::new(std::str::from_utf8(name).ok()?)))
             }
         };
         links.push((name, version));
@@ -365,7 +368,8 @@ mod tests {
 
     fn kept<'a>(key: &'a [u8], names: &[Option<&str>], row: &'a [u8]) -> Kept<'a> {
         let version = |lsn| Version { epoch: 1, lsn: Lsn(lsn), index: 2, part: 3 };
-        let links = names.iter().zip(1..).map(|(name, lsn)| (name.map(Into::into), version(lsn))).collect();
+        let links =
+            names.iter().zip(1..).map(|(name, lsn)| (name.map(|name| Cow::Owned(name.into())), version(lsn))).collect();
         Kept { key: key.into(), version: version(9), links, time: None, expires: Some(7), open_row: row.into() }
     }
 

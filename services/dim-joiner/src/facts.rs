@@ -28,14 +28,14 @@ use crate::shapes::{Packed, Shapes};
 use crate::slots::{Slots, number_of};
 
 /// By dimension the row that a fact names, and the version of it that the fact was sent with.
-pub type Links = SmallVec<[(Option<Name>, Version); 1]>;
+pub type Links<'a> = SmallVec<[(Option<Cow<'a, Name>>, Version); 1]>;
 
 /// A fact as it was last sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept<'a> {
     pub key: Cow<'a, [u8]>,
     pub version: Version,
-    pub links: Links,
+    pub links: Links<'a>,
     pub time: Option<i64>,
     /// Minutes since 1970.
     pub expires: Option<u32>,
@@ -44,8 +44,9 @@ pub struct Kept<'a> {
 }
 
 impl<'a> Kept<'a> {
-    pub fn new(key: &'a [u8], version: Version, fact: &Fact, joined: &JoinedVersions, open_row: &'a [u8]) -> Self {
-        let links = fact.names.iter().enumerate().map(|(at, name)| (name.clone(), joined.of(at))).collect();
+    pub fn new(key: &'a [u8], version: Version, fact: &'a Fact, joined: &JoinedVersions, open_row: &'a [u8]) -> Self {
+        let named = |(at, name): (usize, &'a Option<Name>)| (name.as_ref().map(Cow::Borrowed), joined.of(at));
+        let links = fact.names.iter().enumerate().map(named).collect();
         Kept { key: key.into(), version, links, time: fact.time, expires: fact.expires, open_row: open_row.into() }
     }
 
@@ -355,7 +356,7 @@ impl PartitionFacts {
 
     /// What the indexes are asked with, of this fact.
     pub fn address_of(&self, fact: &Kept<'_>) -> Address {
-        self.hashes().address(&fact.key, fact.links.iter().map(|(name, _)| name.as_ref()))
+        self.hashes().address(&fact.key, fact.links.iter().map(|(name, _)| name.as_deref()))
     }
 
     /// Remembers a fact as it is sent, by its values where they are known. The newest stands last in the lists of the rows that it names.
@@ -518,8 +519,11 @@ impl PartitionFacts {
             Some(Packed { form, values }) => form.write_open(values, &mut open_row),
             None => open_row.extend_from_slice(held.values()),
         }
-        let links =
-            held.links.iter().enumerate().map(|(dimension, link)| (self.named(dimension, link).cloned(), link.version));
+        let links = held
+            .links
+            .iter()
+            .enumerate()
+            .map(|(dimension, link)| (self.named(dimension, link).cloned().map(Cow::Owned), link.version));
         Kept {
             key: Cow::Owned(held.key().to_vec()),
             version: held.version,
@@ -731,7 +735,7 @@ impl PartitionFacts {
 fn pass_by(fact: &mut Kept<'_>, now: &impl Fn(Named<'_>) -> Version) -> bool {
     let mut lacks = false;
     for (dimension, (name, sent)) in fact.links.iter_mut().enumerate() {
-        let named = name.as_deref().map(|name| Named { dimension, name, time: fact.time, sent: *sent });
+        let named = name.as_ref().map(|name| Named { dimension, name, time: fact.time, sent: *sent });
         if let Some(newer) = named.map(now).filter(|now| *now > *sent) {
             (*sent, lacks) = (newer, true);
         }
@@ -741,7 +745,7 @@ fn pass_by(fact: &mut Kept<'_>, now: &impl Fn(Named<'_>) -> Version) -> bool {
 
 fn kept_lags(fact: &Kept<'_>, now: &impl Fn(Named<'_>) -> Version) -> bool {
     lags(fact.links.iter().enumerate().filter_map(|(dimension, (name, sent))| {
-        let named = Named { dimension, name: name.as_deref()?, time: fact.time, sent: *sent };
+        let named = Named { dimension, name: name.as_ref()?, time: fact.time, sent: *sent };
         Some((*sent, now(named)))
     }))
 }

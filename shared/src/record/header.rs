@@ -40,12 +40,12 @@ impl Operation {
         }
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
-        Some(match text {
-            b"r" => Operation::Snapshot,
-            b"c" => Operation::Insert,
-            b"u" => Operation::Update,
-            b"d" => Operation::Delete,
+    fn of(letter: u8) -> Option<Self> {
+        Some(match letter {
+            b'r' => Operation::Snapshot,
+            b'c' => Operation::Insert,
+            b'u' => Operation::Update,
+            b'd' => Operation::Delete,
             _ => return None,
         })
     }
@@ -125,26 +125,29 @@ impl Header {
         Header::parse(bytes).ok().map(|header| header.version)
     }
 
-    /// Reads the text form. Fields that it does not know are passed over, so that a newer stage may write more.
+    /// Reads the text form, in one pass. Fields that it does not know are passed over, so that a newer stage may write more.
     pub fn parse(text: Option<&[u8]>) -> Result<Self, HeaderError> {
         let text = text.ok_or(HeaderError::Missing)?;
         let (mut operation, mut version) = (None, None);
         let mut header = Header::new(Operation::Snapshot, Version::default());
-        for field in text.split(|byte| *byte == b' ') {
-            let (name, value) = field.split_at_checked(name_len(field)).unwrap_or_default();
-            let value = value.strip_prefix(b"=").ok_or_else(|| unreadable(field))?;
-            let is_read = match name {
-                b"op" => put(&mut operation, Operation::parse(value)),
-                b"v" => put(&mut version, Version::parse(value)),
-                b"u" => JoinedVersions::parse(value).map(|joined| header.joined = joined),
-                b"tx" => decimal(value).map(|transaction| header.transaction = transaction),
-                b"ts" => put(&mut header.commit_time_us, decimal(value)),
-                b"in" => put(&mut header.input_offset, decimal(value)),
-                b"re" => put(&mut header.put_back_at, Version::parse(value)),
-                b"n" => put(&mut header.cleaned_bytes, decimal(value)),
-                _ => Some(()),
+        let mut field = text;
+        loop {
+            let behind = match field {
+                [b'o', b'p', b'=', value @ ..] => put(&mut operation, letter(value)),
+                [b'v', b'=', value @ ..] => put(&mut version, Version::take(value)),
+                [b'u', b'=', value @ ..] => set(&mut header.joined, JoinedVersions::take(value)),
+                [b't', b'x', b'=', value @ ..] => set(&mut header.transaction, decimal(value)),
+                [b't', b's', b'=', value @ ..] => put(&mut header.commit_time_us, decimal(value)),
+                [b'i', b'n', b'=', value @ ..] => put(&mut header.input_offset, decimal(value)),
+                [b'r', b'e', b'=', value @ ..] => put(&mut header.put_back_at, Version::take(value)),
+                [b'n', b'=', value @ ..] => put(&mut header.cleaned_bytes, decimal(value)),
+                _ => unknown(field),
             };
-            is_read.ok_or_else(|| unreadable(field))?;
+            match behind {
+                Some([]) => break,
+                Some([b' ', next @ ..]) => field = next,
+                _ => return Err(unreadable(field.get(..field_len(field)).unwrap_or_default())),
+            }
         }
         header.operation = operation.ok_or_else(|| unreadable(text))?;
         header.version = version.ok_or_else(|| unreadable(text))?;
@@ -156,27 +159,51 @@ fn unreadable(text: &[u8]) -> HeaderError {
     HeaderError::Unreadable(String::from_utf8_lossy(text).into_owned())
 }
 
-/// What was read goes to its place.
-fn put<T>(place: &mut Option<T>, read: Option<T>) -> Option<()> {
-    *place = Some(read?);
-    Some(())
+/// A value that a text begins with, and what stands behind it.
+type Taken<'a, T> = Option<(T, &'a [u8])>;
+
+/// What was taken goes to its place.
+fn set<'a, T>(place: &mut T, taken: Taken<'a, T>) -> Option<&'a [u8]> {
+    let (value, behind) = taken?;
+    *place = value;
+    Some(behind)
 }
 
-/// Names are short: a plain loop finds their end soonest.
-fn name_len(field: &[u8]) -> usize {
-    field.iter().position(|byte| *byte == b'=').unwrap_or(field.len())
+fn put<'a, T>(place: &mut Option<T>, taken: Taken<'a, T>) -> Option<&'a [u8]> {
+    set(place, taken.map(|(value, behind)| (Some(value), behind)))
+}
+
+/// A field ends at the next blank.
+fn field_len(text: &[u8]) -> usize {
+    text.iter().position(|byte| *byte == b' ').unwrap_or(text.len())
+}
+
+/// Behind a field of a newer stage.
+fn unknown(text: &[u8]) -> Option<&[u8]> {
+    let (field, behind) = text.split_at_checked(field_len(text))?;
+    field.contains(&b'=').then_some(behind)
+}
+
+fn letter(text: &[u8]) -> Taken<'_, Operation> {
+    let (letter, behind) = text.split_first()?;
+    Some((Operation::of(*letter)?, behind))
 }
 
 /// A number as [`write_number`] writes it.
-fn decimal<T: TryFrom<i64>>(text: &[u8]) -> Option<T> {
+fn decimal<T: TryFrom<i64>>(text: &[u8]) -> Taken<'_, T> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
-    let mut number = Some(0_i64).filter(|_| !digits.is_empty());
+    let (mut below_zero, mut length) = (0_i64, 0);
     for byte in digits {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        number = number?.checked_mul(10)?.checked_add(digit.into());
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        below_zero = below_zero.checked_mul(10)?.checked_sub(digit.into())?;
+        length += 1;
     }
-    let number = number?;
-    T::try_from(if digits.len() < text.len() { -number } else { number }).ok()
+    let number = if digits.len() < text.len() { below_zero } else { below_zero.checked_neg()? };
+    let behind = digits.get(length..).filter(|_| length > 0)?;
+    Some((T::try_from(number).ok()?, behind))
 }
 
 fn write_number(name: &str, number: Option<impl itoa::Integer>, out: &mut String) {
@@ -190,6 +217,7 @@ fn write_number(name: &str, number: Option<impl itoa::Integer>, out: &mut String
 mod tests {
     use super::*;
     use crate::position::Lsn;
+    use proptest::prelude::*;
 
     #[test]
     fn text_is_reversible() {
@@ -197,7 +225,7 @@ mod tests {
         let full = Header {
             joined: [version, Version::default(), version].into_iter().collect(),
             transaction: 742,
-            commit_time_us: Some(-1_752_226_555_145_000),
+            commit_time_us: Some(i64::MIN),
             input_offset: Some(i64::MAX),
             put_back_at: Some(Version { epoch: 2, ..version }),
             cleaned_bytes: Some(300),
@@ -224,9 +252,73 @@ mod tests {
             "op=c v=1.2.3.4 tx=4294967296",
             "op=c v=1.2.3.4 in=9223372036854775808",
             "op=c v=1.2.3.4  tx=1",
+            "op=c v=1.2.3.4 ",
+            " op=c v=1.2.3.4",
+            "op=cc v=1.2.3.4",
+            "op=c v=1.2.3.4 op=",
+            "op=c v=1.2.3.4.5",
+            "op=c v=1.2.3.4 new",
+            "op=c v=1.2.3.4 u=1.2.3.4,",
+            "op=c v=1.2.3.4 n=-1",
+            "op=c v=1.2.3.4 n=--1",
         ] {
             assert!(Header::parse(Some(text.as_bytes())).is_err(), "{text}");
         }
-        assert!(Header::parse(Some(b"op=c v=1.2.3.4 new=1")).is_ok());
+        for text in ["op=c v=1.2.3.4 new=1", "=1 op=c v=1.2.3.4", "opx=c op=c vv=1 v=1.2.3.4 n= op=c"] {
+            assert_eq!(Header::parse(Some(text.as_bytes())).is_err(), text.contains("n= "), "{text}");
+        }
+        let twice = Header::parse(Some(b"op=c v=1.2.3.4 op=u")).unwrap();
+        assert_eq!(twice.operation, Operation::Update, "of two of one name the last counts");
+    }
+
+    fn number<T: TryFrom<i64>>(text: &str) -> Option<T> {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        is_plain.then(|| text.parse::<i64>().ok()).flatten().and_then(|number| T::try_from(number).ok())
+    }
+
+    fn version(text: &str) -> Option<Version> {
+        let hexadecimal = |text: &str| {
+            let is_plain = text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            is_plain.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+        };
+        let numbers: Vec<u64> = text.split('.').map(hexadecimal).collect::<Option<_>>()?;
+        let [epoch, lsn, index, part] = numbers[..] else { return None };
+        let short = |number| u32::try_from(number).ok();
+        Some(Version { epoch: short(epoch)?, lsn: Lsn(lsn), index: short(index)?, part: short(part)? })
+    }
+
+    /// The plain way to read a header.
+    fn by_splitting(text: &str) -> Option<Header> {
+        let (mut header, mut has) = (Header::new(Operation::Snapshot, Version::default()), [false; 2]);
+        for field in text.split(' ') {
+            let (name, value) = field.split_once('=')?;
+            match name {
+                "op" if value.len() == 1 => (header.operation, has[0]) = (Operation::of(value.as_bytes()[0])?, true),
+                "op" => return None,
+                "v" => (header.version, has[1]) = (version(value)?, true),
+                "u" => header.joined = value.split(',').map(version).collect::<Option<_>>()?,
+                "tx" => header.transaction = number(value)?,
+                "ts" => header.commit_time_us = Some(number(value)?),
+                "in" => header.input_offset = Some(number(value)?),
+                "re" => header.put_back_at = Some(version(value)?),
+                "n" => header.cleaned_bytes = Some(number(value)?),
+                _ => {}
+            }
+        }
+        (has == [true; 2]).then_some(header)
+    }
+
+    proptest! {
+        #[test]
+        fn one_pass_reads_what_splitting_does(
+            fields in prop::collection::vec(("(op|v|u|tx|ts|in|re|n|x|)", "=?", "([ruc]|-?[0-9]{0,20}|[0-9A-Fa-f]{0,9}(\\.[0-9A-F]{0,17}){2,4}|[0-9.,A-F]{0,30}|1\\.A\\.0\\.0(,1\\.B\\.0\\.0)*)"), 0..9),
+            known in any::<bool>(),
+        ) {
+            let begin = if known { "op=u v=1.16B3748.0.0" } else { "" };
+            let fields = fields.iter().map(|(name, is, value)| format!("{name}{is}{value}"));
+            let text = [begin.to_owned()].into_iter().chain(fields).collect::<Vec<_>>().join(" ");
+            let text = text.strip_prefix(' ').unwrap_or(&text);
+            prop_assert_eq!(Header::parse(Some(text.as_bytes())).ok(), by_splitting(text), "{}", text);
+        }
     }
 }

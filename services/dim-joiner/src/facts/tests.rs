@@ -42,7 +42,7 @@ pub(crate) fn kept(key: &str, lsn: u64, user: &str, of_user: u64) -> Kept<'stati
     Kept {
         key: Cow::Owned(key.as_bytes().to_vec()),
         version: version(lsn),
-        links: smallvec![(Some(user.into()), version(of_user))],
+        links: smallvec![(Some(Cow::Owned(user.into())), version(of_user))],
         time: None,
         expires: None,
         open_row: Cow::Owned(row_of(lsn)),
