@@ -317,9 +317,13 @@ impl PartitionFacts {
         self.tell();
     }
 
-    /// What the others have not told of yet is not in it.
+    /// What the room knows of, and what it does not know of these facts.
+    pub fn on_top_of(&self, known_bytes: u64) -> u64 {
+        (known_bytes + self.bytes).saturating_sub(self.told_bytes)
+    }
+
     fn is_full(&self) -> bool {
-        self.room.is_exceeded_by((self.room.used_bytes() + self.bytes).saturating_sub(self.told_bytes))
+        self.room.is_exceeded_by(self.on_top_of(self.room.used_bytes()))
     }
 
     fn tell(&mut self) {

@@ -179,6 +179,11 @@ impl Joiner {
         self.all_facts().map(PartitionFacts::len).sum()
     }
 
+    /// Memory that they take.
+    pub fn facts_bytes(&self) -> u64 {
+        self.all_facts().fold(self.room.used_bytes(), |known, facts| facts.on_top_of(known))
+    }
+
     pub fn facts_on_disk(&self) -> usize {
         self.all_facts().map(PartitionFacts::on_disk).sum()
     }

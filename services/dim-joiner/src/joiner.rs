@@ -166,7 +166,7 @@ impl JoinerActor {
         }
         self.health.page("missing", serde_json::Value::Object(pages));
         let joiner = &self.joiner;
-        let (facts, on_disk, bytes) = (joiner.facts_held(), joiner.facts_on_disk(), joiner.room().used_bytes());
+        let (facts, on_disk, bytes) = (joiner.facts_held(), joiner.facts_on_disk(), joiner.facts_bytes());
         metrics::REEMISSIONS_WAITING.set(gauge(joiner.lane_len()));
         metrics::FACTS_HELD.with_label_values(&["memory"]).set(gauge(facts.saturating_sub(on_disk)));
         metrics::FACTS_HELD.with_label_values(&["disk"]).set(gauge(on_disk));
