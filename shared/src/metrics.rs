@@ -231,7 +231,7 @@ metric!(
     IntGauge,
     register_int_gauge!(
         "tidemill_slot_lag_seconds",
-        "cdc-ingest: age of the newest commit that is confirmed, while the source has more WAL than that; 0 when all is confirmed."
+        "cdc-ingest: for how long the source has had WAL that is not confirmed; 0 when all is."
     )
 );
 metric!(

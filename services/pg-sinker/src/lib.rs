@@ -34,6 +34,8 @@ mod split;
 // How it is written.
 mod upsert;
 
+mod query;
+
 mod deleted_keys;
 
 mod locks;

@@ -17,10 +17,10 @@ use crate::entry::{Entry, Item};
 use crate::exchange::{Delta, Exchange, Overtaken, Rows};
 use crate::fault::{self, Fault};
 use crate::locks;
+use crate::query::{self, Written};
 use crate::rollups::register::{self, Asked};
 use crate::rollups::{Over, Rollups};
 use crate::tables::{Tables, Target};
-use crate::upsert::query::{self, Written};
 use crate::upsert::{Guard, Statements};
 
 /// How everything is written.

@@ -1,7 +1,5 @@
 //! The statements that write a table: one array for each column, cast to the column's type by the server, guarded by the version.
 
-pub mod query;
-
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -39,9 +37,9 @@ impl Guard {
 /// The statements of one table. Names in them are quoted, values are bound.
 #[derive(Debug, Clone)]
 pub struct Statements {
-    upsert: Arc<str>,
+    pub upsert: Arc<str>,
     /// Deletes rows, or marks them as deleted.
-    delete: Arc<str>,
+    pub delete: Arc<str>,
 }
 
 impl Statements {

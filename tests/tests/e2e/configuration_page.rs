@@ -14,7 +14,7 @@ const DATA: [&str; 3] = ["[rules]", "rules.values", "dimensions.columns.map"];
 
 const HEAD: &str = "# Configuration\n\n\
     Made from `config/*.toml` by a test, which fails where this page is not what they say (`configuration_page`). Every key with its default, but\n\
-    for what is data of one's own: the keys of `[[rules]]` ([cleaning.md](cleaning.md)), the values of `[dimensions.columns.map]` ([joining.md](joining.md)). The environment wins over the file given by\n\
+    for what is data of one's own: the keys of `[[rules]]` ([cleaning.md](cleaning.md)), `[[dimensions.columns]]` and their maps ([joining.md](joining.md)), of which the defaults are those of the demo. The environment wins over the file given by\n\
     `--config` or `CDC_INGEST_CONFIG`, and the file over the default: `[kafka]` `brokers` of cdc-ingest is `CDC_INGEST__KAFKA__BROKERS`. A secret may stand in a file of its own, which its key with `_file` names.\n\
     Unknown keys are refused. `check` of each service says what is wrong.\n";
 
@@ -98,6 +98,41 @@ fn page() -> String {
 
 fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md")
+}
+
+/// The section that a place among the settings is written in, and its keys, as another reader sees them.
+fn keys_of(value: &serde_json::Value, section: &str, sections: &[Section], missing: &mut Vec<String>) {
+    if DATA.iter().any(|data| data.trim_matches(['[', ']']) == section) {
+        return;
+    }
+    match value {
+        serde_json::Value::Object(all) => {
+            for (key, value) in all {
+                let here = sections.iter().find(|found| found.name.trim_matches(['[', ']']) == section);
+                if here.is_some_and(|found| found.keys.iter().any(|[known, ..]| known == key)) {
+                    continue;
+                }
+                let inner = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
+                keys_of(value, &inner, sections, missing);
+            }
+        }
+        serde_json::Value::Array(all) if all.iter().any(serde_json::Value::is_object) => {
+            all.iter().for_each(|value| keys_of(value, section, sections, missing));
+        }
+        _ => missing.push(section.to_owned()),
+    }
+}
+
+#[test]
+fn the_page_has_every_key() {
+    for service in SERVICES {
+        let text = in_force(service);
+        let file = config::File::from_str(&text, config::FileFormat::Toml);
+        let all = config::Config::builder().add_source(file).build().unwrap();
+        let (all, mut missing) = (all.try_deserialize::<serde_json::Value>().unwrap(), Vec::new());
+        keys_of(&all, "", &sections(&text), &mut missing);
+        assert!(missing.is_empty(), "{service}: {missing:?}");
+    }
 }
 
 #[test]

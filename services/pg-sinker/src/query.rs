@@ -1,4 +1,4 @@
-//! The statements with the values of a batch, and what the server answers.
+//! The statements of `upsert` with the values of a batch, and what the server answers.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use shared::record::row::Field;
 use sqlx::postgres::{PgBindIterExt as _, PgConnection};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::Statements;
 use crate::entry::Entry;
 use crate::exchange::{self, Exchange, Rows};
 use crate::tables::Target;
+use crate::upsert::Statements;
 
 /// Rows that were written; those that the guard refused are not among them.
 #[derive(Debug, Default)]
