@@ -243,10 +243,7 @@ impl Shelf {
             let found = found.key().map_err(|error| self.disk.trouble(error))?;
             let Some(key) = found.strip_prefix(&*prefix) else { return Ok(None) };
             if let Some(fact) = self.get(key)?
-                && fact
-                    .links
-                    .get(dimension)
-                    .is_some_and(|(named, _)| named.as_ref().is_some_and(|named| ***named == *name))
+                && fact.links.get(dimension).and_then(|(named, _)| named.as_deref()).is_some_and(|named| named == name)
             {
                 return Ok(Some(fact));
             }

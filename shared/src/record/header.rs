@@ -267,6 +267,11 @@ mod tests {
         for text in ["op=c v=1.2.3.4 new=1", "=1 op=c v=1.2.3.4", "opx=c op=c vv=1 v=1.2.3.4 n= op=c"] {
             assert_eq!(Header::parse(Some(text.as_bytes())).is_err(), text.contains("n= "), "{text}");
         }
+        for byte in 0..=u8::MAX {
+            let with = |text: &[u8]| Header::parse(Some(&[text, &[byte]].concat())).is_ok();
+            assert_eq!(with(b"op=c v=1.2.3.4 ts=1"), byte.is_ascii_digit(), "{byte}");
+            assert_eq!(with(b"op=c ts=1 v=1.2.3.4"), byte.is_ascii_hexdigit(), "{byte}");
+        }
         let twice = Header::parse(Some(b"op=c v=1.2.3.4 op=u")).unwrap();
         assert_eq!(twice.operation, Operation::Update, "of two of one name the last counts");
     }
@@ -311,7 +316,7 @@ mod tests {
     proptest! {
         #[test]
         fn one_pass_reads_what_splitting_does(
-            fields in prop::collection::vec(("(op|v|u|tx|ts|in|re|n|x|)", "=?", "([ruc]|-?[0-9]{0,20}|[0-9A-Fa-f]{0,9}(\\.[0-9A-F]{0,17}){2,4}|[0-9.,A-F]{0,30}|1\\.A\\.0\\.0(,1\\.B\\.0\\.0)*)"), 0..9),
+            fields in prop::collection::vec(("(op|v|u|tx|ts|in|re|n|x|)", "=?", "([ruc]|-?[0-9]{0,20}|[/-:]{1,3}|1\\.[/-:@-G`-g]{1,3}\\.0\\.0|[0-9A-Fa-f]{0,9}(\\.[0-9A-F]{0,17}){2,4}|[0-9.,A-F]{0,30}|1\\.A\\.0\\.0(,1\\.B\\.0\\.0)*)"), 0..9),
             known in any::<bool>(),
         ) {
             let begin = if known { "op=u v=1.16B3748.0.0" } else { "" };

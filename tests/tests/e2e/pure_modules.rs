@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 const CRATES: [&str; 5] = ["cdc-ingest", "dwd-cleaner", "dim-joiner", "pg-sinker", "shared"];
 
-/// What is not pure begins with one of these.
+/// What is not pure has one of these in it.
 const FOREIGN: [&str; 13] = [
     "actix",
     "rdkafka",
