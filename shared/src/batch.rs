@@ -132,7 +132,6 @@ struct OutSlot {
 /// Records that a stage sends, and the position that holds once all of them, and all before them, are acknowledged.
 pub struct Outgoing<P> {
     bytes: Vec<u8>,
-    header: String,
     slots: Vec<OutSlot>,
     /// Commit times at the source of the records, microseconds since 1970, for the latency histogram.
     pub commit_times_us: Vec<i64>,
@@ -150,14 +149,7 @@ impl<P: Default> Default for Outgoing<P> {
 impl<P> Outgoing<P> {
     /// No records yet, on the way to `position`.
     pub fn at(position: P) -> Self {
-        Outgoing {
-            bytes: Vec::new(),
-            header: String::new(),
-            slots: Vec::new(),
-            commit_times_us: Vec::new(),
-            since: None,
-            position,
-        }
+        Outgoing { bytes: Vec::new(), slots: Vec::new(), commit_times_us: Vec::new(), since: None, position }
     }
 
     /// The records of a batch come next: makes room for them, made longer by `columns` bytes each.
@@ -181,11 +173,11 @@ impl<P> Outgoing<P> {
         let start = self.bytes.len();
         let has_value = value(&mut self.bytes);
         let value = has_value.then_some(start..self.bytes.len());
-        self.header.clear();
-        header.write(&mut self.header);
-        let header_range = append(&mut self.bytes, Some(self.header.as_bytes())).unwrap_or_default();
+        let start = self.bytes.len();
+        header.write(&mut self.bytes);
+        let written = start..self.bytes.len();
         self.commit_times_us.extend(header.commit_time_us);
-        self.slots.push(OutSlot { topic, partition, operation: header.operation, key, value, header: header_range });
+        self.slots.push(OutSlot { topic, partition, operation: header.operation, key, value, header: written });
     }
 
     /// Adds a record whose value stands already.
@@ -230,14 +222,14 @@ impl<P> Outgoing<P> {
 
     /// The records without their position, and the position.
     pub fn into_parts(self) -> (Outgoing<()>, P) {
-        let Outgoing { bytes, header, slots, commit_times_us, since, position } = self;
-        (Outgoing { bytes, header, slots, commit_times_us, since, position: () }, position)
+        let Outgoing { bytes, slots, commit_times_us, since, position } = self;
+        (Outgoing { bytes, slots, commit_times_us, since, position: () }, position)
     }
 
     /// The same records, on the way to another position.
     pub fn map<Q>(self, other: impl FnOnce(P) -> Q) -> Outgoing<Q> {
-        let (Outgoing { bytes, header, slots, commit_times_us, since, .. }, position) = self.into_parts();
-        Outgoing { bytes, header, slots, commit_times_us, since, position: other(position) }
+        let (Outgoing { bytes, slots, commit_times_us, since, .. }, position) = self.into_parts();
+        Outgoing { bytes, slots, commit_times_us, since, position: other(position) }
     }
 }
 

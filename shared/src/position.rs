@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use smallvec::SmallVec;
 
+use crate::record::digits::push_hexadecimal;
+
 /// A write-ahead log position of PostgreSQL, as `pg_lsn` prints it (`16/B374D848`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(pub u64);
@@ -74,44 +76,24 @@ impl Version {
     }
 }
 
-/// Room for the longest text of a version: four numbers in hexadecimal, and what stands between.
-pub type VersionText = [u8; 8 + 16 + 8 + 8 + 3];
-
 impl Version {
-    /// `epoch.lsn.index.part`, the numbers in hexadecimal: `1.16B3748.0.0`. Every record has several, so it is written without the detour
-    /// over a formatter.
-    pub fn text(self, room: &mut VersionText) -> &str {
-        let numbers = [u64::from(self.part), u64::from(self.index), self.lsn.0, u64::from(self.epoch)];
-        let mut begin = room.len();
-        for (place, mut number) in numbers.into_iter().enumerate() {
-            if place > 0 {
-                put_before(room, &mut begin, b'.');
-            }
-            loop {
-                let digit = HEX_DIGITS.get((number & 0xF) as usize).copied().unwrap_or_default();
-                put_before(room, &mut begin, digit);
-                number >>= 4;
-                if number == 0 {
-                    break;
-                }
-            }
-        }
-        room.get(begin..).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
-    }
-}
-
-const HEX_DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-
-fn put_before(room: &mut VersionText, begin: &mut usize, byte: u8) {
-    *begin = begin.saturating_sub(1);
-    if let Some(place) = room.get_mut(*begin) {
-        *place = byte;
+    /// Appends `epoch.lsn.index.part`, the numbers in hexadecimal: `1.16B3748.0.0`. Every record has several, so it is written without the
+    /// detour over a formatter.
+    pub fn write(self, out: &mut Vec<u8>) {
+        push_hexadecimal(self.epoch.into(), out);
+        out.push(b'.');
+        push_hexadecimal(self.lsn.0, out);
+        out.push(b'.');
+        push_hexadecimal(self.index.into(), out);
+        out.push(b'.');
+        push_hexadecimal(self.part.into(), out);
     }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text(&mut [0; _]))
+        let Version { epoch, lsn, index, part } = self;
+        write!(f, "{epoch:X}.{:X}.{index:X}.{part:X}", lsn.0)
     }
 }
 

@@ -23,7 +23,7 @@ pub struct TopicWriter {
     config: KafkaConfig,
     partitions: i32,
     producer: ThreadedProducer<DefaultProducerContext>,
-    header: String,
+    header: Vec<u8>,
 }
 
 /// A record to be written.
@@ -47,7 +47,7 @@ impl TopicWriter {
             .create()
             .map_err(failed)?;
         let config = places.kafka.clone();
-        Ok(TopicWriter { config, partitions, producer, header: String::new() })
+        Ok(TopicWriter { config, partitions, producer, header: Vec::new() })
     }
 
     /// Makes a topic as the services would. It must not exist.

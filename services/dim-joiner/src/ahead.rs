@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use crate::dimension::Dimension;
 use crate::fact::{Fact, FactReader};
 use crate::facts::PartitionFacts;
-use crate::hashes::{Address, Hashes};
+use crate::hashes::{Address, Hash, Hashes};
 
 /// So many facts are read before the first of them is joined: what is fetched for them stays in the nearest cache until then.
 pub const AHEAD: usize = 64;
@@ -51,7 +51,7 @@ impl<'a> Ahead<'a> {
     }
 
     /// The name of its row in a dimension, with the hash.
-    fn name(&self, dimension: usize) -> Option<(&str, u64)> {
+    fn name(&self, dimension: usize) -> Option<(&str, Hash)> {
         let fact = self.fact.as_ref().ok()?.as_ref()?;
         Some((fact.names.get(dimension)?.as_deref()?, *self.address.names.get(dimension)?))
     }

@@ -120,8 +120,7 @@ mod tests {
     fn batch(records: &[(&str, &str)]) -> Batch {
         let mut batch = Batch::default();
         for (offset, (key, value)) in records.iter().enumerate() {
-            let mut text = String::new();
-            Header::new(Operation::Update, version(offset as u64 + 1)).write(&mut text);
+            let text = Header::new(Operation::Update, version(offset as u64 + 1)).text();
             let (key, value, header) = (Some(key.as_bytes()), Some(value.as_bytes()), Some(text.as_bytes()));
             batch.push(Record { partition: 0, offset: offset as i64, key, value, header });
         }

@@ -4,7 +4,6 @@
 
 use std::hint::black_box;
 
-use hashbrown::HashTable;
 use shared::batch::Record;
 use shared::failure::Failure;
 use shared::position::Version;
@@ -13,8 +12,9 @@ use shared::record::header::{Header, Operation};
 use shared::record::row::{Columns, RowError, for_each_field};
 
 use crate::forgotten::Alike;
-use crate::hashes::Hashes;
+use crate::hashes::{Hash, Hashes};
 use crate::names::{self, Name};
+use crate::numbers::Numbers;
 use crate::plan::{DimensionPlan, problem};
 use crate::settings::Mode;
 
@@ -82,7 +82,7 @@ pub struct Dimension {
     read_from: String,
     key: Columns,
     rows: Vec<Row>,
-    by_name: HashTable<u32>,
+    by_name: Numbers,
     hashes: Hashes,
     bytes: u64,
 }
@@ -139,7 +139,7 @@ impl Dimension {
             read_from: plan.config.read_from(),
             plan,
             rows: Vec::new(),
-            by_name: HashTable::new(),
+            by_name: Numbers::default(),
             hashes,
             bytes: 0,
         }
@@ -169,12 +169,11 @@ impl Dimension {
 
     /// The number of a row: it keeps it, also as one that was deleted.
     pub fn number_of(&self, name: &str) -> Option<u32> {
-        self.find(name, self.hashes.of_name(name.as_bytes()))
+        self.find(name, self.hashes.of(name.as_bytes()))
     }
 
-    fn find(&self, name: &str, hash: u64) -> Option<u32> {
-        let is_it = |number: &u32| self.has_name(*number, name);
-        self.by_name.find(hash, is_it).copied()
+    fn find(&self, name: &str, hash: Hash) -> Option<u32> {
+        self.by_name.find(hash, |number| self.has_name(number, name))
     }
 
     fn has_name(&self, number: u32, name: &str) -> bool {
@@ -182,8 +181,8 @@ impl Dimension {
     }
 
     /// The row that most likely has a name with this hash: its own is not looked at.
-    pub fn guess(&self, hash: u64) -> Option<u32> {
-        self.by_name.find(hash, |_| true).copied()
+    pub fn guess(&self, hash: Hash) -> Option<u32> {
+        self.by_name.guess(hash)
     }
 
     /// Reads what joining with the row will want of memory.
@@ -194,7 +193,7 @@ impl Dimension {
     }
 
     /// The row that has this name; the guess was right most often.
-    pub fn confirm(&self, guess: Option<u32>, name: &str, hash: u64) -> Option<u32> {
+    pub fn confirm(&self, guess: Option<u32>, name: &str, hash: Hash) -> Option<u32> {
         guess.filter(|&number| self.has_name(number, name)).or_else(|| self.find(name, hash))
     }
 
@@ -306,9 +305,7 @@ impl Dimension {
         let number = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
         let name_bytes = u32::try_from(name.len()).unwrap_or(u32::MAX);
         self.rows.push(Row { text, name_bytes, stamp, seen: stamp.version, past: Vec::new() });
-        let (rows, hashes) = (&self.rows, &self.hashes);
-        let hash_of = |number: &u32| rows.get(*number as usize).map_or(0, |row| hashes.of_name(row.name()));
-        self.by_name.insert_unique(hashes.of_name(name.as_bytes()), number, hash_of);
+        self.by_name.insert(self.hashes.of(name.as_bytes()), number);
     }
 
     /// More than may be held is an error: whoever reads it decides whether there is more memory.

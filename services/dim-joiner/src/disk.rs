@@ -17,7 +17,8 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use shared::failure::{Failure, FailureKind};
 use shared::position::{Lsn, Version};
 
-use crate::facts::{Kept, Links};
+use crate::fact::Names;
+use crate::facts::Kept;
 use crate::names::Name;
 use crate::settings::DiskConfig;
 
@@ -178,7 +179,7 @@ impl Shelf {
             batch.insert(&self.keyspace, key, value);
         };
         insert(fact_key(&fact.key), encode(fact));
-        for (dimension, (name, _)) in fact.links.iter().enumerate() {
+        for (dimension, (name, _)) in fact.links().enumerate() {
             if let Some(name) = name {
                 insert([names_of(dimension, name), fact.key.to_vec()].concat(), Vec::new());
             }
@@ -243,7 +244,7 @@ impl Shelf {
             let found = found.key().map_err(|error| self.disk.trouble(error))?;
             let Some(key) = found.strip_prefix(&*prefix) else { return Ok(None) };
             if let Some(fact) = self.get(key)?
-                && fact.links.get(dimension).and_then(|(named, _)| named.as_deref()).is_some_and(|named| named == name)
+                && fact.names.get(dimension).and_then(Option::as_deref).is_some_and(|named| named == name)
             {
                 return Ok(Some(fact));
             }
@@ -298,12 +299,12 @@ fn encode(fact: &Kept<'_>) -> Vec<u8> {
     out.extend_from_slice(&fact.version.to_bytes());
     out.extend_from_slice(&fact.time.unwrap_or(NO_TIME).to_be_bytes());
     out.extend_from_slice(&fact.expires.unwrap_or(u32::MAX).to_be_bytes());
-    out.push(u8::try_from(fact.links.len()).unwrap_or(u8::MAX));
-    for (name, version) in &fact.links {
+    out.push(u8::try_from(fact.names.len()).unwrap_or(u8::MAX));
+    for (name, version) in fact.links() {
         out.extend_from_slice(&version.to_bytes());
-        let length = name.as_ref().map_or(u32::MAX, |name| u32::try_from(name.len()).unwrap_or(u32::MAX));
+        let length = name.map_or(u32::MAX, |name| u32::try_from(name.len()).unwrap_or(u32::MAX));
         out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(name.as_ref().map_or(&[], |name| name.as_bytes()));
+        out.extend_from_slice(name.map_or(&[], |name| name.as_bytes()));
     }
     out.extend_from_slice(&fact.open_row);
     out
@@ -318,24 +319,25 @@ fn decode(key: &[u8], bytes: &[u8]) -> Option<Kept<'static>> {
     let time = i64::from_be_bytes(*taken(&mut rest)?);
     let expires = u32::from_be_bytes(*taken(&mut rest)?);
     let [count] = *taken::<1>(&mut rest)?;
-    let mut links = Links::new();
+    let (mut names, mut joined) = (Names::new(), Vec::new());
     for _ in 0..count {
-        let version = self::version(&mut rest)?;
+        joined.push(self::version(&mut rest)?);
         let length = u32::from_be_bytes(*taken(&mut rest)?);
         let name = match length {
             u32::MAX => None,
             length => {
                 let (name, behind) = rest.split_at_checked(length as usize)?;
                 rest = behind;
-                Some(Cow::Owned(Name::new(std::str::from_utf8(name).ok()?)))
+                Some(Name::new(std::str::from_utf8(name).ok()?))
             }
         };
-        links.push((name, version));
+        names.push(name);
     }
     Some(Kept {
         key: Cow::Owned(key.to_vec()),
         version,
-        links,
+        names: Cow::Owned(names),
+        joined: Cow::Owned(joined.into_iter().collect()),
         time: (time != NO_TIME).then_some(time),
         expires: (expires != u32::MAX).then_some(expires),
         open_row: Cow::Owned(rest.to_vec()),
@@ -365,9 +367,10 @@ mod tests {
 
     fn kept<'a>(key: &'a [u8], names: &[Option<&str>], row: &'a [u8]) -> Kept<'a> {
         let version = |lsn| Version { epoch: 1, lsn: Lsn(lsn), index: 2, part: 3 };
-        let links =
-            names.iter().zip(1..).map(|(name, lsn)| (name.map(|name| Cow::Owned(name.into())), version(lsn))).collect();
-        Kept { key: key.into(), version: version(9), links, time: None, expires: Some(7), open_row: row.into() }
+        let joined = Cow::Owned((1..).map(version).take(names.len()).collect());
+        let names = Cow::Owned(names.iter().map(|name| name.map(Name::new)).collect());
+        let (key, open_row) = (key.into(), row.into());
+        Kept { key, version: version(9), names, joined, time: None, expires: Some(7), open_row }
     }
 
     #[test]

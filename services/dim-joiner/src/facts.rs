@@ -12,30 +12,28 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::mem::size_of;
 
-use hashbrown::HashTable;
 use shared::failure::Failure;
 use shared::metrics;
 use shared::position::{JoinedVersions, ResultVersion, Version};
 use smallvec::{SmallVec, smallvec};
 
 use crate::disk::Shelf;
-use crate::fact::Fact;
+use crate::fact::{Fact, Names};
 use crate::forgotten::{Alike, Forgotten};
-use crate::hashes::{Address, Hashes, KeyHash};
+use crate::hashes::{Address, Hash, Hashes};
 use crate::names::Name;
+use crate::numbers::Numbers;
 use crate::room::Room;
 use crate::shapes::{Packed, Shapes};
 use crate::slots::{Slots, number_of};
-
-/// By dimension the row that a fact names, and the version of it that the fact was sent with.
-pub type Links<'a> = SmallVec<[(Option<Cow<'a, Name>>, Version); 1]>;
 
 /// A fact as it was last sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept<'a> {
     pub key: Cow<'a, [u8]>,
     pub version: Version,
-    pub links: Links<'a>,
+    pub names: Cow<'a, Names>,
+    pub joined: Cow<'a, JoinedVersions>,
     pub time: Option<i64>,
     /// Minutes since 1970.
     pub expires: Option<u32>,
@@ -44,14 +42,21 @@ pub struct Kept<'a> {
 }
 
 impl<'a> Kept<'a> {
-    pub fn new(key: &'a [u8], version: Version, fact: &'a Fact, joined: &JoinedVersions, open_row: &'a [u8]) -> Self {
-        let named = |(at, name): (usize, &'a Option<Name>)| (name.as_ref().map(Cow::Borrowed), joined.of(at));
-        let links = fact.names.iter().enumerate().map(named).collect();
-        Kept { key: key.into(), version, links, time: fact.time, expires: fact.expires, open_row: open_row.into() }
+    pub fn new(
+        key: &'a [u8],
+        version: Version,
+        fact: &'a Fact,
+        joined: &'a JoinedVersions,
+        open_row: &'a [u8],
+    ) -> Self {
+        let (names, joined) = (Cow::Borrowed(&fact.names), Cow::Borrowed(joined));
+        let (key, open_row) = (key.into(), open_row.into());
+        Kept { key, version, names, joined, time: fact.time, expires: fact.expires, open_row }
     }
 
-    pub fn joined(&self) -> JoinedVersions {
-        self.links.iter().map(|(_, version)| *version).collect()
+    /// By dimension the row that it names, and the version of it that it was sent with.
+    pub fn links(&self) -> impl Iterator<Item = (Option<&Name>, Version)> {
+        self.names.iter().enumerate().map(|(dimension, name)| (name.as_ref(), self.joined.of(dimension)))
     }
 
     /// Its time has come.
@@ -60,7 +65,7 @@ impl<'a> Kept<'a> {
     }
 
     fn result_version(&self) -> ResultVersion {
-        ResultVersion { fact: self.version, joined: self.joined() }
+        ResultVersion { fact: self.version, joined: self.joined.clone().into_owned() }
     }
 }
 
@@ -122,15 +127,8 @@ type Places = SmallVec<[u32; 4]>;
 #[derive(Debug, Default)]
 struct Index {
     owners: Slots<Owner>,
-    by_name: HashTable<u32>,
+    by_name: Numbers,
     forgotten: Forgotten,
-}
-
-/// A fact in the index by key.
-#[derive(Debug, Clone, Copy)]
-struct Keyed {
-    hash: KeyHash,
-    slot: u32,
 }
 
 /// The facts of one partition.
@@ -141,7 +139,7 @@ pub struct PartitionFacts {
     /// As far as the room knows.
     told_bytes: u64,
     facts: Slots<Held>,
-    by_key: HashTable<Keyed>,
+    by_key: Numbers,
     indexes: Vec<Index>,
     shapes: Shapes,
     shelf: Option<Shelf>,
@@ -199,17 +197,16 @@ impl Held {
 }
 
 impl Index {
-    fn number_of(&self, name: &str, hash: u64) -> Option<u32> {
-        let is_it = |owner: &u32| self.owners.get(*owner).is_some_and(|owner| *owner.name == *name);
-        self.by_name.find(hash, is_it).copied()
+    fn number_of(&self, name: &str, hash: Hash) -> Option<u32> {
+        self.by_name.find(hash, |owner| self.owners.get(owner).is_some_and(|owner| *owner.name == *name))
     }
 
-    fn facts_of(&self, name: &str, hash: u64) -> &[u32] {
+    fn facts_of(&self, name: &str, hash: Hash) -> &[u32] {
         self.number_of(name, hash).and_then(|number| self.owners.get(number)).map_or(&[], |owner| &owner.facts)
     }
 
     /// Enters a fact. The number of its owner, its place in the list, and the bytes that this takes.
-    fn enter(&mut self, name: &Name, hash: u64, slot: u32, hashes: &Hashes) -> (u32, u32, u64) {
+    fn enter(&mut self, name: &Name, hash: Hash, slot: u32) -> (u32, u32, u64) {
         if let Some(number) = self.number_of(name, hash)
             && let Some(owner) = self.owners.get_mut(number)
         {
@@ -217,9 +214,7 @@ impl Index {
             return (number, number_of(owner.facts.len() - 1), 0);
         }
         let number = self.owners.put(Owner { name: name.clone(), facts: smallvec![slot] });
-        let owners = &self.owners;
-        let hash_of = |owner: &u32| owners.get(*owner).map_or(0, |owner| hashes.of_name(owner.name.as_bytes()));
-        self.by_name.insert_unique(hash, number, hash_of);
+        self.by_name.insert(hash, number);
         (number, 0, OWNER_BYTES + name.len() as u64)
     }
 
@@ -234,17 +229,14 @@ impl Index {
             return (owner.facts.get(place).copied(), 0);
         }
         let Some(owner) = self.owners.take(link.owner) else { return (None, 0) };
-        let hash = hashes.of_name(owner.name.as_bytes());
-        if let Ok(entry) = self.by_name.find_entry(hash, |found| *found == link.owner) {
-            entry.remove();
-        }
+        self.by_name.remove(hashes.of(owner.name.as_bytes()), link.owner);
         (None, OWNER_BYTES + owner.name.len() as u64)
     }
 
     /// Reads what [`Index::enter`] will want of memory.
-    fn fetch(&self, hash: u64) {
-        let likely = self.by_name.find(hash, |_| true);
-        black_box(likely.and_then(|owner| self.owners.get(*owner)).and_then(|owner| owner.facts.last()));
+    fn fetch(&self, hash: Hash) {
+        let guess = self.by_name.guess(hash);
+        black_box(guess.and_then(|owner| self.owners.get(owner)).and_then(|owner| owner.facts.last()));
     }
 }
 
@@ -269,7 +261,7 @@ impl PartitionFacts {
             bytes: 0,
             told_bytes: 0,
             facts: Slots::default(),
-            by_key: HashTable::new(),
+            by_key: Numbers::default(),
             shapes: Shapes::default(),
             shelf: None,
             gone: None,
@@ -339,20 +331,18 @@ impl PartitionFacts {
     }
 
     fn slot_of(&self, key: &[u8]) -> Option<u32> {
-        self.slot_at(self.hashes().of_key(key), key)
+        self.slot_at(self.hashes().of(key), key)
     }
 
-    fn slot_at(&self, hash: KeyHash, key: &[u8]) -> Option<u32> {
-        let has_key = |slot: u32| self.facts.get(slot).is_some_and(|fact| fact.key() == key);
-        let is_it = |keyed: &Keyed| keyed.hash == hash && has_key(keyed.slot);
-        self.by_key.find(hash.spread(), is_it).map(|keyed| keyed.slot)
+    fn slot_at(&self, hash: Hash, key: &[u8]) -> Option<u32> {
+        self.by_key.find(hash, |slot| self.facts.get(slot).is_some_and(|held| held.key() == key))
     }
 
     /// Reads what [`PartitionFacts::put`] will want of memory: of several facts one after the other, for memory answers many questions at
     /// once as soon as one.
     pub fn fetch(&self, address: &Address) {
-        let known = self.by_key.find(address.key.spread(), |keyed| keyed.hash == address.key);
-        black_box(known.and_then(|keyed| self.facts.get(keyed.slot)).map(|held| held.version));
+        let known = self.by_key.guess(address.key);
+        black_box(known.and_then(|slot| self.facts.get(slot)).map(|held| held.version));
         for (index, hash) in self.indexes.iter().zip(&address.names) {
             index.fetch(*hash);
         }
@@ -360,7 +350,7 @@ impl PartitionFacts {
 
     /// What the indexes are asked with, of this fact.
     pub fn address_of(&self, fact: &Kept<'_>) -> Address {
-        self.hashes().address(&fact.key, fact.links.iter().map(|(name, _)| name.as_deref()))
+        self.hashes().address(&fact.key, fact.names.iter().map(Option::as_ref))
     }
 
     /// Remembers a fact as it is sent, by its values where they are known. The newest stands last in the lists of the rows that it names.
@@ -387,21 +377,21 @@ impl PartitionFacts {
         };
         let slot = self.facts.put(held);
         let mut bytes = 0;
-        let named = fact.links.iter().zip(&address.names);
+        let named = fact.links().zip(&address.names);
         let links = named.zip(&mut self.indexes).map(|(((name, version), hash), index)| {
             let (owner, place, taken) = match name {
-                Some(name) => index.enter(name, *hash, slot, &self.room.hashes),
+                Some(name) => index.enter(name, *hash, slot),
                 None => (NOBODY, 0, 0),
             };
             bytes += taken;
-            Link { owner, place, version: *version }
+            Link { owner, place, version }
         });
         let links = links.collect();
         if let Some(held) = self.facts.get_mut(slot) {
             held.links = links;
             bytes += held.bytes();
         }
-        self.by_key.insert_unique(address.key.spread(), Keyed { hash: address.key, slot }, |keyed| keyed.hash.spread());
+        self.by_key.insert(address.key, slot);
         self.take(bytes);
     }
 
@@ -427,7 +417,7 @@ impl PartitionFacts {
 
     /// A fact was deleted, by a tombstone of this version.
     pub fn delete(&mut self, key: &[u8], version: Version) -> Result<(), Failure> {
-        self.remove(self.hashes().of_key(key), key)?;
+        self.remove(self.hashes().of(key), key)?;
         if let Some(gone) = &mut self.gone
             && gone.insert(key.into(), version).is_none()
         {
@@ -436,7 +426,7 @@ impl PartitionFacts {
         Ok(())
     }
 
-    fn remove(&mut self, hash: KeyHash, key: &[u8]) -> Result<(), Failure> {
+    fn remove(&mut self, hash: Hash, key: &[u8]) -> Result<(), Failure> {
         if let Some(slot) = self.slot_at(hash, key) {
             self.take_out(slot);
         } else if let Some(shelf) = &mut self.shelf {
@@ -449,10 +439,8 @@ impl PartitionFacts {
     fn take_out(&mut self, slot: u32) {
         let Some(held) = self.facts.take(slot) else { return };
         let mut bytes = held.bytes();
-        let hash = self.hashes().of_key(held.key());
-        if let Ok(entry) = self.by_key.find_entry(hash.spread(), |keyed| keyed.slot == slot) {
-            entry.remove();
-        }
+        let hash = self.hashes().of(held.key());
+        self.by_key.remove(hash, slot);
         for (dimension, (link, index)) in held.links.iter().zip(&mut self.indexes).enumerate() {
             let (moved, given_back) = index.leave(*link, &self.room.hashes);
             bytes += given_back;
@@ -464,6 +452,7 @@ impl PartitionFacts {
         }
         self.give_back(bytes);
     }
+
 
     /// The version with which a fact was last sent.
     pub fn version_of(&self, key: &[u8]) -> Result<Option<ResultVersion>, Failure> {
@@ -523,15 +512,12 @@ impl PartitionFacts {
             Some(Packed { form, values }) => form.write_open(values, &mut open_row),
             None => open_row.extend_from_slice(held.values()),
         }
-        let links = held
-            .links
-            .iter()
-            .enumerate()
-            .map(|(dimension, link)| (self.named(dimension, link).cloned().map(Cow::Owned), link.version));
+        let names = held.links.iter().enumerate().map(|(dimension, link)| self.named(dimension, link).cloned());
         Kept {
             key: Cow::Owned(held.key().to_vec()),
             version: held.version,
-            links: links.collect(),
+            names: Cow::Owned(names.collect()),
+            joined: Cow::Owned(held.joined()),
             time: held.time,
             expires: (held.expires != u32::MAX).then_some(held.expires),
             open_row: open_row.into(),
@@ -549,7 +535,7 @@ impl PartitionFacts {
     }
 
     fn in_memory(&self, dimension: usize, name: &str) -> &[u32] {
-        let hash = self.hashes().of_name(name.as_bytes());
+        let hash = self.hashes().of(name.as_bytes());
         self.indexes.get(dimension).map_or(&[], |index| index.facts_of(name, hash))
     }
 
@@ -605,16 +591,14 @@ impl PartitionFacts {
     }
 
     /// Notes that a fact was sent with these versions.
-    pub fn sent_with(&mut self, mut fact: Kept<'_>, joined: &JoinedVersions) -> Result<(), Failure> {
+    pub fn sent_with<'k>(&mut self, mut fact: Kept<'k>, joined: &'k JoinedVersions) -> Result<(), Failure> {
         if let Some(held) = self.slot_of(&fact.key).and_then(|slot| self.facts.get_mut(slot)) {
             for (dimension, link) in held.links.iter_mut().enumerate() {
                 link.version = joined.of(dimension);
             }
             return Ok(());
         }
-        for (dimension, (_, version)) in fact.links.iter_mut().enumerate() {
-            *version = joined.of(dimension);
-        }
+        fact.joined = Cow::Borrowed(joined);
         self.shelf.as_ref().map_or(Ok(()), |shelf| shelf.replace(&fact))
     }
 
@@ -635,7 +619,7 @@ impl PartitionFacts {
         let mut after: Option<Vec<u8>> = None;
         while let Some(fact) = self.shelf.as_ref().map(|shelf| shelf.next(after.as_deref())).transpose()?.flatten() {
             let mut lags = kept_lags(&fact, now);
-            for (dimension, (name, _)) in fact.links.iter().enumerate() {
+            for (dimension, (name, _)) in fact.links().enumerate() {
                 if let Some(name) = name {
                     take(dimension, name, std::mem::take(&mut lags));
                 }
@@ -690,10 +674,10 @@ impl PartitionFacts {
     /// Forgets a fact: a change of a row that it names reaches it no more.
     pub fn forget(&mut self, fact: &Kept<'_>) -> Result<(), Failure> {
         metrics::FACTS_FORGOTTEN.inc();
-        self.remove(self.hashes().of_key(&fact.key), &fact.key)?;
-        for (dimension, (name, sent)) in fact.links.iter().enumerate() {
+        self.remove(self.hashes().of(&fact.key), &fact.key)?;
+        for (dimension, (name, sent)) in fact.links().enumerate() {
             if let Some(name) = name {
-                let one = Alike::one(*sent, fact.time);
+                let one = Alike::one(sent, fact.time);
                 self.change_forgotten(dimension, |forgotten| forgotten.note(name, one));
             }
         }
@@ -737,20 +721,20 @@ impl PartitionFacts {
 /// True where a fact that is not sent again lacks something all the same: a row is newer, and another one is older here than what it was
 /// sent with. It is then as if it had been sent.
 fn pass_by(fact: &mut Kept<'_>, now: &impl Fn(Named<'_>) -> Version) -> bool {
-    let mut lacks = false;
-    for (dimension, (name, sent)) in fact.links.iter_mut().enumerate() {
-        let named = name.as_ref().map(|name| Named { dimension, name, time: fact.time, sent: *sent });
-        if let Some(newer) = named.map(now).filter(|now| *now > *sent) {
-            (*sent, lacks) = (newer, true);
-        }
-    }
+    let versions = fact.links().enumerate().map(|(dimension, (name, sent))| {
+        let named = name.map(|name| Named { dimension, name, time: fact.time, sent });
+        named.map(now).filter(|now| *now > sent).unwrap_or(sent)
+    });
+    let joined: JoinedVersions = versions.collect();
+    let lacks = *fact.joined != joined;
+    fact.joined = Cow::Owned(joined);
     lacks
 }
 
 fn kept_lags(fact: &Kept<'_>, now: &impl Fn(Named<'_>) -> Version) -> bool {
-    lags(fact.links.iter().enumerate().filter_map(|(dimension, (name, sent))| {
-        let named = Named { dimension, name: name.as_ref()?, time: fact.time, sent: *sent };
-        Some((*sent, now(named)))
+    lags(fact.links().enumerate().filter_map(|(dimension, (name, sent))| {
+        let named = Named { dimension, name: name?, time: fact.time, sent };
+        Some((sent, now(named)))
     }))
 }
 

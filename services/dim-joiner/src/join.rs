@@ -598,8 +598,7 @@ impl Joiner {
         let (Some(facts), Some(intake)) = (partitions.get_mut(&partition), intakes.get(&partition)) else {
             return Ok(());
         };
-        let names = kept.links.iter().map(|(name, _)| name.as_deref().cloned()).collect();
-        let fact = Fact { names, time: kept.time, expires: kept.expires };
+        let fact = Fact { names: kept.names.clone().into_owned(), time: kept.time, expires: kept.expires };
         let chosen = choose(dimensions, &rows_of(dimensions, &fact.names), fact.time);
         let joined: JoinedVersions = chosen.iter().map(Chosen::version).collect();
         let cause = chosen.get(dimension).and_then(|chosen| chosen.stamp);

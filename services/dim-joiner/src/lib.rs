@@ -25,6 +25,7 @@ pub mod names;
 pub mod taken;
 
 pub mod hashes;
+pub mod numbers;
 
 pub mod dimension;
 

@@ -181,10 +181,8 @@ mod tests {
     }
 
     fn header(lsn: u64) -> String {
-        let mut text = String::new();
         let version = Version { epoch: 1, lsn: Lsn(lsn), ..Version::default() };
-        Header { commit_time_us: Some(5), ..Header::new(Operation::Insert, version) }.write(&mut text);
-        text
+        Header { commit_time_us: Some(5), ..Header::new(Operation::Insert, version) }.text()
     }
 
     /// Offset, value, header.

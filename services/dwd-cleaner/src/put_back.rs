@@ -317,9 +317,7 @@ mod tests {
             };
             for (offset, (id, badness, replays, restarts)) in (0i64..).zip(steps) {
                 let lsn = u64::try_from(offset).unwrap() + 1;
-                let header = Header::new(Operation::Update, version(lsn));
-                let mut text = String::new();
-                header.write(&mut text);
+                let text = Header::new(Operation::Update, version(lsn)).text();
                 // A bad row is one that the rules of then refused; those of now take all but the worst.
                 let value = if badness == 0 { row(id, "1") } else { b"refused".to_vec() };
                 let mut batch = Batch::default();

@@ -222,13 +222,15 @@ impl<P: Send + 'static> Outbox<P> {
         if let Some(tracer) = &self.deliveries.tracer {
             tally.spans = tracer.begin(&outgoing, &topics);
         }
+        // The time of each record, which the client would ask for by itself, for each.
+        let now_ms = Timestamp::now().as_millisecond();
         let is_letter = |record: &OutRecord<'_>| Some(record.topic) == self.letters;
         let letters = outgoing.records().filter(is_letter).count();
         if letters > 0 {
             // The output's tail will name a position behind the rejected records: first their letters must be safe.
             self.deliveries.letters.store(letters, Ordering::SeqCst);
             for record in outgoing.records().filter(is_letter) {
-                self.send(&topics, &record, LETTER).await?;
+                self.send(&topics, &record, LETTER, now_ms).await?;
             }
             while self.deliveries.letters.load(Ordering::SeqCst) > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -238,7 +240,7 @@ impl<P: Send + 'static> Outbox<P> {
         let number = self.deliveries.enter(outgoing.len() - letters, position, tally);
         let number = usize::try_from(number).unwrap_or(LETTER);
         for (sent, record) in (1..).zip(outgoing.records().filter(|record| !is_letter(record))) {
-            self.send(&topics, &record, number).await?;
+            self.send(&topics, &record, number, now_ms).await?;
             if sent % RECORDS_BETWEEN_ANSWERS == 0 {
                 self.sender.take_answers();
             }
@@ -267,14 +269,23 @@ impl<P: Send + 'static> Outbox<P> {
     }
 
     /// The caller has checked since it last waited.
-    async fn send(&self, topics: &[Arc<str>], record: &OutRecord<'_>, number: usize) -> Result<(), Failure> {
+    async fn send(
+        &self,
+        topics: &[Arc<str>],
+        record: &OutRecord<'_>,
+        number: usize,
+        now_ms: i64,
+    ) -> Result<(), Failure> {
         let topic = topics.get(record.topic).ok_or_else(|| {
             Failure::new(FailureKind::Broken, format!("a record names topic {} of {}", record.topic, topics.len()))
         })?;
         let headers =
             OwnedHeaders::new_with_capacity(1).insert(KafkaHeader { key: header::NAME, value: Some(record.header) });
-        let mut message =
-            BaseRecord::with_opaque_to(topic, number).key(record.key).partition(record.partition).headers(headers);
+        let mut message = BaseRecord::with_opaque_to(topic, number)
+            .key(record.key)
+            .partition(record.partition)
+            .timestamp(now_ms)
+            .headers(headers);
         if let Some(value) = record.value {
             message = message.payload(value);
         }

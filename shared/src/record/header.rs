@@ -15,7 +15,8 @@
 //! | `re` | put back in by a replay: the version that the partition had come to. The record's own version is an older one, above all others of its key |
 //! | `n` | length in bytes of the cleaned row at the start of a result's value |
 
-use crate::position::{JoinedVersions, ResultVersion, Version, VersionText};
+use super::digits::push_decimal;
+use crate::position::{JoinedVersions, ResultVersion, Version};
 
 /// The header's name.
 pub const NAME: &str = "tidemill";
@@ -38,6 +39,10 @@ impl Operation {
             Operation::Update => "u",
             Operation::Delete => "d",
         }
+    }
+
+    fn letter(self) -> u8 {
+        self.as_str().as_bytes().first().copied().unwrap_or_default()
     }
 
     fn of(letter: u8) -> Option<Self> {
@@ -99,25 +104,41 @@ impl Header {
         self.put_back_at.unwrap_or(self.version)
     }
 
+    /// The text form by itself.
+    pub fn text(&self) -> String {
+        let mut text = Vec::new();
+        self.write(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// Appends the text form to `out`.
-    pub fn write(&self, out: &mut String) {
-        let mut version = [0; size_of::<VersionText>()];
-        out.push_str("op=");
-        out.push_str(self.operation.as_str());
-        out.push_str(" v=");
-        out.push_str(self.version.text(&mut version));
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"op=");
+        out.push(self.operation.letter());
+        out.extend_from_slice(b" v=");
+        self.version.write(out);
         for (at, joined) in self.joined.iter().enumerate() {
-            out.push_str(if at == 0 { " u=" } else { "," });
-            out.push_str(joined.text(&mut version));
+            out.extend_from_slice(if at == 0 { b" u=" } else { b"," });
+            joined.write(out);
         }
-        write_number(" tx=", Some(self.transaction), out);
-        write_number(" ts=", self.commit_time_us, out);
-        write_number(" in=", self.input_offset, out);
+        out.extend_from_slice(b" tx=");
+        push_decimal(self.transaction.into(), out);
+        if let Some(commit_time_us) = self.commit_time_us {
+            out.extend_from_slice(b" ts=");
+            push_signed(commit_time_us, out);
+        }
+        if let Some(input_offset) = self.input_offset {
+            out.extend_from_slice(b" in=");
+            push_signed(input_offset, out);
+        }
         if let Some(put_back_at) = self.put_back_at {
-            out.push_str(" re=");
-            out.push_str(put_back_at.text(&mut version));
+            out.extend_from_slice(b" re=");
+            put_back_at.write(out);
         }
-        write_number(" n=", self.cleaned_bytes, out);
+        if let Some(cleaned_bytes) = self.cleaned_bytes {
+            out.extend_from_slice(b" n=");
+            push_decimal(cleaned_bytes as u64, out);
+        }
     }
 
     /// The version of a record for a line of the log, which is written of records that cannot be read as well.
@@ -133,7 +154,7 @@ impl Header {
         let mut field = text;
         loop {
             let behind = match field {
-                [b'o', b'p', b'=', value @ ..] => put(&mut operation, letter(value)),
+                [b'o', b'p', b'=', value @ ..] => put(&mut operation, operation_in(value)),
                 [b'v', b'=', value @ ..] => put(&mut version, Version::take(value)),
                 [b'u', b'=', value @ ..] => set(&mut header.joined, JoinedVersions::take(value)),
                 [b't', b'x', b'=', value @ ..] => set(&mut header.transaction, decimal(value)),
@@ -184,12 +205,12 @@ fn unknown(text: &[u8]) -> Option<&[u8]> {
     field.contains(&b'=').then_some(behind)
 }
 
-fn letter(text: &[u8]) -> Taken<'_, Operation> {
+fn operation_in(text: &[u8]) -> Taken<'_, Operation> {
     let (letter, behind) = text.split_first()?;
     Some((Operation::of(*letter)?, behind))
 }
 
-/// A number as [`write_number`] writes it.
+/// A number, which may be below zero.
 fn decimal<T: TryFrom<i64>>(text: &[u8]) -> Taken<'_, T> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     let (mut below_zero, mut length) = (0_i64, 0);
@@ -206,11 +227,11 @@ fn decimal<T: TryFrom<i64>>(text: &[u8]) -> Taken<'_, T> {
     Some((T::try_from(number).ok()?, behind))
 }
 
-fn write_number(name: &str, number: Option<impl itoa::Integer>, out: &mut String) {
-    if let Some(number) = number {
-        out.push_str(name);
-        out.push_str(itoa::Buffer::new().format(number));
+fn push_signed(number: i64, out: &mut Vec<u8>) {
+    if number < 0 {
+        out.push(b'-');
     }
+    push_decimal(number.unsigned_abs(), out);
 }
 
 #[cfg(test)]
@@ -232,8 +253,7 @@ mod tests {
             ..Header::new(Operation::Update, version)
         };
         for header in [full, Header::new(Operation::Snapshot, version)] {
-            let mut text = String::new();
-            header.write(&mut text);
+            let text = header.text();
             assert_eq!(Header::parse(Some(text.as_bytes())).as_ref(), Ok(&header), "{text}");
         }
     }

@@ -3,6 +3,7 @@
 //! A topic is a table. The key is a JSON object with the primary key, the value one flat JSON row, no value a tombstone.
 
 pub mod dead_letter;
+pub(crate) mod digits;
 pub mod dwd;
 pub mod form;
 pub mod header;

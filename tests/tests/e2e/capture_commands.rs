@@ -39,8 +39,7 @@ fn write_stale(stack: &Stack, items: &CapturedTable, key: &str, row: &str) {
     let history = items.history(stack);
     let of_partition = history.by_key.values().flatten().filter(|record| record.partition == partition);
     let last = of_partition.map(|record| header(record).version).max().unwrap();
-    let mut text = String::new();
-    Header::new(Operation::Snapshot, Version { part: last.part + 1, ..last }).write(&mut text);
+    let text = Header::new(Operation::Snapshot, Version { part: last.part + 1, ..last }).text();
     let value = Some(row.as_bytes());
     write(&stack.places.kafka, &Foreign { topic: &items.topic, partition, key, value, header: Some(&text) });
 }

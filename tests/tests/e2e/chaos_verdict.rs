@@ -281,8 +281,7 @@ async fn a_record_that_is_written_again_is_counted_and_a_change_that_nobody_made
         history.by_key.remove(&order_key(order_id)).unwrap().pop().unwrap()
     };
     let again = |topic: &str, record: &LayerRecord, said: &Header| {
-        let mut text = String::new();
-        said.write(&mut text);
+        let text = said.text();
         let (partition, value) = (record.partition, record.value.as_deref().map(str::as_bytes));
         write(&kafka, &Foreign { topic, partition, key: &record.key, value, header: Some(&text) });
     };

@@ -71,9 +71,7 @@ fn joiner(mode: Mode) -> Joiner {
 fn header(version: u64, time_us: i64, is_gone: bool) -> String {
     let operation = if is_gone { Operation::Delete } else { Operation::Update };
     let version = Version { epoch: 1, lsn: Lsn(version), ..Version::default() };
-    let mut text = String::new();
-    Header { commit_time_us: Some(time_us), ..Header::new(operation, version) }.write(&mut text);
-    text
+    Header { commit_time_us: Some(time_us), ..Header::new(operation, version) }.text()
 }
 
 fn batch(offset: usize, key: &str, change: &Change) -> Batch {

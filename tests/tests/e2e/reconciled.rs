@@ -139,8 +139,7 @@ fn lose(stack: &Stack, topic: &str, order_id: i64) {
     let key = order_key(order_id);
     let history = History::read(&stack.layers(), topic);
     let last = history.of_order(order_id).last().map(|record| header(record).version).unwrap();
-    let mut text = String::new();
-    Header::new(Operation::Delete, Version { part: last.part + 1, ..last }).write(&mut text);
+    let text = Header::new(Operation::Delete, Version { part: last.part + 1, ..last }).text();
     let partition = partition(key.as_bytes(), 4);
     write(&stack.places.kafka, &Foreign { topic, partition, key: &key, value: None, header: Some(&text) });
 }

@@ -18,8 +18,7 @@ pub fn send_again(stack: &Stack, topic: &str) -> usize {
     let records: Vec<LayerRecord> = layers.read(topic, &layers.begin(topic).unwrap(), |_| true).unwrap();
     let rows: Vec<_> = records.iter().filter(|record| record.value.is_some()).collect();
     for record in &rows {
-        let mut text = String::new();
-        header(record).write(&mut text);
+        let text = header(record).text();
         let value = record.value.as_deref().map(str::as_bytes);
         let repeat = Foreign { topic, partition: record.partition, key: &record.key, value, header: Some(&text) };
         write(&stack.places.kafka, &repeat);

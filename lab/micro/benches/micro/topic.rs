@@ -12,9 +12,7 @@ pub const USERS: u32 = 10_000;
 /// The text of the header of the record with this number.
 fn header(number: u32) -> String {
     let version = Version { epoch: 1, lsn: Lsn(0x16B_3748 + u64::from(number)), index: 0, part: 0 };
-    let mut text = String::new();
-    Header { commit_time_us: Some(1_752_226_555_145_000), ..Header::new(Operation::Insert, version) }.write(&mut text);
-    text
+    Header { commit_time_us: Some(1_752_226_555_145_000), ..Header::new(Operation::Insert, version) }.text()
 }
 
 fn batch(numbers: impl Iterator<Item = u32>, record: impl Fn(u32) -> (String, String)) -> Batch {

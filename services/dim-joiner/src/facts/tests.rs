@@ -42,7 +42,8 @@ pub(crate) fn kept(key: &str, lsn: u64, user: &str, of_user: u64) -> Kept<'stati
     Kept {
         key: Cow::Owned(key.as_bytes().to_vec()),
         version: version(lsn),
-        links: smallvec![(Some(Cow::Owned(user.into())), version(of_user))],
+        names: Cow::Owned(smallvec![Some(user.into())]),
+        joined: Cow::Owned([version(of_user)].into_iter().collect()),
         time: None,
         expires: None,
         open_row: Cow::Owned(row_of(lsn)),

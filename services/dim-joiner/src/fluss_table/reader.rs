@@ -211,9 +211,9 @@ impl<'a> Outlet<'a> {
         value: Option<&[u8]>,
         header: &Header,
     ) -> Result<(), Failure> {
-        let mut text = String::new();
+        let mut text = Vec::new();
         header.write(&mut text);
-        self.batch.push(Record { partition, offset, key: Some(key), value, header: Some(text.as_bytes()) });
+        self.batch.push(Record { partition, offset, key: Some(key), value, header: Some(&text) });
         let is_full =
             self.batch.len() >= self.kafka.batch_records_max || self.batch.size_bytes() >= self.kafka.batch_bytes_max;
         if is_full { self.flush().await } else { Ok(()) }

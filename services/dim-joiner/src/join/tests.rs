@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn header(operation: Operation, lsn: u64) -> String {
-    let mut text = String::new();
-    Header { commit_time_us: Some(lsn.cast_signed()), ..Header::new(operation, version(lsn)) }.write(&mut text);
-    text
+    Header { commit_time_us: Some(lsn.cast_signed()), ..Header::new(operation, version(lsn)) }.text()
 }
 
 pub(super) struct Topic {
@@ -337,8 +335,7 @@ fn a_late_record_of_a_writer_that_hung_does_not_win_over_newer_ones() {
 /// A record of an older version that a replay put back in when the partition had come to `at`.
 fn put_back(offset: i64, lsn: u64, at: u64, id: u32, status: &str) -> Batch {
     let header = Header { put_back_at: Some(version(at)), ..Header::new(Operation::Update, version(lsn)) };
-    let mut text = String::new();
-    header.write(&mut text);
+    let text = header.text();
     let (key, value) = (order_key(id), order(id, 1001, status));
     let mut batch = Batch::default();
     let (key, value, header) = (Some(key.as_bytes()), Some(value.as_bytes()), Some(text.as_bytes()));
@@ -461,8 +458,8 @@ pub(super) fn in_city(city: &str) -> String {
 
 /// The user moved, at a time of its own.
 fn changed_at(lsn: u64, time_us: i64, city: &str) -> Batch {
-    let (mut text, mut batch) = (String::new(), Batch::default());
-    Header { commit_time_us: Some(time_us), ..Header::new(Operation::Update, version(lsn)) }.write(&mut text);
+    let mut batch = Batch::default();
+    let text = Header { commit_time_us: Some(time_us), ..Header::new(Operation::Update, version(lsn)) }.text();
     let (key, value, header) = (Some(USER.as_bytes()), in_city(city), Some(text.as_bytes()));
     batch.push(Record { partition: 0, offset: 3, key, value: Some(value.as_bytes()), header });
     batch
@@ -541,8 +538,8 @@ fn as_of_what_went_out_stays_when_a_restart_knows_the_newest_version_only() {
     let (_, output) = sent_as_of(2);
     let after = |operation, time_us: Option<i64>| {
         let mut joiner = joiner_with(as_of);
-        let (mut text, mut users) = (String::new(), Batch::default());
-        Header { commit_time_us: time_us, ..Header::new(operation, version(30)) }.write(&mut text);
+        let mut users = Batch::default();
+        let text = Header { commit_time_us: time_us, ..Header::new(operation, version(30)) }.text();
         let (key, value, header) = (Some(USER.as_bytes()), in_city("武汉"), Some(text.as_bytes()));
         users.push(Record { partition: 0, offset: 2, key, value: Some(value.as_bytes()), header });
         joiner.take_rows(0, &users, NOW).unwrap();
@@ -844,8 +841,8 @@ fn a_copy_of_a_dimension_sends_its_facts_again() {
     joiner.take_rows(0, &Topic::from(0).put(1, USER, Some(ZHANG)).batch, NOW).unwrap();
     let orders = Topic::from(0).put(2, &order_key(1), Some(&order(1, 1001, "PAID")));
     output.take(&joiner.take_facts(&orders.batch, NOW).unwrap());
-    let (mut text, mut copy) = (String::new(), Batch::default());
-    Header::new(Operation::Snapshot, version(5)).write(&mut text);
+    let mut copy = Batch::default();
+    let text = Header::new(Operation::Snapshot, version(5)).text();
     let (key, header) = (Some(USER.as_bytes()), Some(text.as_bytes()));
     copy.push(Record { partition: 0, offset: 1, key, value: Some(ZHANG.as_bytes()), header });
     joiner.take_rows(0, &copy, NOW).unwrap();

@@ -51,8 +51,7 @@ impl<'a> Sender<'a> {
     /// Until the broker has it.
     fn send(&self, id: i64) -> Result<(), Failure> {
         let (key, value) = (format!("{{\"order_id\":{id}}}"), format!("{{\"order_id\":{id},{}", self.rest));
-        let mut text = String::new();
-        self.header.write(&mut text);
+        let text = self.header.text();
         let headers = OwnedHeaders::new_with_capacity(1).insert(KafkaHeader { key: header::NAME, value: Some(&text) });
         let partition = partitioner::partition(key.as_bytes(), self.partitions);
         let record = BaseRecord::to(self.topic).key(&key).payload(&value).partition(partition).headers(headers);
