@@ -94,7 +94,6 @@ impl<C: ProducerContext> Shared<C> {
             self.sleep_while_idle();
             if self.may_rest.swap(false, Ordering::SeqCst) {
                 std::thread::park_timeout(REST);
-                self.take_answers();
                 continue;
             }
             let wait = if self.is_idle() { Duration::ZERO } else { LONGEST_LOOK };
