@@ -180,7 +180,11 @@ impl JoinedVersions {
 
 impl FromIterator<Version> for JoinedVersions {
     fn from_iter<I: IntoIterator<Item = Version>>(versions: I) -> Self {
-        JoinedVersions::trimmed(versions.into_iter().collect())
+        let mut joined = SmallVec::new();
+        for version in versions {
+            joined.push(version);
+        }
+        JoinedVersions::trimmed(joined)
     }
 }
 

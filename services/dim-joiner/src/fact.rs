@@ -82,7 +82,10 @@ impl FactReader {
         if let Some(taken) = self.added.clone().find(|&at| fields.get(at).is_some()) {
             return Err(RowError::Taken(self.name(taken).into()));
         }
-        let names = self.on.iter().map(|on| self.names_row(fields, on)).collect::<Result<_, _>>()?;
+        let mut names = Names::new();
+        for on in &self.on {
+            names.push(self.names_row(fields, on)?);
+        }
         let time = self.time.map(|at| self.moment(fields, at)).transpose()?.flatten();
         let expires = self.expiry.as_ref().map(|expiry| self.expires(fields, expiry)).transpose()?.flatten();
         Ok(Fact { names, time, expires })

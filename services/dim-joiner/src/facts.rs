@@ -376,17 +376,15 @@ impl PartitionFacts {
             links: SmallVec::new(),
         };
         let slot = self.facts.put(held);
-        let mut bytes = 0;
-        let named = fact.links().zip(&address.names);
-        let links = named.zip(&mut self.indexes).map(|(((name, version), hash), index)| {
+        let (mut links, mut bytes) = (SmallVec::new(), 0);
+        for (((name, version), hash), index) in fact.links().zip(&address.names).zip(&mut self.indexes) {
             let (owner, place, taken) = match name {
                 Some(name) => index.enter(name, *hash, slot),
                 None => (NOBODY, 0, 0),
             };
             bytes += taken;
-            Link { owner, place, version }
-        });
-        let links = links.collect();
+            links.push(Link { owner, place, version });
+        }
         if let Some(held) = self.facts.get_mut(slot) {
             held.links = links;
             bytes += held.bytes();

@@ -33,7 +33,10 @@ impl Hashes {
 
     /// Of a fact with this key, which names these rows.
     pub fn address<'n>(&self, key: &[u8], names: impl Iterator<Item = Option<&'n Name>>) -> Address {
-        let of_name = |name: Option<&Name>| name.map(|name| self.of(name.as_bytes())).unwrap_or_default();
-        Address { key: self.of(key), names: names.map(of_name).collect() }
+        let mut address = Address { key: self.of(key), names: SmallVec::new() };
+        for name in names {
+            address.names.push(name.map(|name| self.of(name.as_bytes())).unwrap_or_default());
+        }
+        address
     }
 }

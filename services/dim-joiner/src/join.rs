@@ -636,7 +636,11 @@ fn rows_of<'n>(dimensions: &[Dimension], names: impl IntoIterator<Item = &'n Opt
 
 /// What a fact of this time is joined with, by dimension.
 fn choose<'d>(dimensions: &'d [Dimension], rows: &Rows, time: Option<i64>) -> SmallVec<[Chosen<'d>; 1]> {
-    dimensions.iter().zip(rows).map(|(dimension, row)| dimension.chosen(*row, time)).collect()
+    let mut chosen = SmallVec::new();
+    for (dimension, row) in dimensions.iter().zip(rows) {
+        chosen.push(dimension.chosen(*row, time));
+    }
+    chosen
 }
 
 /// In mode `as-of` a fact may carry the defaults though its row is there now: it was not at the fact's time, and none is missing.
