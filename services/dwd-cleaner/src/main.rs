@@ -2,6 +2,12 @@
 
 use std::process::ExitCode;
 
+use tikv_jemallocator::Jemalloc;
+
+/// For librdkafka as well, whose memory goes from thread to thread: docs/adr/0015-allocator.md.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
 fn main() -> ExitCode {
     shared::run::main::<dwd_cleaner::pipeline::DwdCleaner>()
 }
