@@ -287,7 +287,7 @@ impl PartitionFacts {
     }
 
     pub fn len(&self) -> usize {
-        self.by_key.len() + self.on_disk()
+        self.by_key.count() + self.on_disk()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -450,7 +450,6 @@ impl PartitionFacts {
         }
         self.give_back(bytes);
     }
-
 
     /// The version with which a fact was last sent.
     pub fn version_of(&self, key: &[u8]) -> Result<Option<ResultVersion>, Failure> {

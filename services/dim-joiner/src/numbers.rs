@@ -26,7 +26,7 @@ const FREE_ENTRY: Entry = Entry { hash: Hash(0), number: FREE };
 const ENTRIES_MIN: usize = 16;
 
 impl Numbers {
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.taken
     }
 
@@ -139,7 +139,7 @@ mod tests {
                     prop_assert_eq!(numbers.find(hash, |there| there == number), None);
                     numbers.remove(hash, number);
                 }
-                prop_assert_eq!(numbers.len(), held.len());
+                prop_assert_eq!(numbers.count(), held.len());
             }
             for (hash, number) in &held {
                 prop_assert_eq!(numbers.find(*hash, |there| there == *number), Some(*number));
@@ -155,6 +155,6 @@ mod tests {
     fn an_empty_one_finds_nothing() {
         let mut numbers = Numbers::default();
         numbers.remove(Hash(7), 1);
-        assert_eq!((numbers.guess(Hash(7)), numbers.len()), (None, 0));
+        assert_eq!((numbers.guess(Hash(7)), numbers.count()), (None, 0));
     }
 }
