@@ -6,7 +6,7 @@
 # It wants BuildKit (Docker 23 or newer has it on), for the caches of cargo.
 
 FROM rust:1.95-slim-bookworm AS build
-# librdkafka is C and is compiled along; OpenSSL is linked in, so that the images need none (docs/adr/0012-tls.md).
+# librdkafka and jemalloc are C and are compiled along, jemalloc on ARM for the largest pages that a kernel has; OpenSSL is linked in, so that the images need none (docs/adr/0012-tls.md).
 RUN apt-get update && apt-get install -y --no-install-recommends gcc g++ libc6-dev libssl-dev make pkg-config \
     && rm -rf /var/lib/apt/lists/* && ln -s "/usr/lib/$(gcc -print-multiarch)" /usr/lib/of-this-machine
 ENV OPENSSL_STATIC=1 OPENSSL_INCLUDE_DIR=/usr/include OPENSSL_LIB_DIR=/usr/lib/of-this-machine
@@ -14,6 +14,7 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
+    if [ "$(uname -m)" = aarch64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi; \
     cargo build --release --locked -p cdc-ingest -p dwd-cleaner -p dim-joiner -p pg-sinker -p lab \
     && mkdir /out && cd target/release && cp cdc-ingest dwd-cleaner dim-joiner pg-sinker tidemill-lab /out/ \
     && strip /out/*

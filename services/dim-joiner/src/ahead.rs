@@ -105,26 +105,39 @@ mod tests {
         }
     }
 
-    /// One guess in a hundred is of another row, and one for a row that is not there as well.
-    #[test]
-    fn a_fact_gets_the_row_that_it_names_and_no_other() {
-        const USERS: u32 = 10_000;
+    fn users(count: u32) -> (Dimension, FactReader, Hashes) {
         let mut plan = Plan::new(&Settings::default()).unwrap();
         let hashes = Hashes::default();
         let mut users = Dimension::new(plan.dimensions.remove(0), hashes.clone());
-        for user in 0..USERS {
+        for user in 0..count {
             let row = ZHANG.replace("1001", &user.to_string());
             users.apply(&record(&format!("{{\"user_id\":{user}}}"), &row)).unwrap();
         }
+        (users, plan.reader, hashes)
+    }
+
+    #[test]
+    fn a_guess_of_another_row_is_put_right() {
+        let (users, _, hashes) = users(10);
+        let confirm = |guess, name: &str| users.confirm(guess, name, hashes.of(name.as_bytes()));
+        assert_eq!((confirm(Some(7), "7"), confirm(Some(3), "7"), confirm(None, "7")), (Some(7), Some(7), Some(7)));
+        assert_eq!((confirm(Some(3), "10"), confirm(None, "10"), confirm(Some(10), "10")), (None, None, None));
+    }
+
+    /// Half of the users are not there.
+    #[test]
+    fn a_fact_gets_the_row_that_it_names_and_no_other() {
+        const USERS: u32 = 10_000;
+        let (users, mut reader, hashes) = users(USERS);
         let orders: Vec<String> = (0..2 * USERS).map(|user| format!("{{\"order_id\":7,\"user_id\":{user}}}")).collect();
         let mut values = Vec::new();
         let read = orders
             .iter()
-            .map(|order| Ahead::read(record("{\"order_id\":7}", order), &mut plan.reader, &hashes, &mut values));
+            .map(|order| Ahead::read(record("{\"order_id\":7}", order), &mut reader, &hashes, &mut values));
         let mut ahead: Vec<_> = read.collect();
         ahead.push(Ahead::read(
             Record { value: None, ..record("{\"order_id\":7}", "") },
-            &mut plan.reader,
+            &mut reader,
             &hashes,
             &mut values,
         ));

@@ -88,7 +88,7 @@ pub struct Dimension {
 }
 
 /// What an entry costs beside its text: itself, its place in the index, and what the allocator adds.
-const ROW_BYTES: u64 = size_of::<Row>() as u64 + 24;
+const ROW_BYTES: u64 = size_of::<Row>() as u64 + 40;
 const PAST_BYTES: u64 = size_of::<Past>() as u64 + 16;
 
 /// What a processor fetches from memory at a time.

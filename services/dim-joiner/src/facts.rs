@@ -173,9 +173,9 @@ pub struct Cursor {
 const TOLD_BYTES: u64 = 16 * 1024;
 
 /// What a fact costs beside its text: itself, its places in the indexes, and what the allocator adds.
-const FACT_BYTES: u64 = size_of::<Option<Held>>() as u64 + 40;
+const FACT_BYTES: u64 = size_of::<Option<Held>>() as u64 + 52;
 const LINK_BYTES: u64 = size_of::<Link>() as u64 + 6;
-const OWNER_BYTES: u64 = size_of::<Option<Owner>>() as u64 + 24;
+const OWNER_BYTES: u64 = size_of::<Option<Owner>>() as u64 + 32;
 const GONE_BYTES: u64 = size_of::<(Box<[u8]>, Version)>() as u64 + 24;
 
 impl Held {

@@ -1,7 +1,7 @@
 //! An index: the numbers of things by the hashes of their names. What it finds has the hash; whether it has the name as well, its owner says.
 //!
 //! A join asks three of these for each fact, all far larger than a cache. So an entry is one word with the hash in it, open addressing keeps
-//! all that a question wants in one line of memory, the place of a new entry as well, and growing looks at nothing but the entries.
+//! all that a question wants in a line of memory or two, the place of a new entry as well, and growing looks at nothing but the entries.
 
 use crate::hashes::Hash;
 
@@ -74,6 +74,7 @@ impl Numbers {
 
     /// Enters a number. Several may have one hash.
     pub fn insert(&mut self, hash: Hash, number: u32) {
+        debug_assert_ne!(number, FREE);
         if (self.taken + 1) * 4 > self.entries.len() * 3 {
             self.grow();
         }

@@ -222,21 +222,22 @@ impl<P: Send + 'static> Outbox<P> {
         if let Some(tracer) = &self.deliveries.tracer {
             tally.spans = tracer.begin(&outgoing, &topics);
         }
-        // The time of each record, which the client would ask for by itself, for each.
-        let now_ms = Timestamp::now().as_millisecond();
         let is_letter = |record: &OutRecord<'_>| Some(record.topic) == self.letters;
         let letters = outgoing.records().filter(is_letter).count();
         if letters > 0 {
             // The output's tail will name a position behind the rejected records: first their letters must be safe.
             self.deliveries.letters.store(letters, Ordering::SeqCst);
             for record in outgoing.records().filter(is_letter) {
-                self.send(&topics, &record, LETTER, now_ms).await?;
+                self.send(&topics, &record, LETTER, now_ms()).await?;
             }
             while self.deliveries.letters.load(Ordering::SeqCst) > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
+                self.sender.take_answers();
                 self.check()?;
             }
         }
+        // One time for all: the client would ask for it for each record.
+        let now_ms = now_ms();
         let number = self.deliveries.enter(outgoing.len() - letters, position, tally);
         let number = usize::try_from(number).unwrap_or(LETTER);
         for (sent, record) in (1..).zip(outgoing.records().filter(|record| !is_letter(record))) {
@@ -331,6 +332,10 @@ impl Tally {
         }
         observe_end_to_end(&self.commit_times_us);
     }
+}
+
+fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
 }
 
 /// Enters the time since each commit at the source into the histogram.

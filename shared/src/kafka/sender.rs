@@ -21,7 +21,7 @@ use crate::failure::{Failure, FailureKind};
 const LONGEST_LOOK: Duration = Duration::from_millis(100);
 /// And this often while nothing is: what the client has to say of the broker is told by then.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-/// How long it leaves the answers to who sends many records: the next ones come sooner under load.
+/// How long it leaves the answers to who sends many records, counted anew for as long as those go on.
 const REST: Duration = Duration::from_millis(5);
 
 /// A record that was not queued, and why.

@@ -1,7 +1,7 @@
 //! Numbers as text, of which every record's header has a dozen. All digits of a number are made at once, in one word, and those that are not
 //! wanted are cut off: a loop over them, or a copy of a text that was just written byte by byte, takes several times as long.
 
-/// Of each byte of a word.
+/// A one in each byte of a word.
 const ONES: u64 = 0x0101_0101_0101_0101;
 
 /// How far `A` stands behind what would come after `9`.
