@@ -180,6 +180,7 @@ impl JoinedVersions {
 
 impl FromIterator<Version> for JoinedVersions {
     fn from_iter<I: IntoIterator<Item = Version>>(versions: I) -> Self {
+        // Most often it is one: collecting makes ready for many, and takes longer than all the rest.
         let mut joined = SmallVec::new();
         for version in versions {
             joined.push(version);

@@ -82,6 +82,7 @@ impl FactReader {
         if let Some(taken) = self.added.clone().find(|&at| fields.get(at).is_some()) {
             return Err(RowError::Taken(self.name(taken).into()));
         }
+        // Not collected: most often it is one.
         let mut names = Names::new();
         for on in &self.on {
             names.push(self.names_row(fields, on)?);
