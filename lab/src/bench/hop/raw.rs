@@ -1,6 +1,6 @@
 //! Raw clients, the ceilings of a Kafka to Kafka stage: consume, produce, and both, which is what a stage costs at least.
 //!
-//! One process, one loop, the clients' settings of the services: idempotent, `acks=all`. Key, value and header of each record go to the
+//! One process, one loop, the allocator of the stages, the clients' settings of the services: idempotent, `acks=all`. Key, value and header of each record go to the
 //! same partition of another topic. It ends when all that the topic held at its start is consumed, or acknowledged.
 
 use std::collections::VecDeque;
