@@ -25,21 +25,30 @@ pub async fn execute(connection: &mut PgConnection, sql: &str) -> Result<(), Fai
     done.map(drop).map_err(|error| refused("a statement of the benchmark failed", error))
 }
 
-/// Waits until a count is reached.
+/// Waits until a query counts as many.
 pub async fn until_count(
     connection: &mut PgConnection,
     sql: &str,
     wanted: i64,
     every: Duration,
 ) -> Result<(), Failure> {
+    until(wanted, every, async || single(connection, sql).await).await
+}
+
+/// Waits until as many are counted.
+pub async fn until(
+    wanted: i64,
+    every: Duration,
+    mut count: impl AsyncFnMut() -> Result<i64, Failure>,
+) -> Result<(), Failure> {
     let since = Instant::now();
     loop {
-        let found: i64 = single(connection, sql).await?;
+        let found = count().await?;
         if found >= wanted {
             return Ok(());
         }
         if since.elapsed() > PATIENCE {
-            let what = format!("not within {} s: {wanted} rows, {found} are there", PATIENCE.as_secs());
+            let what = format!("not within {} s: {wanted} are wanted, {found} are there", PATIENCE.as_secs());
             return Err(Failure::new(FailureKind::Broken, what));
         }
         tokio::time::sleep(every).await;
