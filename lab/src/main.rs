@@ -11,11 +11,6 @@ use lab::places::{Addresses, Places};
 use lab::{bench, captured, chaos, compare, latency, load, pages, ready, report, show, validate};
 use shared::failure::{Failure, FailureKind};
 use shared::pg::TableName;
-use tikv_jemallocator::Jemalloc;
-
-/// That of the stages which the raw clients are the ceilings of: docs/adr/0015-allocator.md.
-#[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Drives a running Tidemill pipeline from outside, as a user would. The exit code says whether all went well.
 #[derive(Parser)]

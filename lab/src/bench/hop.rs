@@ -25,7 +25,7 @@ pub use self::broker::Broker;
 pub use self::course::{Course, Hop, stop};
 pub use self::entrant::{Entrant, ServiceVariant};
 pub use self::prefill::{Load, orders, users};
-pub use self::raw::Task;
+pub use self::raw::{Allocator, Task};
 pub use self::results::{LEGEND, Results, Run, ratio};
 pub use self::watch::Figures;
 pub(crate) use self::watch::{Through, watch};

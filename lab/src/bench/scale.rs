@@ -73,7 +73,7 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
 
 fn entrants() -> [Entrant; 4] {
     let service = |instances| Entrant::Service { variant: Variant::default(), instances };
-    [Entrant::FORWARD, Entrant::Raw { task: Task::Forward, instances: 2 }, service(1), service(2)]
+    [Entrant::FORWARD, Entrant::raw(Task::Forward, 2), service(1), service(2)]
 }
 
 impl Report for Outcome {

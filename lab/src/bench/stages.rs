@@ -1,7 +1,7 @@
 //! Stage by stage: each service on a topic that is full, against what its way costs at least, in the same run.
 //!
 //! dwd-cleaner and dim-joiner are held against a process that copies the same records unchanged (see `hop`), with one beside it that
-//! only reads them and one that only writes them, pg-sinker against one
+//! only reads them, one that only writes them, and one that copies with the allocator of the two services; pg-sinker against one
 //! connection that writes the same rows from memory (see `sink`). They take turns; what one stage has written is what the next one reads.
 
 mod sink;
@@ -14,7 +14,7 @@ use serde::Serialize;
 use shared::failure::Failure;
 
 use crate::bench::hop;
-use crate::bench::hop::{Broker, Course, Entrant, Hop, Load, Results, ServiceVariant, Task, orders, users};
+use crate::bench::hop::{Allocator, Broker, Course, Entrant, Hop, Load, Results, ServiceVariant, Task, orders, users};
 use crate::bench::report::Report;
 use crate::paper::Paper;
 use crate::percentiles::Summary;
@@ -121,8 +121,9 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
 /// A service and its variants, and the two halves of the way, against the forwarder. The service as it is comes last, and what it has written stays.
 async fn way(course: &mut Course<'_>, hop: &Hop, plan: &Plan) -> Result<Results, Failure> {
     let services = ServiceVariant::of_service(&plan.variant, hop.service).into_iter();
-    let ceilings = [Task::Consume, Task::Produce].map(|task| Entrant::Raw { task, instances: 1 });
-    let mut entrants = vec![Entrant::FORWARD];
+    let ceilings = [Task::Consume, Task::Produce].map(|task| Entrant::raw(task, 1));
+    let jemalloc = Entrant::Raw { task: Task::Forward, allocator: Allocator::Jemalloc, instances: 1 };
+    let mut entrants = vec![Entrant::FORWARD, jemalloc];
     entrants.extend(ceilings);
     entrants.extend(services.map(|variant| Entrant::Service { variant, instances: 1 }));
     let runs = course.rounds(hop, &entrants, plan.rounds).await?;

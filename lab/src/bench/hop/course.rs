@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shared::failure::{Failure, FailureKind};
+use shared::failure::Failure;
 
 use super::broker::Broker;
 use super::consumed::Consumed;
 use super::entrant::{Entrant, program};
 use super::profile::Profile;
-use super::raw::{Order, Task};
+use super::raw::{Allocator, Order, Task};
 use super::results::Run;
 use super::watch::{Figures, Through, watch};
 use crate::bench::calm;
@@ -102,7 +102,7 @@ impl Course<'_> {
         let partitions = self.broker.partitions(hop.input)?;
         let way = Way { partitions, rows: self.broker.rows(hop.input, partitions)? };
         match entrant {
-            Entrant::Raw { task, instances } => self.raw(*task, hop, *instances, way).await,
+            Entrant::Raw { task, allocator, instances } => self.raw((*task, *allocator), hop, *instances, way).await,
             Entrant::Service { variant, instances } => self.serve(hop, variant, *instances, way).await,
         }
     }
@@ -113,16 +113,21 @@ impl Course<'_> {
         self.broker.until_shown(topic, partitions).await
     }
 
-    async fn raw(&self, task: Task, hop: &Hop, instances: u32, way: Way) -> Result<Figures, Failure> {
+    async fn raw(
+        &self,
+        (task, allocator): (Task, Allocator),
+        hop: &Hop,
+        instances: u32,
+        way: Way,
+    ) -> Result<Figures, Failure> {
         self.anew(COPY, way.partitions).await?;
-        let lab = std::env::current_exe().map_err(|error| {
-            Failure::new(FailureKind::Broken, "the path of this program is unknown").caused_by(error)
-        })?;
+        let path = allocator.program(self.programs);
         let (mut children, mut consumed) = (Vec::new(), Consumed::default());
         for instance in 0..instances {
             let mine = (0..way.partitions).filter(|partition| partition.unsigned_abs() % instances == instance);
             let order = Order::new(task, hop.input, COPY, mine.collect());
-            let (child, out) = Child::start_piped(order.program(&lab, self.places, &self.log("raw", instance)))?;
+            let (child, out) =
+                Child::start_piped(order.program((allocator, &path), self.places, &self.log("raw", instance)))?;
             consumed.listen(out);
             children.push(child);
         }

@@ -3,19 +3,24 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::raw::Task;
+use super::raw::{Allocator, Task};
 use crate::bench::variant::Variant;
 
 /// One who takes it, in one process or several that share the partitions.
 #[derive(Debug, Clone)]
 pub enum Entrant {
-    Raw { task: Task, instances: u32 },
+    Raw { task: Task, allocator: Allocator, instances: u32 },
     Service { variant: Variant, instances: u32 },
 }
 
 impl Entrant {
     /// What the others are held against.
-    pub const FORWARD: Entrant = Entrant::Raw { task: Task::Forward, instances: 1 };
+    pub const FORWARD: Entrant = Entrant::raw(Task::Forward, 1);
+
+    /// With the system's allocator.
+    pub const fn raw(task: Task, instances: u32) -> Self {
+        Entrant::Raw { task, allocator: Allocator::System, instances }
+    }
 
     pub fn instances(&self) -> u32 {
         match self {
@@ -25,7 +30,10 @@ impl Entrant {
 
     pub fn title(&self, service: &str) -> String {
         let title = match self {
-            Entrant::Raw { task: Task::Forward, .. } => "forward unchanged".to_owned(),
+            Entrant::Raw { task: Task::Forward, allocator: Allocator::System, .. } => "forward unchanged".to_owned(),
+            Entrant::Raw { task: Task::Forward, allocator: Allocator::Jemalloc, .. } => {
+                "forward unchanged, jemalloc".to_owned()
+            }
             Entrant::Raw { task: Task::Consume, .. } => "consume alone".to_owned(),
             Entrant::Raw { task: Task::Produce, .. } => "produce alone".to_owned(),
             Entrant::Service { variant, .. } => variant.title(service),

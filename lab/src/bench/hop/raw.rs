@@ -1,11 +1,11 @@
 //! Raw clients, the ceilings of a Kafka to Kafka stage: consume, produce, and both, which is what a stage costs at least.
 //!
-//! One process, one loop, the allocator of the stages, the clients' settings of the services: idempotent, `acks=all`. Key, value and header of each record go to the
+//! One process, one loop, the clients' settings of the services: idempotent, `acks=all`. Key, value and header of each record go to the
 //! same partition of another topic. It ends when all that the topic held at its start is consumed, or acknowledged.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -32,6 +32,33 @@ pub enum Task {
     Forward,
 }
 
+/// Where a process has its memory from: half of what such a client does may hang on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allocator {
+    /// That of the system, as a process has it that does nothing about it.
+    System,
+    /// jemalloc, as dwd-cleaner and dim-joiner have it.
+    Jemalloc,
+}
+
+impl Allocator {
+    /// The program that has it, in the folder of all of them.
+    pub fn program(self, programs: &Path) -> PathBuf {
+        programs.join(match self {
+            Allocator::System => "tidemill-lab",
+            Allocator::Jemalloc => "bench-raw-jemalloc",
+        })
+    }
+
+    /// The words that make a raw client of it.
+    fn leading(self) -> &'static [&'static str] {
+        match self {
+            Allocator::System => &["bench", "raw"],
+            Allocator::Jemalloc => &[],
+        }
+    }
+}
+
 /// What a process does, and with what.
 #[derive(Debug, Clone, Args)]
 pub struct Order {
@@ -51,16 +78,16 @@ impl Order {
         Order { task, from: from.to_owned(), to: to.to_owned(), partitions }
     }
 
-    /// The process that does it.
-    pub fn program<'a>(&self, lab: &'a Path, places: &Places, log: &Path) -> Program<'a> {
+    /// The process that does it, by the program of its allocator.
+    pub fn program<'a>(&self, (allocator, path): (Allocator, &'a Path), places: &Places, log: &Path) -> Program<'a> {
         let partitions: Vec<String> = self.partitions.iter().map(ToString::to_string).collect();
         let (from, to, partitions) = (self.from.clone(), self.to.clone(), partitions.join(","));
         let task = self.task.to_possible_value().map(|task| task.get_name().to_owned()).unwrap_or_default();
-        let words = ["bench", "raw", "--task", &task, "--from", &from, "--to", &to, "--partitions", &partitions];
+        let words = ["--task", &task, "--from", &from, "--to", &to, "--partitions", &partitions];
         let brokers = ["--kafka-brokers", &places.kafka.brokers];
         Program {
-            path: lab,
-            arguments: words.into_iter().chain(brokers).map(str::to_owned).collect(),
+            path,
+            arguments: allocator.leading().iter().copied().chain(words).chain(brokers).map(str::to_owned).collect(),
             variables: Vec::new(),
             log: log.to_owned(),
         }
