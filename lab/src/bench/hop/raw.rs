@@ -32,7 +32,7 @@ pub enum Task {
     Forward,
 }
 
-/// Where a process has its memory from: half of what such a client does may hang on it.
+/// Where a process has its memory from: a sixth of such a client's speed hangs on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allocator {
     /// That of the system, as a process has it that does nothing about it.
