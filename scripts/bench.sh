@@ -23,8 +23,8 @@ Stages:
   reemission  a user who owns very many orders changes, twice, while others place orders at a steady rate: how long those
             take to the sink, before and meanwhile, whether the first change stops when the second comes, and whether all is
             there in the end; also with dim-joiner killed in the middle
-  stages    dwd-cleaner and dim-joiner against a process that copies the same records unchanged, beside one that copies them with
-            jemalloc, as the two have it, one that only reads them and one that only writes them; pg-sinker (one table; trail and
+  stages    dwd-cleaner and dim-joiner against a process that copies the same records unchanged with jemalloc, as they have it,
+            beside one with the system's allocator, one that only reads and one that only writes; pg-sinker (one table; trail and
             latest; these and two roll-ups) against one connection that writes the same rows: rows a second, processor time, memory
   profile   STAGE (cleaner, joiner or sinker): what the service does with its time, as a flame graph and a list of functions;
             the options of stages go behind it

@@ -1,7 +1,7 @@
 //! Stage by stage: each service on a topic that is full, against what its way costs at least, in the same run.
 //!
-//! dwd-cleaner and dim-joiner are held against a process that copies the same records unchanged (see `hop`), with one beside it that
-//! only reads them, one that only writes them, and one that copies with the allocator of the two services; pg-sinker against one
+//! dwd-cleaner and dim-joiner are held against a process that copies the same records unchanged with their allocator (see `hop`), with one beside it that
+//! only reads them, one that only writes them, and one that copies with the system's allocator; pg-sinker against one
 //! connection that writes the same rows from memory (see `sink`). They take turns; what one stage has written is what the next one reads.
 
 mod sink;
@@ -118,12 +118,13 @@ pub async fn measure(places: &Places, plan: &Plan, progress: &mut Paper) -> Resu
     Ok(Outcome { processors, load_average_before, rows: plan.rows, users: plan.users, stages, seen })
 }
 
-/// A service and its variants, and the two halves of the way, against the forwarder. The service as it is comes last, and what it has written stays.
+/// A service and its variants, and the two halves of the way, against a forwarder with the service's allocator: what it gains by that is no
+/// merit of the stage. The service as it is comes last, and what it has written stays.
 async fn way(course: &mut Course<'_>, hop: &Hop, plan: &Plan) -> Result<Results, Failure> {
     let services = ServiceVariant::of_service(&plan.variant, hop.service).into_iter();
     let ceilings = [Task::Consume, Task::Produce].map(|task| Entrant::raw(task, 1));
     let jemalloc = Entrant::Raw { task: Task::Forward, allocator: Allocator::Jemalloc, instances: 1 };
-    let mut entrants = vec![Entrant::FORWARD, jemalloc];
+    let mut entrants = vec![jemalloc, Entrant::FORWARD];
     entrants.extend(ceilings);
     entrants.extend(services.map(|variant| Entrant::Service { variant, instances: 1 }));
     let runs = course.rounds(hop, &entrants, plan.rounds).await?;
