@@ -169,12 +169,36 @@ impl<P> Outgoing<P> {
         header: &Header,
         value: impl FnOnce(&mut Vec<u8>) -> bool,
     ) {
+        self.push_slot(topic, partition, key, value, header, |out| header.write(out));
+    }
+
+    /// As [`Outgoing::push_with`], of a record of the input at `offset` whose header, and its text, are these. The text goes on as it is.
+    pub fn push_onward(
+        &mut self,
+        topic: usize,
+        partition: i32,
+        key: &[u8],
+        (header, text, offset): (&Header, &[u8], i64),
+        value: impl FnOnce(&mut Vec<u8>) -> bool,
+    ) {
+        self.push_slot(topic, partition, key, value, header, |out| header.write_onward(text, offset, out));
+    }
+
+    fn push_slot(
+        &mut self,
+        topic: usize,
+        partition: i32,
+        key: &[u8],
+        value: impl FnOnce(&mut Vec<u8>) -> bool,
+        header: &Header,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let key = append(&mut self.bytes, Some(key)).unwrap_or_default();
         let start = self.bytes.len();
         let has_value = value(&mut self.bytes);
         let value = has_value.then_some(start..self.bytes.len());
         let start = self.bytes.len();
-        header.write(&mut self.bytes);
+        write(&mut self.bytes);
         let written = start..self.bytes.len();
         self.commit_times_us.extend(header.commit_time_us);
         self.slots.push(OutSlot { topic, partition, operation: header.operation, key, value, header: written });

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::io::Write as _;
-use std::ops::Range;
 
 use hashbrown::HashMap;
 use regex::Regex;
@@ -11,6 +10,7 @@ use shared::record::row::{Field, Fields, write_string};
 
 use crate::decimal::Decimal;
 use crate::fold::Fold;
+use crate::made::Made;
 use crate::moment::{Moment, Place, Zones};
 use crate::personal::{Hasher, Mask};
 use crate::rule::Relation;
@@ -21,9 +21,8 @@ pub type Slot = usize;
 /// A row as the rules before left it.
 pub struct View<'v> {
     pub fields: &'v Fields<'v>,
-    /// Values that rules made, by slot, as places in `text`.
-    pub made: &'v [Option<Range<usize>>],
-    pub text: &'v [u8],
+    /// What the rules before made; `None` where it does not matter.
+    pub made: Option<&'v Made>,
     /// When the row is cleaned.
     pub now: &'v str,
 }
@@ -31,10 +30,9 @@ pub struct View<'v> {
 impl<'v> View<'v> {
     /// The value; `None` where the row does not have the column.
     pub fn get(&self, slot: Slot) -> Option<Field<'v>> {
-        let Some(made) = self.made.get(slot).and_then(Option::as_ref) else { return self.fields.get(slot) };
+        let Some(json) = self.made.and_then(|made| made.get(slot)) else { return self.fields.get(slot) };
         // What a rule made is JSON text.
-        let json = self.text.get(made.clone()).and_then(|bytes| std::str::from_utf8(bytes).ok());
-        Some(json.map_or(Field::NULL, Field::of))
+        Some(std::str::from_utf8(json).map_or(Field::NULL, Field::of))
     }
 
     /// The value; NULL where the row does not have the column.
@@ -122,22 +120,74 @@ pub struct Term {
 /// The kinds of rules, ready to be used on many rows.
 #[derive(Debug)]
 pub enum Action {
-    Map { from: Slot, names: Names<Box<[u8]>> },
-    Fold { from: Slot, fold: Fold },
-    Amount { from: Slot, currency: String, decimals_min: usize, decimals_max: Option<u32> },
-    Date { from: Slot, zones: Option<Zones> },
-    Hour { from: Slot, zones: Option<Zones> },
-    Band { from: Slot, bands: Vec<(Option<Decimal>, Box<[u8]>)> },
+    Map {
+        from: Slot,
+        names: Names<Box<[u8]>>,
+    },
+    Fold {
+        from: Slot,
+        fold: Fold,
+    },
+    /// The currency as the beginning of a JSON string: `"¥`.
+    Amount {
+        from: Slot,
+        currency: Box<[u8]>,
+        decimals_min: usize,
+        decimals_max: Option<u32>,
+    },
+    Date {
+        from: Slot,
+        zones: Option<Zones>,
+    },
+    Hour {
+        from: Slot,
+        zones: Option<Zones>,
+    },
+    Band {
+        from: Slot,
+        bands: Vec<(Option<Decimal>, Box<[u8]>)>,
+    },
     Now,
-    Hash { from: Slot, hasher: Hasher },
-    Mask { from: Slot, mask: Mask },
-    Required { of: Slot, blank: bool },
-    Range { of: Slot, min: Option<Limit>, max: Option<Limit> },
-    Set { of: Slot, names: Names<()> },
-    Pattern { of: Slot, pattern: Regex },
-    Product { of: Slot, factors: Vec<Slot>, tolerance: Option<Decimal> },
-    Sum { of: Slot, terms: Vec<Term>, tolerance: Option<Decimal> },
-    Compare { of: Slot, is: Relation, other: Slot },
+    Hash {
+        from: Slot,
+        hasher: Hasher,
+    },
+    Mask {
+        from: Slot,
+        mask: Mask,
+    },
+    Required {
+        of: Slot,
+        blank: bool,
+    },
+    Range {
+        of: Slot,
+        min: Option<Limit>,
+        max: Option<Limit>,
+    },
+    Set {
+        of: Slot,
+        names: Names<()>,
+    },
+    Pattern {
+        of: Slot,
+        pattern: Regex,
+    },
+    Product {
+        of: Slot,
+        factors: Vec<Slot>,
+        tolerance: Option<Decimal>,
+    },
+    Sum {
+        of: Slot,
+        terms: Vec<Term>,
+        tolerance: Option<Decimal>,
+    },
+    Compare {
+        of: Slot,
+        is: Relation,
+        other: Slot,
+    },
 }
 
 impl Action {
@@ -155,14 +205,7 @@ impl Action {
                 Ok(rewritten(view.field(*from), out, spelling, |text, new| mask.append(text, new)))
             }
             Action::Amount { from, currency, decimals_min, decimals_max } => {
-                spelling.clear();
-                spelling.push_str(currency);
-                amount(*from, view.field(*from), *decimals_min, *decimals_max, spelling)?;
-                match view.field(*from).is_null() {
-                    true => out.extend_from_slice(b"null"),
-                    false => write_string(spelling, out),
-                }
-                Ok(Done::Made)
+                amount(*from, view.field(*from), currency, (*decimals_min, *decimals_max), out)
             }
             Action::Date { from, zones } => date(*from, view.field(*from), zones.as_ref(), out),
             Action::Hour { from, zones } => hour(*from, view.field(*from), zones.as_ref(), out),
@@ -250,28 +293,48 @@ fn rewritten(
     Done::Made
 }
 
-/// Appends the digits of the number as they are written, with as many behind the point as are wanted.
-fn amount(from: Slot, field: Field<'_>, min: usize, max: Option<u32>, out: &mut String) -> Result<(), Fault> {
-    let digits = field.raw();
+/// The currency and the digits of the number as they are written, with as many behind the point as are wanted.
+fn amount(
+    from: Slot,
+    field: Field<'_>,
+    currency: &[u8],
+    (min, max): (usize, Option<u32>),
+    out: &mut Vec<u8>,
+) -> Result<Done, Fault> {
     if field.is_null() {
-        return Ok(());
+        out.extend_from_slice(b"null");
+        return Ok(Done::Made);
     }
-    let plain = digits.strip_prefix('-').unwrap_or(digits);
-    if !plain.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-        return Err(wrong_type(from, "is not a decimal number"));
-    }
-    let decimals = plain.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    let digits = field.raw();
+    let decimals = decimals(digits.strip_prefix('-').unwrap_or(digits).as_bytes())
+        .ok_or_else(|| wrong_type(from, "is not a decimal number"))?;
+    out.extend_from_slice(currency);
     if let Some(max) = max.filter(|max| decimals > *max as usize) {
         let rounded = Decimal::parse(digits).ok_or_else(|| wrong_type(from, NO_NUMBER))?.rounded(max);
-        out.push_str(&rounded.with_scale(max.max(u32::try_from(min).unwrap_or(max))).to_string());
-        return Ok(());
+        // Writing to memory cannot fail.
+        let _ = write!(out, "{}", rounded.with_scale(max.max(u32::try_from(min).unwrap_or(max))));
+    } else {
+        out.extend_from_slice(digits.as_bytes());
+        if decimals == 0 && min > 0 {
+            out.push(b'.');
+        }
+        out.extend(std::iter::repeat_n(b'0', min.saturating_sub(decimals)));
     }
-    out.push_str(digits);
-    if decimals == 0 && min > 0 {
-        out.push('.');
+    out.push(b'"');
+    Ok(Done::Made)
+}
+
+/// How many digits stand behind the point; `None` for what is no plain number.
+fn decimals(plain: &[u8]) -> Option<usize> {
+    let mut point = None;
+    for (at, letter) in plain.iter().enumerate() {
+        match letter {
+            b'0'..=b'9' => {}
+            b'.' if point.is_none() => point = Some(at),
+            _ => return None,
+        }
     }
-    out.extend(std::iter::repeat_n('0', min.saturating_sub(decimals)));
-    Ok(())
+    Some(point.map_or(0, |point| plain.len() - point - 1))
 }
 
 /// The text of a column that should be a time; `None` for NULL.
@@ -344,12 +407,14 @@ fn band(from: Slot, view: &View<'_>, bands: &[(Option<Decimal>, Box<[u8]>)], out
 }
 
 fn required(of: Slot, field: Field<'_>, blank: bool) -> Result<Done, Fault> {
-    let is_blank = |text: &str| text.chars().all(char::is_whitespace);
-    match field.text() {
-        None => Err(fault("no_value", of, "is NULL")),
-        Some(text) if !blank && field.is_string() && is_blank(&text) => Err(fault("no_value", of, "is blank")),
-        Some(_) => Ok(Done::Passed),
+    if field.is_null() {
+        return Err(fault("no_value", of, "is NULL"));
     }
+    let is_blank = |text: Cow<'_, str>| text.chars().all(char::is_whitespace);
+    if !blank && field.is_string() && field.text().is_some_and(is_blank) {
+        return Err(fault("no_value", of, "is blank"));
+    }
+    Ok(Done::Passed)
 }
 
 fn range(of: Slot, field: Field<'_>, min: Option<Limit>, max: Option<Limit>) -> Result<Done, Fault> {

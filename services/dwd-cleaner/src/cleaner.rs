@@ -145,15 +145,13 @@ impl Cleaner {
             return Ok(header.operation);
         }
         standing.version = header.version;
-        let header_out = Header { input_offset: Some(record.offset), ..header };
-        let Some(row) = record.value else {
-            out.push(OUTPUT, record.partition, key, &header_out, None);
-            return Ok(header.operation);
-        };
-        let cleaned = self.plan.clean(row, now, &mut self.desk, &mut Unwatched)?;
-        out.push_with(OUTPUT, record.partition, key, &header_out, |value| {
-            cleaned.write(value);
-            true
+        let onward = (&header, record.header.unwrap_or_default(), record.offset);
+        let cleaned = record.value.map(|row| self.plan.clean(row, now, &mut self.desk, &mut Unwatched)).transpose()?;
+        out.push_onward(OUTPUT, record.partition, key, onward, |value| {
+            if let Some(cleaned) = &cleaned {
+                cleaned.write(value);
+            }
+            cleaned.is_some()
         });
         Ok(header.operation)
     }

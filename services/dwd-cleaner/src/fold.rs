@@ -27,6 +27,16 @@ fn is_blank(letter: char) -> bool {
     letter.is_whitespace() || matches!(letter, '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}')
 }
 
+/// Of Unicode's first block of unified ideographs: they have no case and no other form.
+fn is_ideograph(letter: char) -> bool {
+    matches!(letter, '\u{4E00}'..='\u{9FFF}')
+}
+
+/// NFKC leaves such letters as they are, and next to each other.
+fn has_one_width(letter: char) -> bool {
+    letter.is_ascii() || is_ideograph(letter)
+}
+
 impl Fold {
     pub fn of(differences: &[Difference]) -> Self {
         Fold {
@@ -42,7 +52,8 @@ impl Fold {
 
     /// Appends the one spelling that stands for all that differ by these only.
     pub fn append(self, text: &str, out: &mut String) {
-        match self.width {
+        // Most texts are their own compatibility form, and to see that takes less than to make it.
+        match self.width && !text.chars().all(has_one_width) {
             true => self.append_letters(text.nfkc(), out),
             false => self.append_letters(text.chars(), out),
         }
@@ -50,7 +61,7 @@ impl Fold {
 
     fn append_letters(self, letters: impl Iterator<Item = char>, out: &mut String) {
         for letter in letters.filter(|letter| !self.blank || !is_blank(*letter)) {
-            match self.case {
+            match self.case && !is_ideograph(letter) {
                 true => out.extend(letter.to_lowercase()),
                 false => out.push(letter),
             }
@@ -91,7 +102,21 @@ mod tests {
         assert_eq!(folded(Fold::default(), "Ａ B"), "Ａ B");
     }
 
+    #[test]
+    fn letters_of_one_width_are_their_own_compatibility_form() {
+        for letter in ('\0'..='\u{FFFF}').filter(|letter| has_one_width(*letter)) {
+            assert!(std::iter::once(letter).nfkc().eq([letter]), "{letter:?}");
+            assert!(!is_ideograph(letter) || letter.to_lowercase().eq([letter]), "{letter:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_text_is_folded_as_its_compatibility_form_is(text in "[ -~Ａ-ｚ电子产品ｶﾞﾊﾟ\u{3000}\u{AC00}-\u{AC10}\u{1100}-\u{1112}\u{0300}-\u{0305}éÅ]*") {
+            let letters: String = text.nfkc().filter(|letter| !is_blank(*letter)).collect();
+            prop_assert_eq!(folded(ALL, &text), letters.to_lowercase());
+        }
+
         #[test]
         fn folding_twice_is_folding_once(text in "[ -~Ａ-ｚ电子产品\u{3000}é]*") {
             let once = folded(ALL, &text);

@@ -18,6 +18,7 @@ mod personal;
 
 // A row through the rules.
 pub mod action;
+pub mod made;
 pub mod plan;
 pub mod rules;
 

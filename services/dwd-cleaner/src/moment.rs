@@ -36,11 +36,27 @@ impl Place {
     }
 }
 
-/// The two digits of a number that is not above `most`.
-fn two_digits(text: &[u8], at: usize, most: i8) -> Option<i8> {
-    let digit = |at: usize| text.get(at)?.checked_sub(b'0').filter(|digit| *digit < 10);
-    let number = i8::try_from(digit(at)? * 10 + digit(at + 1)?).ok()?;
+fn digit(letter: u8) -> Option<u8> {
+    letter.checked_sub(b'0').filter(|digit| *digit < 10)
+}
+
+/// Two digits as a number that is not above `most`.
+fn two_digits(letters: [u8; 2], most: i8) -> Option<i8> {
+    let [tens, ones] = letters;
+    let number = i8::try_from(digit(tens)? * 10 + digit(ones)?).ok()?;
     (number <= most).then_some(number)
+}
+
+/// The digits that a text begins with, four at least, as a number, and what stands behind them.
+fn year(text: &[u8]) -> Option<(i32, &[u8])> {
+    let (mut number, mut rest) = (0_i32, text);
+    while let [letter, behind @ ..] = rest
+        && let Some(digit) = digit(*letter)
+    {
+        number = number.checked_mul(10)?.checked_add(digit.into())?;
+        rest = behind;
+    }
+    (text.len() - rest.len() >= 4).then_some((number, rest))
 }
 
 impl<'a> Moment<'a> {
@@ -50,28 +66,21 @@ impl<'a> Moment<'a> {
             Some(rest) => (rest, true),
             None => (text, false),
         };
-        let bytes = text.as_bytes();
-        let year_len = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (month, day) = (two_digits(bytes, year_len + 1, 12)?, two_digits(bytes, year_len + 4, 31)?);
-        if year_len < 4 || [year_len, year_len + 3].iter().any(|at| bytes.get(*at) != Some(&b'-')) {
-            return None;
-        }
-        let date = text.get(..year_len + 6)?;
-        let time = match bytes.get(date.len()) {
-            Some(b' ' | b'T') => Some(text.get(date.len() + 1..)?),
-            Some(_) => return None,
-            None => None,
-        };
-        let (time, has_zone) = match time.map(|time| (time, time.strip_suffix('Z'))) {
-            Some((_, Some(time))) => (Some(time), true),
-            Some((time, None)) => (Some(time), false),
-            None => (None, false),
+        let (year, behind) = year(text.as_bytes())?;
+        let [b'-', month_tens, month_ones, b'-', day_tens, day_ones, behind @ ..] = behind else { return None };
+        let month = two_digits([*month_tens, *month_ones], 12)?;
+        let day = two_digits([*day_tens, *day_ones], 31)?;
+        let date = text.get(..text.len() - behind.len())?;
+        let (time, has_zone) = match behind {
+            [] => (None, false),
+            [b' ' | b'T', time @ .., b'Z'] => (Some(time), true),
+            [b' ' | b'T', time @ ..] => (Some(time), false),
+            _ => return None,
         };
         let (hour, minute, second, nanosecond) = match time {
             Some(time) => clock(time)?,
             None => (0, 0, 0, 0),
         };
-        let year = text.get(..year_len)?.parse().ok()?;
         let has_time = time.is_some();
         let moment =
             Moment { date, is_before_christ, has_time, has_zone, year, month, day, hour, minute, second, nanosecond };
@@ -109,23 +118,34 @@ impl<'a> Moment<'a> {
 }
 
 /// Hours, minutes, seconds, nanoseconds.
-fn clock(time: &str) -> Option<(i8, i8, i8, i32)> {
-    let bytes = time.as_bytes();
-    let (hour, minute) = (two_digits(bytes, 0, 23)?, two_digits(bytes, 3, 59)?);
-    let second = match (bytes.get(2), bytes.get(5)) {
-        (Some(b':'), None) => return Some((hour, minute, 0, 0)),
-        (Some(b':'), Some(b':')) => two_digits(bytes, 6, 59)?,
+fn clock(time: &[u8]) -> Option<(i8, i8, i8, i32)> {
+    let [hour_tens, hour_ones, b':', minute_tens, minute_ones, behind @ ..] = time else { return None };
+    let hour = two_digits([*hour_tens, *hour_ones], 23)?;
+    let minute = two_digits([*minute_tens, *minute_ones], 59)?;
+    let (second, fraction) = match behind {
+        [] => (0, behind),
+        [b':', tens, ones, fraction @ ..] => (two_digits([*tens, *ones], 59)?, fraction),
         _ => return None,
     };
-    let nanosecond = match bytes.get(8..)? {
+    let nanosecond = match fraction {
         [] => 0,
-        [b'.', digits @ ..] if (1..=9).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) => {
-            let scale = 9 - u32::try_from(digits.len()).ok()?;
-            time.get(9..)?.parse::<i32>().ok()? * 10_i32.pow(scale)
-        }
+        [b'.', digits @ ..] if !digits.is_empty() => nanoseconds(digits)?,
         _ => return None,
     };
     Some((hour, minute, second, nanosecond))
+}
+
+/// One to nine digits behind a point.
+fn nanoseconds(digits: &[u8]) -> Option<i32> {
+    let (mut number, mut unit) = (0, 100_000_000);
+    for letter in digits {
+        if unit == 0 {
+            return None;
+        }
+        number += i32::from(digit(*letter)?) * unit;
+        unit /= 10;
+    }
+    Some(number)
 }
 
 /// From which clocks to which.
@@ -164,6 +184,13 @@ mod tests {
             "2025-07-11 1:02:03",
             "2025-07-11 01:02:03.",
             "2025-07-11 01:02:03+08",
+            "2025-07-11 01:02:03.0123456789",
+            "2025-07-11 01:02:03.01x",
+            "2025-07-11 01:02:0",
+            "2025-07-11 01:60",
+            "2025-07-32",
+            "2025-07-11x",
+            "99999999999-07-11",
             "x-y-z 01:02:03",
         ] {
             assert!(Moment::parse(text).is_none(), "{text}");
@@ -203,6 +230,28 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_moment_is_what_was_written(
+            (year, month, day) in (0..20_000_i32, 0..=12_i8, 0..=31_i8),
+            time in prop::option::of((0..24_i8, 0..60_i8, prop::option::of((0..60_i8, "(\\.[0-9]{1,9})?")))),
+            (zone, era) in ("Z?", "( BC)?"),
+        ) {
+            let date = format!("{year:04}-{month:02}-{day:02}");
+            let clock = time.as_ref().map(|(hour, minute, second)| {
+                let second = second.as_ref().map(|(second, fraction)| format!(":{second:02}{fraction}"));
+                format!(" {hour:02}:{minute:02}{}{zone}", second.unwrap_or_default())
+            });
+            let text = format!("{date}{}{era}", clock.as_deref().unwrap_or_default());
+            let found = moment(&text);
+            let (hour, minute, second) = time.clone().unwrap_or_default();
+            let (second, fraction) = second.unwrap_or_default();
+            let nanosecond = format!("{:0<9}", fraction.trim_start_matches('.')).parse().unwrap();
+            let signed = if era.is_empty() { year } else { -year };
+            prop_assert_eq!(found.place(), Place(signed, month, day, hour, minute, second, nanosecond));
+            prop_assert_eq!(found.date(), (date.as_str(), era.as_str()));
+            prop_assert_eq!((found.hour(), found.has_zone), (time.map(|_| hour), clock.is_some_and(|clock| clock.ends_with('Z'))));
+        }
+
         #[test]
         fn any_text_is_refused_or_read_but_never_panics(text in "\\PC*") {
             let _ = Moment::parse(&text).map(|found| found.in_zone(&shanghai(Some("UTC"))));

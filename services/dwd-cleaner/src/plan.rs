@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use regex::Regex;
 use shared::config::Secret;
 use shared::failure::{Failure, FailureKind};
-use shared::record::row::{Columns, rendered_name};
+use shared::record::row::{Columns, rendered_name, write_string};
 
 use crate::action::{Action, Limit, Slot, Term, names};
 use crate::decimal::Decimal;
@@ -23,14 +23,25 @@ pub struct Rule {
     pub action: Action,
     /// The columns that it reads.
     pub reads: Vec<Slot>,
+    /// A rule before may have made one of them.
+    pub reads_made: bool,
     /// The column that it adds or changes; for a check the one that a default replaces.
     pub target: Slot,
     /// It makes a value; a check only looks.
     pub makes: bool,
+    /// What it makes is a new column.
+    pub adds: bool,
     pub on_fail: OnFail,
     /// JSON.
     pub default: Option<Box<[u8]>>,
     pub absent: Absent,
+}
+
+impl Rule {
+    /// The column that has another value behind it, on some rows.
+    fn changes(&self) -> Option<Slot> {
+        (self.makes || self.on_fail == OnFail::Default).then_some(self.target)
+    }
 }
 
 /// All rules, in their order.
@@ -62,12 +73,11 @@ impl Plan {
         let mut ready: Vec<Rule> = Vec::new();
         for config in rules {
             name_is_right(config, &ready)?;
-            ready.push(making.rule(config)?);
+            ready.push(making.rule(config, &ready)?);
         }
         let marking = ready.iter().find(|rule| rule.on_fail == OnFail::Mark).map(|rule| rule.name.clone());
         let marks = marking.map(|rule| making.add(surroundings.marks_column, &rule)).transpose()?;
-        let changes = |rule: &&Rule| rule.makes || rule.on_fail == OnFail::Default;
-        let mut changed: Vec<Slot> = ready.iter().filter(changes).map(|rule| rule.target).collect();
+        let mut changed: Vec<Slot> = ready.iter().filter_map(Rule::changes).collect();
         changed.sort_unstable();
         changed.dedup();
         changed.retain(|slot| !making.added.contains(slot));
@@ -144,7 +154,7 @@ impl Making<'_> {
         Ok(slot)
     }
 
-    fn rule(&mut self, config: &RuleConfig) -> Result<Rule, Failure> {
+    fn rule(&mut self, config: &RuleConfig, before: &[Rule]) -> Result<Rule, Failure> {
         let name = config.name.as_str();
         let (reads, action) = self.action(name, &config.kind)?;
         let (makes, target) = match &config.kind {
@@ -162,7 +172,21 @@ impl Making<'_> {
         };
         let (on_fail, absent, kind) = (config.on_fail, config.absent, config.kind.name());
         let default = default(config, &action)?;
-        Ok(Rule { name: name.to_owned(), kind, action, reads, target, makes, on_fail, default, absent })
+        let adds = makes && self.sources.get(&target).is_some_and(|source| source == name);
+        let reads_made = before.iter().filter_map(Rule::changes).any(|made| reads.contains(&made));
+        Ok(Rule {
+            name: name.to_owned(),
+            kind,
+            action,
+            reads,
+            reads_made,
+            target,
+            makes,
+            adds,
+            on_fail,
+            default,
+            absent,
+        })
     }
 
     /// The columns that are read, the rule's own first, and what is done.
@@ -322,7 +346,10 @@ fn amount(rule: &str, from: Slot, currency: &str, min: usize, max: Option<u32>) 
         let cure = format!("set decimals_min <= decimals_max <= {DECIMALS}");
         return Err(problem(rule, "the decimals contradict each other", cure));
     }
-    Ok(Action::Amount { from, currency: currency.to_owned(), decimals_min: min, decimals_max: max })
+    let mut begun = Vec::new();
+    write_string(currency, &mut begun);
+    begun.pop();
+    Ok(Action::Amount { from, currency: begun.into(), decimals_min: min, decimals_max: max })
 }
 
 fn zones(rule: &str, assumed: &Option<String>, target: &Option<String>) -> Result<Option<Zones>, Failure> {

@@ -1,12 +1,11 @@
 //! What cleaning is: a row in, the row with its new columns or a rejection out. A pure function of the row, the rules and the time.
 
-use std::ops::Range;
-
 use shared::record::dead_letter::Rejection;
 use shared::record::form::Forms;
 use shared::record::row::{Extend, Field, Fields};
 
 use crate::action::{Done, Fault, MISSING_COLUMN, Slot, View, missing};
+use crate::made::Made;
 use crate::plan::{Plan, Rule};
 use crate::rule::{Absent, OnFail};
 
@@ -22,9 +21,8 @@ pub struct Tally {
 #[derive(Debug)]
 pub struct Desk {
     forms: Forms,
-    /// Values that rules made, by slot, as places in `text`.
-    made: Vec<Option<Range<usize>>>,
-    text: Vec<u8>,
+    made: Made,
+    /// What a rule makes that reads what others made.
     output: Vec<u8>,
     spelling: String,
     /// Rules that the row failed and that mark.
@@ -39,8 +37,7 @@ impl Desk {
     pub fn new(plan: &Plan) -> Self {
         Desk {
             forms: Forms::new(plan.columns.clone()),
-            made: Vec::new(),
-            text: Vec::new(),
+            made: Made::default(),
             output: Vec::new(),
             spelling: String::new(),
             marks: Vec::new(),
@@ -50,20 +47,10 @@ impl Desk {
     }
 
     fn clear(&mut self, plan: &Plan) {
-        self.made.clear();
-        self.made.resize(plan.columns.names().len(), None);
-        self.text.clear();
+        self.made.clear(plan.columns.names().len());
         self.marks.clear();
         self.tallies.resize(plan.rules.len(), Tally::default());
         self.rows += 1;
-    }
-
-    fn put(&mut self, slot: Slot, json: &[u8]) {
-        let start = self.text.len();
-        self.text.extend_from_slice(json);
-        if let Some(made) = self.made.get_mut(slot) {
-            *made = Some(start..self.text.len());
-        }
     }
 
     /// How many rows the rules saw since the last call, and what became of them at each rule.
@@ -113,7 +100,9 @@ impl Plan {
         }
         if let Some(slot) = self.marks {
             let marks = self.marks_of(desk);
-            desk.put(slot, &marks);
+            let begun = desk.made.begin(self.rendered.get(slot).map(AsRef::as_ref));
+            desk.made.value_is(&begun, &marks);
+            desk.made.add(&begun, slot);
         }
         Ok(Cleaned { plan: self, row, fields, desk })
     }
@@ -138,31 +127,28 @@ impl Plan {
         desk: &mut Desk,
         watch: &mut impl Watch,
     ) -> Result<(), Rejection> {
-        let Desk { made, text, output, spelling, .. } = desk;
-        let view = View { fields, made, text, now };
-        watch.before(rule, &view);
-        output.clear();
-        let absent = rule.reads.iter().find(|slot| rule.absent == Absent::Reject && view.get(**slot).is_none());
-        let outcome = match absent {
-            Some(&slot) => Err(missing(slot)),
-            None => rule.action.apply(&view, output, spelling),
+        watch.before(rule, &View { fields, made: Some(&desk.made), now });
+        let name = self.rendered.get(rule.target).filter(|_| rule.adds);
+        let begun = desk.made.begin(name.map(AsRef::as_ref));
+        let outcome = rule.act(fields, now, desk);
+        let next = match &outcome {
+            Ok(Done::Passed) => Next::Unchanged,
+            Ok(Done::Made) => Next::Made,
+            Err(fault) => rule.failed(fault),
         };
-        let output = std::mem::take(&mut desk.output);
-        let decided = match &outcome {
-            Ok(Done::Passed) => Ok(None),
-            Ok(Done::Made) => Ok(Some(output.as_slice())),
-            Err(fault) => rule.failed(fault, &output),
-        };
-        let is_rejected = decided.is_err();
-        let put = decided.unwrap_or_default();
-        if let Some(json) = put {
-            desk.put(rule.target, json);
+        if let Next::Instead(json) = next {
+            desk.made.value_is(&begun, json);
         }
-        watch.after(rule, &outcome, put);
-        desk.output = output;
+        let is_put = matches!(next, Next::Made | Next::Instead(_));
+        watch.after(rule, &outcome, is_put.then(|| desk.made.value(&begun)));
+        match (is_put, rule.adds) {
+            (false, _) => desk.made.drop(&begun),
+            (true, true) => desk.made.add(&begun, rule.target),
+            (true, false) => desk.made.change(&begun, rule.target),
+        }
         match outcome {
             Ok(_) => Ok(()),
-            Err(fault) => self.count(number, rule, &fault, is_rejected, desk),
+            Err(fault) => self.count(number, rule, &fault, matches!(next, Next::Rejected), desk),
         }
     }
 
@@ -204,46 +190,74 @@ impl Plan {
     }
 }
 
+/// How a row goes on behind a rule.
+#[derive(Clone, Copy)]
+enum Next<'r> {
+    Rejected,
+    /// The target is as it was.
+    Unchanged,
+    /// The target has the value that the rule made.
+    Made,
+    /// It has this one.
+    Instead(&'r [u8]),
+}
+
 impl Rule {
-    /// What a row that failed goes on with: a value for the target, or none. `Err`: it does not go on.
-    fn failed<'a>(&'a self, fault: &Fault, output: &'a [u8]) -> Result<Option<&'a [u8]>, ()> {
-        if fault.reason == MISSING_COLUMN {
-            return Err(());
+    /// Does it; what it makes stands at the end of what was made.
+    fn act(&self, fields: &Fields<'_>, now: &str, desk: &mut Desk) -> Result<Done, Fault> {
+        let Desk { made, output, spelling, .. } = desk;
+        if !self.reads_made {
+            return self.act_on(&View { fields, made: None, now }, made.end(), spelling);
         }
-        match self.on_fail {
-            OnFail::Reject => Err(()),
+        output.clear();
+        let outcome = self.act_on(&View { fields, made: Some(made), now }, output, spelling);
+        made.end().extend_from_slice(output);
+        outcome
+    }
+
+    fn act_on(&self, view: &View<'_>, out: &mut Vec<u8>, spelling: &mut String) -> Result<Done, Fault> {
+        let lacks = |slot: &&Slot| self.absent == Absent::Reject && view.get(**slot).is_none();
+        match self.reads.iter().find(lacks) {
+            Some(&slot) => Err(missing(slot)),
+            None => self.action.apply(view, out, spelling),
+        }
+    }
+
+    /// How a row that failed goes on.
+    fn failed(&self, fault: &Fault) -> Next<'_> {
+        if fault.reason == MISSING_COLUMN {
+            return Next::Rejected;
+        }
+        match (self.on_fail, &self.default) {
+            (OnFail::Reject, _) => Next::Rejected,
             // A value that could not be made is none; a value that was looked at stays.
-            OnFail::Mark => Ok(self.makes.then_some(b"null")),
-            OnFail::Default => match &self.default {
-                Some(default) => Ok(Some(default)),
-                None if fault.has_right_value => Ok(Some(output)),
-                None => Err(()),
-            },
+            (OnFail::Mark, _) if self.makes => Next::Instead(b"null"),
+            (OnFail::Mark, _) => Next::Unchanged,
+            (OnFail::Default, Some(default)) => Next::Instead(default),
+            (OnFail::Default, None) if fault.has_right_value => Next::Made,
+            (OnFail::Default, None) => Next::Rejected,
         }
     }
 }
 
 impl Cleaned<'_> {
-    fn made(&self, slot: Slot) -> Option<&[u8]> {
-        self.desk.text.get(self.desk.made.get(slot)?.clone()?)
-    }
-
     /// Appends the row: its own bytes, with the values that were replaced, then the new columns.
     pub fn write(&self, out: &mut Vec<u8>) {
         let changed = || self.plan.changed.iter().copied();
         let replaced: Vec<(Field<'_>, &[u8])> =
-            changed().filter_map(|slot| Some((self.fields.get(slot)?, self.made(slot)?))).collect();
+            changed().filter_map(|slot| Some((self.fields.get(slot)?, self.desk.made.get(slot)?))).collect();
         let mut row = match replaced.is_empty() {
             true => Extend::row(self.row, out),
             false => Extend::row_with(self.row, &replaced, out),
         };
         // A column that the row lacked and a default filled comes first.
         let lacked = changed().filter(|slot| self.fields.get(*slot).is_none());
-        for slot in lacked.chain(self.plan.added.iter().copied()) {
-            if let (Some(name), Some(json)) = (self.plan.rendered.get(slot), self.made(slot)) {
+        for slot in lacked {
+            if let (Some(name), Some(json)) = (self.plan.rendered.get(slot), self.desk.made.get(slot)) {
                 row.rendered(name, json);
             }
         }
+        row.columns(self.desk.made.columns());
         row.end();
     }
 }

@@ -141,6 +141,17 @@ impl Header {
         }
     }
 
+    /// Appends the text form with the offset of the record that has this header, of which `text` is the text form: it goes on as it is, and what
+    /// a newer stage wrote in it as well.
+    pub fn write_onward(&self, text: &[u8], offset: i64, out: &mut Vec<u8>) {
+        if self.input_offset.is_some() {
+            return Header { input_offset: Some(offset), ..self.clone() }.write(out);
+        }
+        out.extend_from_slice(text);
+        out.extend_from_slice(b" in=");
+        push_signed(offset, out);
+    }
+
     /// The version of a record for a line of the log, which is written of records that cannot be read as well.
     pub fn version_in(bytes: Option<&[u8]>) -> Option<Version> {
         Header::parse(bytes).ok().map(|header| header.version)
@@ -256,6 +267,21 @@ mod tests {
             let text = header.text();
             assert_eq!(Header::parse(Some(text.as_bytes())).as_ref(), Ok(&header), "{text}");
         }
+    }
+
+    #[test]
+    fn a_text_goes_on_with_the_offset_of_its_record() {
+        let onward = |text: &str| {
+            let mut out = Vec::new();
+            Header::parse(Some(text.as_bytes())).unwrap().write_onward(text.as_bytes(), 81, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let header =
+            Header { transaction: 742, commit_time_us: Some(5), ..Header::new(Operation::Update, Version::default()) };
+        let with_offset = Header { input_offset: Some(81), ..header.clone() };
+        assert_eq!(onward(&header.text()), with_offset.text());
+        assert_eq!(onward(&Header { input_offset: Some(7), ..header }.text()), with_offset.text());
+        assert_eq!(onward("op=c v=1.2.3.4 new=x"), "op=c v=1.2.3.4 new=x in=81");
     }
 
     #[test]

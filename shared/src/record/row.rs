@@ -249,6 +249,14 @@ impl<'a> Extend<'a> {
         self
     }
 
+    /// Columns as they stand in a row, each with a comma before it.
+    pub fn columns(&mut self, columns: &[u8]) -> &mut Self {
+        let columns = if self.empty { columns.strip_prefix(b",").unwrap_or(columns) } else { columns };
+        self.out.extend_from_slice(columns);
+        self.empty &= columns.is_empty();
+        self
+    }
+
     /// A column whose value is JSON text already.
     pub fn raw(&mut self, name: &str, json: &str) -> &mut Self {
         self.name(name);
@@ -280,27 +288,21 @@ pub fn rendered_name(name: &str) -> Box<[u8]> {
 /// Appends `text` as a JSON string. Bytes beyond ASCII stay as they are (UTF-8).
 pub fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    let mut plain = 0;
-    let bytes = text.as_bytes();
-    for (at, &byte) in bytes.iter().enumerate() {
-        let escaped: &[u8] = match byte {
-            b'"' => b"\\\"",
-            b'\\' => b"\\\\",
-            b'\n' => b"\\n",
-            b'\r' => b"\\r",
-            b'\t' => b"\\t",
-            0x00..=0x1F => b"",
-            _ => continue,
-        };
-        out.extend_from_slice(bytes.get(plain..at).unwrap_or_default());
-        plain = at + 1;
-        if escaped.is_empty() {
-            out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
-        } else {
-            out.extend_from_slice(escaped);
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, behind) = rest.split_at_checked(scan::plain_len(rest)).unwrap_or((rest, &[]));
+        out.extend_from_slice(plain);
+        let Some((byte, behind)) = behind.split_first() else { break };
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
         }
+        rest = behind;
     }
-    out.extend_from_slice(bytes.get(plain..).unwrap_or_default());
     out.push(b'"');
 }
 
@@ -322,6 +324,21 @@ mod tests {
         assert_eq!(extended(r#"{"p":5999.00}"#), r#"{"p":5999.00,"a":1,"b":"北\"京"}"#);
         assert_eq!(extended("{ \"p\" : 1 }\n"), "{ \"p\" : 1,\"a\":1,\"b\":\"北\\\"京\"}");
         assert_eq!(extended("{}"), r#"{"a":1,"b":"北\"京"}"#);
+    }
+
+    #[test]
+    fn columns_come_with_their_commas() {
+        for (row, columns, expected) in [
+            ("{\"p\":1}", ",\"a\":2,\"b\":3", "{\"p\":1,\"a\":2,\"b\":3,\"c\":4}"),
+            ("{}", ",\"a\":2", "{\"a\":2,\"c\":4}"),
+            ("{}", "", "{\"c\":4}"),
+        ] {
+            let mut out = Vec::new();
+            let mut extend = Extend::row(row.as_bytes(), &mut out);
+            extend.columns(columns.as_bytes()).raw("c", "4");
+            extend.end();
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
     }
 
     #[test]

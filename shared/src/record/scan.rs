@@ -86,6 +86,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Goes behind the value that begins here. No value begins with a blank.
+    #[inline(always)]
     pub(super) fn pass_value(&mut self) -> Option<()> {
         let plain = match self.peek()? {
             b' ' | b'\t' | b'\n' | b'\r' => return None,
@@ -105,6 +106,7 @@ impl<'a> Scan<'a> {
     }
 
     /// A string without escapes.
+    #[inline(always)]
     fn plain_string(&mut self) -> Option<()> {
         if self.peek() != Some(b'"') {
             return None;
@@ -115,6 +117,7 @@ impl<'a> Scan<'a> {
     }
 
     /// A number without exponent.
+    #[inline(always)]
     fn plain_number(&mut self) -> Option<()> {
         let rest = self.bytes().get(self.at..)?;
         let mut length = usize::from(rest.first() == Some(&b'-'));
@@ -137,6 +140,8 @@ impl<'a> Scan<'a> {
         Some(())
     }
 
+    #[cold]
+    #[inline(never)]
     fn rare<T: serde::Deserialize<'a>>(&mut self) -> Option<T> {
         let rest = self.text.get(self.at..)?;
         let mut values = serde_json::Deserializer::from_str(rest).into_iter::<T>();
@@ -146,8 +151,18 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// How many bytes from the start are digits.
 fn digits(bytes: &[u8]) -> usize {
-    bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len())
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word) ^ (EACH * u64::from(b'0'));
+        // A digit is below ten now; what is not reaches the high bit, and no byte reaches into the next.
+        let marks = (((word & !HIGH) + EACH * (0x80 - 10)) | word) & HIGH;
+        if marks != 0 {
+            return at * 8 + marks.trailing_zeros() as usize / 8;
+        }
+    }
+    bytes.len() - rest.len() + rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len())
 }
 
 const EACH: u64 = u64::MAX / 0xFF;
@@ -162,16 +177,27 @@ fn zeros(word: u64) -> u64 {
 pub fn plain_len(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     for (at, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let controls = word.wrapping_sub(EACH * 0x20) & !word & HIGH;
-        // The lowest mark is always right.
-        let marks = zeros(word ^ (EACH * u64::from(b'"'))) | zeros(word ^ (EACH * u64::from(b'\\'))) | controls;
-        if marks != 0 {
-            return at * 8 + marks.trailing_zeros() as usize / 8;
+        if let Some(plain) = plain_of_word(word) {
+            return at * 8 + plain;
         }
     }
-    let is_plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
-    bytes.len() - rest.len() + rest.iter().position(|byte| !is_plain(byte)).unwrap_or(rest.len())
+    match bytes.last_chunk::<8>() {
+        // The first of these bytes are known to be plain.
+        Some(word) => bytes.len() - 8 + plain_of_word(word).unwrap_or(8),
+        None => {
+            let is_plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
+            rest.iter().position(|byte| !is_plain(byte)).unwrap_or(rest.len())
+        }
+    }
+}
+
+/// How many bytes of a word are plain; `None` for all.
+fn plain_of_word(word: &[u8; 8]) -> Option<usize> {
+    let word = u64::from_le_bytes(*word);
+    let controls = word.wrapping_sub(EACH * 0x20) & !word & HIGH;
+    // The lowest mark is always right.
+    let marks = zeros(word ^ (EACH * u64::from(b'"'))) | zeros(word ^ (EACH * u64::from(b'\\'))) | controls;
+    (marks != 0).then(|| marks.trailing_zeros() as usize / 8)
 }
 
 #[cfg(test)]
@@ -270,6 +296,13 @@ pub(super) mod tests {
             prop_assert_eq!(fields(&object), expected(&object));
             let string = format!("{{\"a\":\"{text}\",\"b\":1}}");
             prop_assert_eq!(fields(&string), expected(&string));
+        }
+
+        #[test]
+        fn digits_are_counted_to_the_first_byte_that_is_none(digits in "[0-9]{0,20}", behind in any::<Vec<u8>>()) {
+            let bytes: Vec<u8> = digits.bytes().chain(behind).collect();
+            let first = bytes.iter().position(|byte| !byte.is_ascii_digit());
+            prop_assert_eq!(super::digits(&bytes), first.unwrap_or(bytes.len()));
         }
 
         #[test]

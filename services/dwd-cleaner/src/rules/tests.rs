@@ -213,6 +213,22 @@ fn a_rule_sees_what_the_rules_before_left() {
 }
 
 #[test]
+fn a_column_that_a_rule_added_can_be_changed_by_the_next_ones() {
+    let rules = r#"
+{"name":"copy","kind":"fold","column":"name","to":"short","fold":["blank"]}
+{"name":"size","kind":"band","column":"n","to":"size","bands":[{"value":"any"}]}
+{"name":"lower","kind":"fold","column":"short","fold":["case"]}
+{"name":"known","kind":"set","column":"short","values":["ab"],"on_fail":"default","default":"none of them"}
+{"name":"again","kind":"mask","column":"short","to":"hidden","keep_first":1,"mask":"*"}"#;
+    assert_eq!(
+        made(rules, r#"{"name":"A b","n":1}"#),
+        r#"{"name":"A b","n":1,"short":"ab","size":"any","hidden":"a*"}"#
+    );
+    let other = r#"{"name":"A c","n":1,"short":"none of them","size":"any","hidden":"n*"}"#;
+    assert_eq!(made(rules, r#"{"name":"A c","n":1}"#), other);
+}
+
+#[test]
 fn dates_and_hours_are_those_of_the_zone() {
     let rules = r#"
 {"name":"d","kind":"date","column":"x","to":"d","zone":"Asia/Shanghai"}
