@@ -363,7 +363,7 @@ impl Joiner {
 
     /// Joins facts.
     pub fn take_facts(&mut self, batch: &Batch, now: Now) -> Result<Outgoing<Done>, Failure> {
-        let (mut out, text) = (Outgoing::default(), now.text());
+        let (mut out, end) = (Outgoing::default(), self.end_of_results(now));
         out.begin(batch, COLUMNS_BYTES);
         let mut taken: BTreeMap<Operation, u64> = BTreeMap::new();
         let mut records = batch.records();
@@ -379,10 +379,10 @@ impl Joiner {
             }
             self.look_up(&mut ahead);
             for fact in &ahead {
-                match self.fact(fact, &values, now, &text, &mut out) {
+                match self.fact(fact, &values, now, &end, &mut out) {
                     Ok(operation) => *taken.entry(operation).or_default() += 1,
                     Err(Trouble::Rejected(rejection)) => {
-                        reject(&self.settings.facts.topic, &fact.record, &rejection, &text, &mut out);
+                        reject(&self.settings.facts.topic, &fact.record, &rejection, &now.text(), &mut out);
                     }
                     Err(Trouble::Failed(failure)) => return Err(failure),
                 }
@@ -412,7 +412,7 @@ impl Joiner {
         Ahead { record, header, fact, form, values: place, address, rows }: &Ahead<'_>,
         values: &[u8],
         now: Now,
-        text: &str,
+        end: &[u8],
         out: &mut Outgoing<Done>,
     ) -> Result<Operation, Trouble> {
         let partition = record.partition;
@@ -444,9 +444,18 @@ impl Joiner {
         } else {
             let (row, form) = (fact.zip(record.value), *form);
             let values = values.get(place.clone()).unwrap_or_default();
-            self.send(Going { partition, key, header, row, address, rows, form, values }, now, text, out)?;
+            self.send(Going { partition, key, header, row, address, rows, form, values }, now, end, out)?;
         }
         Ok(operation)
+    }
+
+    /// What all results of a time end with: `,"join_time":"2025-07-12 02:32:59.555"}`.
+    fn end_of_results(&self, now: Now) -> Vec<u8> {
+        let mut end = vec![b','];
+        end.extend_from_slice(&self.time_name);
+        write_string(&now.text(), &mut end);
+        end.push(b'}');
+        end
     }
 
     /// How long a fact waits for the rows that it names.
@@ -540,14 +549,14 @@ impl Joiner {
             let row = row.as_ref().map(|(fact, row)| (fact, &**row));
             let (header, address, rows) = (&header, &address, &rows);
             let going = Going { partition, key, header, row, address, rows, form, values: &values };
-            self.send(going, now, &now.text(), out)?;
+            self.send(going, now, &self.end_of_results(now), out)?;
         }
     }
 
     /// Sends a fact, or the end of one, and remembers it.
-    fn send(&mut self, going: Going<'_>, now: Now, text: &str, out: &mut Outgoing<Done>) -> Result<(), Failure> {
+    fn send(&mut self, going: Going<'_>, now: Now, end: &[u8], out: &mut Outgoing<Done>) -> Result<(), Failure> {
         let Going { partition, key, header, row, address, rows, form, values } = going;
-        let Joiner { reader, intakes, incomplete, partitions, dimensions, missing, time_name, .. } = self;
+        let Joiner { reader, intakes, incomplete, partitions, dimensions, missing, .. } = self;
         let intake = intakes.entry(partition).or_default();
         let Some(facts) = incomplete.get_mut(&partition).or_else(|| partitions.get_mut(&partition)) else {
             return Ok(());
@@ -568,7 +577,7 @@ impl Joiner {
         let chosen = choose(dimensions, rows, fact.time);
         header.joined = chosen.iter().map(Chosen::version).collect();
         header.cleaned_bytes = Some(open_row.len());
-        push_result(out, partition, key, &header, [open_row, time_name], &chosen, text);
+        push_result(out, partition, key, &header, open_row, &chosen, end);
         note_missing(dimensions, &chosen, missing, fact, header.commit_time_us.unwrap_or(now.wall_us));
         let kept = Kept::new(key, header.version, fact, &header.joined, open_row);
         if kept.is_old(now.minute()) {
@@ -582,19 +591,19 @@ impl Joiner {
     pub fn reemit(&mut self, now: Now) -> Result<Outgoing<Done>, Failure> {
         let mut out = Outgoing::at(Done { is_reemission: true, ..Done::default() });
         let most = self.pace.allowed(now.steady_ms, self.settings.reemission.batch_records_max);
-        let (text, mut looks) = (now.text(), LOOKS_MAX);
+        let (end, mut looks) = (self.end_of_results(now), LOOKS_MAX);
         while out.len() < most {
             let Joiner { lane, partitions, dimensions, .. } = self;
             let Some(due) = lane.next(partitions, &mut looks, &version_now(dimensions))? else { break };
-            self.send_again(due, now, &text, &mut out)?;
+            self.send_again(due, now, &end, &mut out)?;
         }
         self.pace.spend(out.len());
         Ok(out)
     }
 
-    fn send_again(&mut self, due: Due, now: Now, text: &str, out: &mut Outgoing<Done>) -> Result<(), Failure> {
+    fn send_again(&mut self, due: Due, now: Now, end: &[u8], out: &mut Outgoing<Done>) -> Result<(), Failure> {
         let Due { dimension, partition, fact: kept } = due;
-        let Joiner { intakes, partitions, dimensions, missing, time_name, .. } = self;
+        let Joiner { intakes, partitions, dimensions, missing, .. } = self;
         let (Some(facts), Some(intake)) = (partitions.get_mut(&partition), intakes.get(&partition)) else {
             return Ok(());
         };
@@ -611,7 +620,7 @@ impl Joiner {
             cleaned_bytes: Some(kept.open_row.len()),
             ..Header::new(Operation::Update, kept.version)
         };
-        push_result(out, partition, &kept.key, &header, [&kept.open_row, time_name], &chosen, text);
+        push_result(out, partition, &kept.key, &header, &kept.open_row, &chosen, end);
         note_missing(dimensions, &chosen, missing, &fact, now.wall_us);
         facts.sent_with(kept, &joined)
     }
@@ -655,25 +664,22 @@ fn note_missing(dimensions: &[Dimension], chosen: &[Chosen<'_>], missing: &mut M
     }
 }
 
-/// A result: the cleaned row, what each dimension gives, and the time of the join behind its name.
+/// A result: the cleaned row, what each dimension gives, and the end of results of this time.
 fn push_result(
     out: &mut Outgoing<Done>,
     partition: i32,
     key: &[u8],
     header: &Header,
-    [open_row, time_name]: [&[u8]; 2],
+    open_row: &[u8],
     chosen: &[Chosen<'_>],
-    now: &str,
+    end: &[u8],
 ) {
     out.push_with(OUTPUT, partition, key, header, |value| {
         value.extend_from_slice(open_row);
         for chosen in chosen {
             value.extend_from_slice(chosen.given);
         }
-        value.push(b',');
-        value.extend_from_slice(time_name);
-        write_string(now, value);
-        value.push(b'}');
+        value.extend_from_slice(end);
         true
     });
 }

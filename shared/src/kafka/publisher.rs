@@ -132,7 +132,7 @@ struct Accounts<P> {
 struct Tally {
     since: Instant,
     commit_times_us: Vec<i64>,
-    records: Vec<(usize, Operation, u64)>,
+    records: Vec<(usize, Operation, usize)>,
     spans: Vec<Span>,
 }
 
@@ -223,7 +223,7 @@ impl<P: Send + 'static> Outbox<P> {
             tally.spans = tracer.begin(&outgoing, &topics);
         }
         let is_letter = |record: &OutRecord<'_>| Some(record.topic) == self.letters;
-        let letters = outgoing.records().filter(is_letter).count();
+        let letters = self.letters.map_or(0, |topic| tally.records_for(topic));
         if letters > 0 {
             // The output's tail will name a position behind the rejected records: first their letters must be safe.
             self.deliveries.letters.store(letters, Ordering::SeqCst);
@@ -324,10 +324,15 @@ impl Tally {
         tally
     }
 
+    fn records_for(&self, topic: usize) -> usize {
+        let counts = self.records.iter().filter(|(of, ..)| *of == topic).map(|(_, _, count)| *count);
+        counts.sum()
+    }
+
     fn report(&self, topics: &TopicNames) {
         for (topic, operation, count) in &self.records {
             if let Some(topic) = topics.get(*topic) {
-                metrics::RECORDS_OUT.with_label_values(&[&*topic, operation.as_str()]).inc_by(*count);
+                metrics::RECORDS_OUT.with_label_values(&[&*topic, operation.as_str()]).inc_by(*count as u64);
             }
         }
         observe_end_to_end(&self.commit_times_us);
