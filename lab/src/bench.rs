@@ -5,6 +5,7 @@
 mod calm;
 mod child;
 mod fresh;
+mod handover;
 mod hop;
 mod meter;
 mod orders;

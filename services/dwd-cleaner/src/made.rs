@@ -77,7 +77,7 @@ impl Made {
     }
 
     /// It is none.
-    pub fn drop(&mut self, begun: &Begun) {
+    pub fn discard(&mut self, begun: &Begun) {
         self.columns.truncate(begun.at);
     }
 
@@ -147,7 +147,7 @@ mod tests {
                 made.value_is(&begun, value.as_bytes());
                 prop_assert_eq!(made.value(&begun), value.as_bytes());
                 match (counts, new, known) {
-                    (false, ..) => made.drop(&begun),
+                    (false, ..) => made.discard(&begun),
                     (_, true, _) => {
                         made.add(&begun, slot);
                         added.push((slot, value));

@@ -142,7 +142,7 @@ impl Plan {
         let is_put = matches!(next, Next::Made | Next::Instead(_));
         watch.after(rule, &outcome, is_put.then(|| desk.made.value(&begun)));
         match (is_put, rule.adds) {
-            (false, _) => desk.made.drop(&begun),
+            (false, _) => desk.made.discard(&begun),
             (true, true) => desk.made.add(&begun, rule.target),
             (true, false) => desk.made.change(&begun, rule.target),
         }

@@ -14,6 +14,7 @@ use super::results::Run;
 use super::watch::{Figures, Through, watch};
 use crate::bench::calm;
 use crate::bench::child::{Child, Program, variable};
+use crate::bench::handover;
 use crate::bench::topic_writer::TopicWriter;
 use crate::bench::variant::Variant;
 use crate::paper::Paper;
@@ -84,10 +85,11 @@ impl Course<'_> {
             }
             for entrant in order {
                 calm::wait(self.calm).await;
+                let handover_ns = handover::nanoseconds();
                 let figures = self.take(hop, entrant).await?;
                 let title = entrant.title(hop.service);
                 self.progress.line(format!("  round {round}: {title}, {:.0} rows a second", figures.rows_a_second()));
-                runs.push(Run { round, title, figures });
+                runs.push(Run { round, title, handover_ns, figures });
             }
         }
         Ok(runs)

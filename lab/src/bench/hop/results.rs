@@ -12,6 +12,8 @@ use crate::table::Table;
 pub struct Run {
     pub round: u32,
     pub title: String,
+    /// From one processor to another and back, before it began.
+    pub handover_ns: Option<u64>,
     #[serde(flatten)]
     pub figures: Figures,
 }
@@ -88,14 +90,16 @@ impl Summary {
     }
 }
 
-const HEADINGS: [&str; 10] = ["round", "", "rows/s", "s", "CPU", "PostgreSQL", "broker", "all else", "peak MB", "load"];
+const HEADINGS: [&str; 11] =
+    ["round", "", "rows/s", "s", "CPU", "PostgreSQL", "broker", "all else", "peak MB", "load", "hand-over"];
 
 /// What the columns mean.
-pub const LEGEND: [&str; 4] = [
+pub const LEGEND: [&str; 6] = [
     "  rows/s: from the first look that showed rows to the look that showed all, starts of processes left out. CPU: seconds for a",
     "  million rows, of the processes that are measured, PostgreSQL's process that serves them, the broker, and all else on the",
     "  machine. *: all else took more than a quarter of a processor; such a round counts only where there is no other. Median",
-    "  (least to most) of all rounds.",
+    "  (least to most) of all rounds. Hand-over: nanoseconds from one processor to another and back before the turn; a virtual",
+    "  machine's processors are moved about, and hold only those turns against each other that found them alike.",
 ];
 
 impl Results {
@@ -131,8 +135,8 @@ impl Summary {
     }
 }
 
-fn cells(run: &Run) -> [String; 10] {
-    let Run { round, title, figures } = run;
+fn cells(run: &Run) -> [String; 11] {
+    let Run { round, title, handover_ns, figures } = run;
     let cost = &figures.cpu_seconds;
     let figure = |figure: Option<f64>, digits: usize| figure.map_or(String::new(), |found| format!("{found:.digits$}"));
     let million = |seconds: Option<f64>| figure(seconds.map(|seconds| figures.for_a_million(seconds)), 2);
@@ -148,6 +152,7 @@ fn cells(run: &Run) -> [String; 10] {
         million(cost.others),
         figure(figures.peak_megabytes, 1),
         figure(cost.load_average, 1),
+        handover_ns.map_or(String::new(), |found| found.to_string()),
     ]
 }
 
@@ -162,6 +167,7 @@ mod tests {
         Run {
             round,
             title: title.to_owned(),
+            handover_ns: None,
             figures: Figures { rows, seconds: 1.0, cpu_seconds, peak_megabytes: None },
         }
     }

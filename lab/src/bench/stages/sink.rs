@@ -20,6 +20,7 @@ use sqlx::postgres::PgConnection;
 use self::raw::Raw;
 use crate::bench::calm;
 use crate::bench::child::{Child, Program, variable};
+use crate::bench::handover;
 use crate::bench::hop::{Course, Figures, Hop, Results, Run, ServiceVariant, Through, stop, watch};
 use crate::bench::variant::Variant;
 use crate::layers::{LayerRecord, Layers, Mark};
@@ -122,11 +123,12 @@ pub async fn measure(
             order.reverse();
         }
         for writer in order {
+            let handover_ns = handover::nanoseconds();
             let figures = session.write(writer).await?;
             let title = writer.title();
             let pace = figures.rows_a_second();
             session.course.progress.line(format!("  round {round}: {title}, {pace:.0} rows a second"));
-            runs.push(Run { round, title, figures });
+            runs.push(Run { round, title, handover_ns, figures });
         }
     }
     let seen = session.seen().await?;
