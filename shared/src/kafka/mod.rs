@@ -126,7 +126,7 @@ impl Default for KafkaConfig {
             requests_in_flight_max: 1,
             compression: "lz4".into(),
             producer_records_max: 100_000,
-            producer_kilobytes_max: 65_536,
+            producer_kilobytes_max: 16_384,
             delivery_timeout_ms: 30_000,
             security: SecurityConfig::default(),
             topics: TopicConfig::default(),
@@ -229,11 +229,18 @@ impl KafkaConfig {
             return Err(Failure::new(FailureKind::Settings, format!("kafka.{key} is {set}"))
                 .cure(format!("set at most {most}: {why}")));
         }
-        match least.into_iter().find(|(_, set, least)| set < least) {
-            None => self.security.validate(),
-            Some((key, set, least)) => Err(Failure::new(FailureKind::Settings, format!("kafka.{key} is {set}"))
-                .cure(format!("set at least {least}"))),
+        if let Some((key, set, least)) = least.into_iter().find(|(_, set, least)| set < least) {
+            return Err(Failure::new(FailureKind::Settings, format!("kafka.{key} is {set}"))
+                .cure(format!("set at least {least}")));
         }
+        let largest = self.topics.record_bytes_max.div_ceil(1024);
+        if self.producer_kilobytes_max < largest {
+            let what = format!("kafka.producer_kilobytes_max is {}", self.producer_kilobytes_max);
+            let cure =
+                format!("set at least {largest}: a record of kafka.topics.record_bytes_max would never find a place");
+            return Err(Failure::new(FailureKind::Settings, what).cure(cure));
+        }
+        self.security.validate()
     }
 
     /// Longest wait for one answer.
@@ -364,6 +371,8 @@ mod tests {
         assert!(none.contains("kafka.requests_in_flight_max is 0") && none.contains("at least 1"), "{none}");
         let many = refused(|config| config.requests_in_flight_max = 6);
         assert!(many.contains("kafka.requests_in_flight_max is 6") && many.contains("at most 5"), "{many}");
+        let narrow = refused(|config| config.producer_kilobytes_max = 16_383);
+        assert!(narrow.contains("is 16383") && narrow.contains("at least 16384"), "{narrow}");
         let far = refused(|config| config.batch_interval_ms = 10_001);
         assert!(far.contains("kafka.batch_interval_ms is 10001") && far.contains("at most 10000"), "{far}");
     }

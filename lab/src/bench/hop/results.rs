@@ -94,7 +94,7 @@ const HEADINGS: [&str; 11] =
     ["round", "", "rows/s", "s", "CPU", "PostgreSQL", "broker", "all else", "peak MB", "load", "hand-over"];
 
 /// What the columns mean.
-pub const LEGEND: [&str; 6] = [
+pub const LEGEND: [&str; 5] = [
     "  rows/s: from the first look that showed rows to the look that showed all, starts of processes left out. CPU: seconds for a",
     "  million rows, of the processes that are measured, PostgreSQL's process that serves them, the broker, and all else on the",
     "  machine. *: all else took more than a quarter of a processor; such a round counts only where there is no other. Median",
