@@ -120,74 +120,22 @@ pub struct Term {
 /// The kinds of rules, ready to be used on many rows.
 #[derive(Debug)]
 pub enum Action {
-    Map {
-        from: Slot,
-        names: Names<Box<[u8]>>,
-    },
-    Fold {
-        from: Slot,
-        fold: Fold,
-    },
-    /// The currency as the beginning of a JSON string: `"¥`.
-    Amount {
-        from: Slot,
-        currency: Box<[u8]>,
-        decimals_min: usize,
-        decimals_max: Option<u32>,
-    },
-    Date {
-        from: Slot,
-        zones: Option<Zones>,
-    },
-    Hour {
-        from: Slot,
-        zones: Option<Zones>,
-    },
-    Band {
-        from: Slot,
-        bands: Vec<(Option<Decimal>, Box<[u8]>)>,
-    },
+    Map { from: Slot, names: Names<Box<[u8]>> },
+    Fold { from: Slot, fold: Fold },
+    Amount { from: Slot, currency: Box<[u8]>, decimals_min: usize, decimals_max: Option<u32> },
+    Date { from: Slot, zones: Option<Zones> },
+    Hour { from: Slot, zones: Option<Zones> },
+    Band { from: Slot, bands: Vec<(Option<Decimal>, Box<[u8]>)> },
     Now,
-    Hash {
-        from: Slot,
-        hasher: Hasher,
-    },
-    Mask {
-        from: Slot,
-        mask: Mask,
-    },
-    Required {
-        of: Slot,
-        blank: bool,
-    },
-    Range {
-        of: Slot,
-        min: Option<Limit>,
-        max: Option<Limit>,
-    },
-    Set {
-        of: Slot,
-        names: Names<()>,
-    },
-    Pattern {
-        of: Slot,
-        pattern: Regex,
-    },
-    Product {
-        of: Slot,
-        factors: Vec<Slot>,
-        tolerance: Option<Decimal>,
-    },
-    Sum {
-        of: Slot,
-        terms: Vec<Term>,
-        tolerance: Option<Decimal>,
-    },
-    Compare {
-        of: Slot,
-        is: Relation,
-        other: Slot,
-    },
+    Hash { from: Slot, hasher: Hasher },
+    Mask { from: Slot, mask: Mask },
+    Required { of: Slot, blank: bool },
+    Range { of: Slot, min: Option<Limit>, max: Option<Limit> },
+    Set { of: Slot, names: Names<()> },
+    Pattern { of: Slot, pattern: Regex },
+    Product { of: Slot, factors: Vec<Slot>, tolerance: Option<Decimal> },
+    Sum { of: Slot, terms: Vec<Term>, tolerance: Option<Decimal> },
+    Compare { of: Slot, is: Relation, other: Slot },
 }
 
 impl Action {
@@ -293,7 +241,8 @@ fn rewritten(
     Done::Made
 }
 
-/// The currency and the digits of the number as they are written, with as many behind the point as are wanted.
+/// The currency, which is the beginning of a JSON string (`"¥`), and the digits of the number as they are written, with as many behind the
+/// point as are wanted.
 fn amount(
     from: Slot,
     field: Field<'_>,

@@ -89,16 +89,15 @@ impl Made {
 
     /// It takes the place of what the slot had: of the row, or made by a rule before.
     pub fn change(&mut self, begun: &Begun, slot: Slot) {
-        let value = self.columns.split_off(begun.value.min(self.columns.len()));
-        self.columns.truncate(begun.at);
-        match self.places.get(slot).cloned().flatten() {
-            Some(Place::Column(old)) => self.change_column(slot, old, &value),
-            _ => {
-                let start = self.changes.len();
-                self.changes.extend_from_slice(&value);
-                self.put(slot, Place::Change(start..self.changes.len()));
-            }
+        if let Some(Place::Column(old)) = self.places.get(slot).cloned().flatten() {
+            let value = self.value(begun).to_vec();
+            self.columns.truncate(begun.at);
+            return self.change_column(slot, old, &value);
         }
+        let start = self.changes.len();
+        self.changes.extend_from_slice(self.columns.get(begun.value..).unwrap_or_default());
+        self.columns.truncate(begun.at);
+        self.put(slot, Place::Change(start..self.changes.len()));
     }
 
     fn change_column(&mut self, slot: Slot, old: Range<usize>, value: &[u8]) {
